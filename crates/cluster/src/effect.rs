@@ -1,0 +1,169 @@
+//! Everything a node may want done, as one closed list.
+//!
+//! Effects are performed strictly in order. Each variant says what the shell owes.
+
+use std::collections::BTreeSet;
+
+use model::{EpochId, ModuleName, NodeName, SessionId, Severity};
+use serde::{Deserialize, Serialize};
+
+use crate::input::JobId;
+use crate::record::Record;
+use crate::witness;
+
+/// Something to be done by the shell.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Make the record durable, and the markers in the roots, before performing any later effect.
+    /// If that fails, perform no later effect of this batch and hand in `Input::PersistFailed`.
+    Persist {
+        /// Module.
+        module: ModuleName,
+        /// Its new record, whole.
+        record: Box<Record>,
+    },
+    /// The node's own reports changed: take them from `Node::reports` for the coming heartbeats
+    /// and send one at once.
+    Announce,
+    /// Ask the witness once; hand in `Input::Witness` or `Input::WitnessUnreachable` within two
+    /// seconds. The core asks again when it still needs to.
+    AskWitness {
+        /// Module.
+        module: ModuleName,
+        /// The question.
+        request: witness::Request,
+    },
+    /// Give the replicator its assignment, starting the process when need be. Only the newest one
+    /// counts. Answered by `ReplicatorEvent::Assigned` or `Refused` with its serial.
+    Assign {
+        /// Module.
+        module: ModuleName,
+        /// Identifies the answer; grows.
+        serial: u64,
+        /// What the replicator is to do.
+        assignment: Assignment,
+    },
+    /// Take and announce, or drop, the module's virtual addresses; answered by
+    /// `Input::AddressesSet`.
+    SetAddresses {
+        /// Module.
+        module: ModuleName,
+        /// Whether to hold them.
+        held: bool,
+    },
+    /// Act on the module's application; answered by `Input::ServiceDone`.
+    RunService {
+        /// Module.
+        module: ModuleName,
+        /// What to do.
+        action: ServiceAction,
+    },
+    /// Record a decision or an observation: this is the log.
+    Explain(Event),
+    /// An operator's job has its outcome.
+    Answer {
+        /// Job.
+        job: JobId,
+        /// Outcome.
+        outcome: Outcome,
+    },
+}
+
+/// What a replicator is to do: the whole of it, so that repeating it is harmless.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Assignment {
+    /// Release the directories and end: they are plain again.
+    Close,
+    /// End any session and any serving. The directories are visible and read-only.
+    Hold {
+        /// What becomes of requests that wait for the peer.
+        ending: Ending,
+    },
+    /// Receive a session from a source into the directories, which are visible and read-only.
+    Receive {
+        /// The only session to accept.
+        session: SessionId,
+        /// Its source.
+        source: NodeName,
+    },
+    /// Serve the directories to applications.
+    Serve(Serve),
+}
+
+/// How a `Hold` treats what is under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ending {
+    /// Refuse new changes, wait until everything is applied and durable on both nodes, or the
+    /// link is lost.
+    Drain,
+    /// On a receiver: apply everything that was received. On a server: answer every waiting
+    /// request with EIO at once.
+    Cut,
+}
+
+/// How directories are served. The replicator alone enforces it: R8.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serve {
+    /// The epoch served.
+    pub epoch: EpochId,
+    /// Term of the role.
+    pub role_term: u64,
+    /// The peers that every acknowledgement needs.
+    pub required: BTreeSet<NodeName>,
+    /// The session to keep up towards a peer, if any.
+    pub session: Option<ServeSession>,
+}
+
+/// A session from a source to a target.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServeSession {
+    /// Its identity, told to the target by the cluster.
+    pub id: SessionId,
+    /// The target.
+    pub target: NodeName,
+    /// Whether the trees must be compared; false only when both hold the same operation number of
+    /// the same epoch.
+    pub resync: bool,
+}
+
+/// What to do with an application.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum ServiceAction {
+    /// Start everything in order.
+    Start,
+    /// Stop everything in reverse order, killing what outlives its limit. Always ends.
+    Stop,
+    /// Kill every process at once.
+    Kill,
+}
+
+/// A decision or an observation, told in one sentence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Module, unless it is about the node.
+    pub module: Option<ModuleName>,
+    /// Stable identifier in kebab case.
+    pub code: String,
+    /// How much it matters.
+    pub severity: Severity,
+    /// One sentence naming cause and consequence.
+    pub sentence: String,
+    /// Facts behind it.
+    pub evidence: Vec<String>,
+}
+
+/// How an operator's job ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done; the sentence says what was reached.
+    Done(String),
+    /// Tried and failed.
+    Failed(String),
+    /// Refused by a safety rule; nothing was changed.
+    Refused {
+        /// Why.
+        why: String,
+        /// What to do instead.
+        next: Vec<String>,
+    },
+}

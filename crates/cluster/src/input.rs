@@ -1,0 +1,250 @@
+//! Everything that can happen to a node, as one closed list.
+
+use std::collections::BTreeMap;
+
+use model::config::{ClusterConfig, ModuleConfig};
+use model::{BootId, EpochId, ModuleName, NodeName, SessionId, Time};
+
+use crate::effect::{Assignment, ServiceAction};
+use crate::record::Record;
+use crate::report::Heartbeat;
+use crate::witness;
+
+/// An operator's job, answered by `Effect::Answer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct JobId(pub u64);
+
+/// What the shell knows when it starts a node.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// This node.
+    pub name: NodeName,
+    /// Identity of the running boot of the operating system.
+    pub boot: BootId,
+    /// The cluster.
+    pub cluster: ClusterConfig,
+    /// Digest of the cluster's configuration.
+    pub cluster_digest: u64,
+    /// The modules of this node.
+    pub modules: Vec<BootModule>,
+    /// Seed of the ids that this node will draw; unpredictable in production.
+    pub seed: u128,
+}
+
+/// What the shell knows of one module when it starts a node.
+#[derive(Debug, Clone)]
+pub struct BootModule {
+    /// Its configuration.
+    pub config: ModuleConfig,
+    /// Digest of the effective value of each top-level key.
+    pub digest: BTreeMap<String, u64>,
+    /// Its record; default when there is none.
+    pub record: Record,
+    /// What the replicated directories look like.
+    pub data: DataState,
+    /// What an earlier daemon of this boot left running, if anything.
+    pub running: Option<Running>,
+}
+
+/// What the replicated directories look like when the node starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DataState {
+    /// No marker; nothing inside.
+    Empty,
+    /// No marker, but something is inside.
+    Unmarked,
+    /// Every root carries the marker of this module's data, naming an epoch.
+    Marked {
+        /// Identity of the data.
+        root: u128,
+        /// Epoch named by the marker; the oldest when roots differ.
+        epoch: EpochId,
+    },
+    /// Not usable: a root is missing, is on another disk, or markers contradict each other.
+    Unusable {
+        /// Sentence that names the place.
+        why: String,
+    },
+}
+
+/// What an earlier daemon of this boot left running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Running {
+    /// What the replicator is doing.
+    pub assignment: Assignment,
+    /// Whether this node holds the virtual addresses.
+    pub addresses: bool,
+    /// Whether the application runs.
+    pub service: bool,
+}
+
+/// Everything that can happen to a node.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// An authenticated heartbeat arrived, with what `Contact` made of it.
+    Heartbeat {
+        /// The heartbeat.
+        heartbeat: Box<Heartbeat>,
+        /// When it was received.
+        received: Time,
+        /// When this node sent the newest of its own heartbeats that this one echoes.
+        echoed: Option<Time>,
+    },
+    /// The data link of a module carried a ping both ways.
+    DataLink {
+        /// Module.
+        module: ModuleName,
+        /// When the newest ping was received.
+        received: Time,
+        /// When this node sent the newest of its own pings that has been echoed.
+        echoed: Option<Time>,
+    },
+    /// The witness answered.
+    Witness {
+        /// Module.
+        module: ModuleName,
+        /// The request answered.
+        request: witness::Request,
+        /// The answer.
+        answer: witness::Answer,
+    },
+    /// The witness could not be asked.
+    WitnessUnreachable {
+        /// Module.
+        module: ModuleName,
+        /// Why, as a sentence.
+        why: String,
+    },
+    /// Something about a module's replicator.
+    Replicator {
+        /// Module.
+        module: ModuleName,
+        /// What happened.
+        event: ReplicatorEvent,
+    },
+    /// The virtual addresses of a module were taken or dropped.
+    AddressesSet {
+        /// Module.
+        module: ModuleName,
+        /// Whether they are held now.
+        held: bool,
+        /// What went wrong, if anything.
+        error: Option<String>,
+    },
+    /// An action on a module's application ended.
+    ServiceDone {
+        /// Module.
+        module: ModuleName,
+        /// The action.
+        action: ServiceAction,
+        /// What went wrong, with the last lines of output, if anything.
+        error: Option<String>,
+    },
+    /// A supervised program of a running application died by itself.
+    ServiceDied {
+        /// Module.
+        module: ModuleName,
+        /// How, with its last lines of output.
+        how: String,
+    },
+    /// A record could not be made durable. The node must not act on it.
+    PersistFailed {
+        /// Module.
+        module: ModuleName,
+        /// Why.
+        error: String,
+    },
+    /// The operator wants something of this node.
+    Operator {
+        /// To be named in the answer.
+        job: JobId,
+        /// Module.
+        module: ModuleName,
+        /// What is wanted.
+        command: Command,
+    },
+    /// `deadline()` has passed.
+    Tick,
+}
+
+/// What the operator wants of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Command {
+    /// Start the module on this node. Done when the node is PRIM, ALONE or an up-to-date SECOND;
+    /// refused when it must wait.
+    Start,
+    /// Stop the module on this node; the peer takes over when it can.
+    Stop,
+    /// Stop the module on this node without handing it over: the peer is being stopped too.
+    StopAll,
+    /// Hand the role over to the peer.
+    Switchover,
+    /// Become primary on the operator's word.
+    ForcePrimary,
+}
+
+/// Something about a module's replicator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplicatorEvent {
+    /// The assignment with this serial is in force, entirely: for `Receive` the receiver is
+    /// ready; for `Serve` the mount answers and `required` holds; for `Hold` the session has ended,
+    /// all that was received is applied, nothing waits.
+    Assigned {
+        /// Serial of the assignment.
+        serial: u64,
+        /// Last operation number applied at this moment.
+        number: u64,
+        /// For a drained `Hold`: whether everything is applied and durable on both nodes.
+        drained: bool,
+    },
+    /// The assignment could not be carried out; the replicator holds.
+    Refused {
+        /// Serial of the assignment.
+        serial: u64,
+        /// Why, naming place and mend.
+        why: String,
+    },
+    /// The session's link is established.
+    LinkUp {
+        /// Session.
+        session: SessionId,
+    },
+    /// The session has ended without being told to.
+    LinkLost {
+        /// Session.
+        session: SessionId,
+        /// Why.
+        why: String,
+    },
+    /// Source: the target holds everything but what is in flight.
+    Synced {
+        /// Session.
+        session: SessionId,
+        /// Number of the last operation of the resync.
+        number: u64,
+    },
+    /// Source: the target has applied and made durable everything up to this number.
+    TargetDurable {
+        /// Session.
+        session: SessionId,
+        /// Number.
+        number: u64,
+    },
+    /// Source: the target could not apply something (disk full, read-only, I/O error).
+    TargetFailed {
+        /// Session.
+        session: SessionId,
+        /// What, with errno and path.
+        why: String,
+    },
+    /// This node's own copy failed (I/O error, failed sync): it must not be served any more.
+    CopyFailed {
+        /// What, with errno and path.
+        why: String,
+    },
+    /// The process ended without being told to.
+    Died {
+        /// How.
+        how: String,
+    },
+}

@@ -1,0 +1,15 @@
+//! The decisions of a cluster, as pure state machines: input in, effects out.
+//!
+//! No clock, socket, file, thread or unseeded randomness; the simulator runs the very code that
+//! runs in production. How data is copied is none of its business: that is `replica`, which this
+//! crate does not know. The shell translates between the two.
+
+pub mod effect;
+pub mod input;
+pub mod record;
+pub mod report;
+pub mod witness;
+
+pub use effect::Effect;
+pub use input::Input;
+pub use record::Record;

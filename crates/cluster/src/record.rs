@@ -1,0 +1,72 @@
+//! What a node must remember of a module across a crash.
+//!
+//! The shell keeps a record in its own fsynced file and, beside it, a marker with the epoch in
+//! each replicated root. A record is replaced as a whole.
+
+use model::{BootId, Copy, Epoch, EpochId, Lineage};
+use serde::{Deserialize, Serialize};
+
+/// What a node remembers of a module.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Random identity of the module's data, marked in each replicated root; 0 before the first
+    /// start.
+    pub root: u128,
+    /// The adopted epoch; none before the first start.
+    pub epoch: Option<Epoch>,
+    /// Ids of the epochs before it.
+    pub lineage: Lineage,
+    /// An epoch asked for, not yet granted or refused.
+    pub pending: Option<Epoch>,
+    /// The newest epoch id known to stand in the witness's register.
+    pub registered: Option<EpochId>,
+    /// What the copy was worth when it was last written down. A crash is not in here: it shows by
+    /// `open_in`.
+    pub copy: StoredCopy,
+    /// The boot in which the copy was opened for writing and not yet closed cleanly.
+    pub open_in: Option<BootId>,
+    /// Last operation number, valid only while the copy is closed.
+    pub number: Option<u64>,
+    /// Counts who holds the role of primary within an epoch.
+    pub role_term: u64,
+    /// Whether this node is the holder of `role_term`.
+    pub holds_role: bool,
+    /// R5: the source has sent, or may have sent, the message that lets the target promote
+    /// itself in the current epoch.
+    pub target_may_promote: bool,
+    /// R5: this node may promote itself in the current epoch.
+    pub promotable: bool,
+    /// Whether the operator wants the module started on this node.
+    pub started: bool,
+}
+
+/// The quality of a copy as written down.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StoredCopy {
+    /// Never held data of the module.
+    #[default]
+    None,
+    /// A resync into it began and did not finish.
+    Inconsistent,
+    /// This node consented that the peer goes on without it in the named epoch.
+    Outdated {
+        /// The epoch the peer proposed.
+        consent: EpochId,
+    },
+    /// Current in its epoch.
+    Current,
+}
+
+impl StoredCopy {
+    /// Quality, given that the copy was not open in an earlier boot.
+    #[must_use]
+    pub fn quality(self) -> Copy {
+        match self {
+            StoredCopy::None => Copy::None,
+            StoredCopy::Inconsistent => Copy::Inconsistent,
+            StoredCopy::Outdated { .. } => Copy::Outdated,
+            StoredCopy::Current => Copy::Intact,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! Validated configuration, defaults filled in.
+//!
+//! These types are what the rest of the program sees; that a value exists means it was checked.
+//! Reading them from TOML, with the position of every mistake, is in the sibling modules. Reading
+//! the files themselves is the shell's work.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ModuleName, NetworkName, NodeName};
+
+/// The cluster: which nodes there are and how they reach each other (`cluster.toml`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterConfig {
+    /// Name of the cluster; it obeys the rule of module names.
+    pub cluster: ModuleName,
+    /// Networks, in the order of the file.
+    pub networks: Vec<Network>,
+    /// Nodes, in the order of the file.
+    pub nodes: Vec<NodeConfig>,
+    /// Where the witness listens (TCP), if there is one.
+    pub witness: Option<SocketAddr>,
+}
+
+impl ClusterConfig {
+    /// The node called `name`.
+    #[must_use]
+    pub fn node(&self, name: &NodeName) -> Option<&NodeConfig> {
+        self.nodes.iter().find(|node| node.name == *name)
+    }
+}
+
+/// A network that connects the nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    /// Its name.
+    pub name: NetworkName,
+    /// Whether replication may use it.
+    pub replication: ReplicationUse,
+}
+
+/// Whether replication may use a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReplicationUse {
+    /// First choice.
+    Preferred,
+    /// When no preferred network works.
+    Allowed,
+    /// Heartbeats only.
+    Never,
+}
+
+/// A node and its addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeConfig {
+    /// Its name, by default matched with the host name.
+    pub name: NodeName,
+    /// One address per network.
+    pub addresses: BTreeMap<NetworkName, IpAddr>,
+}
+
+/// A module (`modules/NAME.toml`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleConfig {
+    /// Its name, equal to the file's.
+    pub name: ModuleName,
+    /// What it does with its nodes.
+    pub kind: ModuleKind,
+    /// The nodes it runs on; for a mirror exactly two.
+    pub nodes: Vec<NodeName>,
+    /// Directories to replicate, absolute and normalised.
+    pub replicate: Vec<PathBuf>,
+    /// Virtual addresses.
+    pub vips: Vec<Vip>,
+    /// systemd units, in start order.
+    pub services: Vec<String>,
+    /// Programs that Evenkeel runs itself, in start order.
+    pub commands: Vec<CommandConfig>,
+    /// Scripts of the application.
+    pub scripts: Scripts,
+    /// How replication acknowledges.
+    pub replication: ReplicationConfig,
+    /// How and when a peer is given up.
+    pub failover: FailoverConfig,
+}
+
+/// What a module does with its nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ModuleKind {
+    /// One primary, its directories mirrored to a secondary.
+    Mirror,
+}
+
+/// A virtual address with its prefix length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vip {
+    /// The address.
+    pub address: IpAddr,
+    /// Length of the subnet's prefix, in bits.
+    pub prefix: u8,
+    /// Network interface; found by subnet when absent.
+    pub interface: Option<String>,
+}
+
+/// A program that Evenkeel starts and stops itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandConfig {
+    /// Its name within the module.
+    pub name: ModuleName,
+    /// Program (an absolute path) and arguments.
+    pub run: Vec<String>,
+    /// User to run it as; root when absent.
+    pub user: Option<String>,
+    /// Signal that asks it to stop.
+    pub stop_signal: StopSignal,
+    /// How long it may take to stop before it is killed.
+    pub stop_timeout: Duration,
+}
+
+/// Signal that asks a program to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopSignal {
+    /// SIGTERM.
+    #[serde(rename = "TERM")]
+    Term,
+    /// SIGINT: PostgreSQL's fast shutdown.
+    #[serde(rename = "INT")]
+    Int,
+    /// SIGQUIT: graceful for nginx.
+    #[serde(rename = "QUIT")]
+    Quit,
+}
+
+/// Scripts of the application, run by `/bin/sh -c` as root; exit status 0 means success.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scripts {
+    /// Starts the application; it may leave processes behind.
+    pub start: Option<String>,
+    /// Stops it.
+    pub stop: Option<String>,
+}
+
+/// How replication acknowledges.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicationConfig {
+    /// When a call that changes data returns.
+    pub ack: Ack,
+}
+
+/// When a call that changes data returns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ack {
+    /// Once the kernels of both nodes have applied it.
+    Write,
+}
+
+/// How and when a peer is given up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailoverConfig {
+    /// Silence after which contact with the peer counts as lost.
+    pub timeout: Duration,
+    /// What happens on lost contact when no witness is configured.
+    pub without_witness: WithoutWitness,
+}
+
+/// What happens on lost contact when no witness is configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WithoutWitness {
+    /// Go on: available, but a cut link lets both nodes run.
+    GoOn,
+    /// Wait for the operator.
+    Wait,
+}

@@ -1,0 +1,8 @@
+//! The rules of replication, as pure state machines: the order of operations, when a call may be
+//! answered, and what a resync must copy.
+//!
+//! No clock, socket, file, thread or unseeded randomness, and no payload: bytes stay in the
+//! shell. Which node may be primary is none of its business: that is `cluster`, which this crate
+//! does not know.
+
+pub mod op;
