@@ -4,6 +4,21 @@
 //! Reading them from TOML, with the position of every mistake, is in the sibling modules. Reading
 //! the files themselves is the shell's work.
 
+mod cluster_file;
+mod diagnostic;
+mod digest;
+mod module_file;
+mod nearest;
+mod reader;
+mod together;
+mod values;
+
+pub use cluster_file::parse_cluster;
+pub use diagnostic::{Diagnostic, Diagnostics, Source};
+pub use digest::{cluster_digest, digest};
+pub use module_file::parse_module;
+pub use together::{check_protected, check_together};
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -67,7 +82,7 @@ pub struct NodeConfig {
 /// A module (`modules/NAME.toml`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleConfig {
-    /// Its name, equal to the file's.
+    /// Its name, unique in the cluster.
     pub name: ModuleName,
     /// What it does with its nodes.
     pub kind: ModuleKind,

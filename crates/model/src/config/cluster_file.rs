@@ -1,0 +1,211 @@
+//! `cluster.toml`: its keys and what they must agree on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::diagnostic::{Diagnostics, Source};
+use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
+use super::{ClusterConfig, Network, NodeConfig, ReplicationUse, values};
+use crate::{ModuleName, NetworkName, NodeName};
+
+const ROOT: Keys = Keys {
+    place: "cluster.toml",
+    known: &["cluster", "network", "node", "witness"],
+    later: &["notify"],
+};
+const NETWORK: Keys = Keys {
+    place: "[[network]]",
+    known: &["name", "replication"],
+    later: &[],
+};
+const NODE: Keys = Keys {
+    place: "[[node]]",
+    known: &["name", "addresses"],
+    later: &[],
+};
+const WITNESS: Keys = Keys {
+    place: "[witness]",
+    known: &["address"],
+    later: &[],
+};
+
+/// The network that exists when the file names none.
+const DEFAULT_NETWORK: &str = "lan0";
+
+const REPLICATION_USES: &[(&str, ReplicationUse)] = &[
+    ("preferred", ReplicationUse::Preferred),
+    ("allowed", ReplicationUse::Allowed),
+    ("never", ReplicationUse::Never),
+];
+
+/// Reads `cluster.toml`.
+///
+/// # Errors
+/// Every mistake in the file.
+pub fn parse_cluster(source: &Source<'_>) -> Result<ClusterConfig, Diagnostics> {
+    let (mut report, root) = Report::open(source);
+    let root = Section::root(&mut report, &root, &ROOT);
+    let cluster = read(&mut report, &root);
+    report.finish(cluster)
+}
+
+fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig> {
+    let cluster = root.required(
+        report,
+        "cluster",
+        "cluster = \"demo\"",
+        values::name::<ModuleName>,
+    );
+    let networks = read_networks(report, root);
+    let nodes = read_nodes(report, root, &networks);
+    let witness = root
+        .section(report, "witness", &WITNESS)
+        .and_then(|section| {
+            let example = "address = \"10.0.0.3\"";
+            section.required(report, "address", example, values::witness_address)
+        });
+    Some(ClusterConfig {
+        cluster: cluster?.value,
+        networks,
+        nodes,
+        witness: witness.map(|witness| witness.value),
+    })
+}
+
+fn read_networks(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<Network> {
+    if !root.has("network") {
+        let name = NetworkName::new(DEFAULT_NETWORK).ok();
+        return name
+            .map(|name| Network {
+                name,
+                replication: ReplicationUse::Preferred,
+            })
+            .into_iter()
+            .collect();
+    }
+    let mut networks: Vec<Network> = Vec::new();
+    for section in root.sections(report, "network", &NETWORK) {
+        let name = section.required(
+            report,
+            "name",
+            "name = \"lan0\"",
+            values::name::<NetworkName>,
+        );
+        let replication = section
+            .text(report, "replication", |text| {
+                values::word(text, REPLICATION_USES)
+            })
+            .map_or(ReplicationUse::Preferred, |replication| replication.value);
+        let Some(name) = name else { continue };
+        if networks.iter().any(|known| known.name == name.value) {
+            report.add(Some(name.span), twice("network", name.value.as_str()));
+            continue;
+        }
+        networks.push(Network {
+            name: name.value,
+            replication,
+        });
+    }
+    if networks
+        .iter()
+        .all(|network| network.replication == ReplicationUse::Never)
+    {
+        let problem = Problem::new("no network may be used for replication")
+            .help("set replication = \"preferred\" in one [[network]]");
+        report.missing(root.span_of("network"), problem);
+    }
+    networks
+}
+
+fn read_nodes(
+    report: &mut Report<'_>,
+    root: &Section<'_, '_>,
+    networks: &[Network],
+) -> Vec<NodeConfig> {
+    if !root.has("node") {
+        let example = "[[node]] with name = \"node1\" and addresses = { lan0 = \"10.0.0.1\" }";
+        root.missing(report, "node", example);
+    }
+    let mut nodes: Vec<NodeConfig> = Vec::new();
+    for section in root.sections(report, "node", &NODE) {
+        let name = section.required(report, "name", "name = \"node1\"", values::name::<NodeName>);
+        let addresses = read_addresses(report, &section, networks, &nodes);
+        let Some(name) = name else { continue };
+        if nodes.iter().any(|known| known.name == name.value) {
+            report.add(Some(name.span), twice("node", name.value.as_str()));
+            continue;
+        }
+        nodes.push(NodeConfig {
+            name: name.value,
+            addresses,
+        });
+    }
+    nodes
+}
+
+fn read_addresses(
+    report: &mut Report<'_>,
+    section: &Section<'_, '_>,
+    networks: &[Network],
+    nodes: &[NodeConfig],
+) -> BTreeMap<NetworkName, IpAddr> {
+    let names: Vec<&str> = networks
+        .iter()
+        .map(|network| network.name.as_str())
+        .collect();
+    let Some(entries) = section.entries(report, "addresses", values::host_address) else {
+        if !section.has("addresses") {
+            let wanted: Vec<String> = names
+                .iter()
+                .map(|name| format!("{name} = \"ADDRESS\""))
+                .collect();
+            let example = format!("addresses = {{ {} }}", wanted.join(", "));
+            section.missing(report, "addresses", &example);
+        }
+        return BTreeMap::new();
+    };
+    let mut addresses = BTreeMap::new();
+    for (key, address) in entries {
+        let Some(network) = networks
+            .iter()
+            .find(|network| network.name.as_str() == key.value)
+        else {
+            report.add(Some(key.span.clone()), unknown("network", &key, &names));
+            continue;
+        };
+        let user = nodes
+            .iter()
+            .find(|node| node.addresses.values().any(|a| *a == address.value));
+        if let Some(user) = user {
+            let message = format!("{} is already an address of {}", address.value, user.name);
+            report.add(
+                Some(address.span),
+                Problem::new(message).help("give each node its own"),
+            );
+            continue;
+        }
+        addresses.insert(network.name.clone(), address.value);
+    }
+    for network in networks {
+        if !section.has_entry("addresses", network.name.as_str()) {
+            let message = format!("this node has no address on network `{}`", network.name);
+            let help = format!("add: {} = \"ADDRESS\"", network.name);
+            report.missing(
+                section.span_of("addresses"),
+                Problem::new(message).help(help),
+            );
+        }
+    }
+    addresses
+}
+
+/// A name that something else has already.
+pub(super) fn twice(what: &str, name: &str) -> Problem {
+    Problem::new(format!("{what} `{name}` is named twice")).help("give each its own name")
+}
+
+/// A name that nothing has.
+pub(super) fn unknown(what: &str, name: &Placed<String>, known: &[&str]) -> Problem {
+    Problem::new(format!("the cluster has no {what} `{}`", name.value))
+        .help(allowed(&name.value, known))
+}

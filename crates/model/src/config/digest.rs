@@ -1,0 +1,277 @@
+//! Fingerprints of configuration, by which two nodes see whether they have the same.
+//!
+//! Taken of the effective values, so that comments, order of keys and spelled-out defaults make no
+//! difference. They find mistakes, not forgeries: the hash is FNV-1a, 64 bits.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::{
+    Ack, ClusterConfig, CommandConfig, ModuleConfig, ModuleKind, ReplicationUse, StopSignal,
+    WithoutWitness,
+};
+
+/// A fingerprint of each top-level key of a module's file, whether written or by default.
+#[must_use]
+pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
+    let ModuleConfig {
+        name,
+        kind,
+        nodes,
+        replicate,
+        vips,
+        services,
+        commands,
+        scripts,
+        replication,
+        failover,
+    } = module;
+    let kind = match kind {
+        ModuleKind::Mirror => "mirror",
+    };
+    let ack = match replication.ack {
+        Ack::Write => "write",
+    };
+    let without_witness = match failover.without_witness {
+        WithoutWitness::GoOn => "go-on",
+        WithoutWitness::Wait => "wait",
+    };
+    let failover_digest = Fnv::new()
+        .number(failover.timeout.as_millis())
+        .text(without_witness)
+        .finish();
+    let keys = [
+        ("module", Fnv::new().text(name.as_str()).finish()),
+        ("kind", Fnv::new().text(kind).finish()),
+        (
+            "nodes",
+            Fnv::new()
+                .list(nodes, |hash, node| hash.text(node.as_str()))
+                .finish(),
+        ),
+        (
+            "replicate",
+            Fnv::new()
+                .list(replicate, |hash, path| {
+                    hash.bytes(path.as_os_str().as_encoded_bytes())
+                })
+                .finish(),
+        ),
+        (
+            "vip",
+            Fnv::new()
+                .list(vips, |hash, vip| {
+                    hash.address(vip.address)
+                        .number(vip.prefix.into())
+                        .option(vip.interface.as_deref())
+                })
+                .finish(),
+        ),
+        (
+            "services",
+            Fnv::new()
+                .list(services, |hash, unit| hash.text(unit))
+                .finish(),
+        ),
+        ("command", Fnv::new().list(commands, Fnv::command).finish()),
+        (
+            "scripts",
+            Fnv::new()
+                .option(scripts.start.as_deref())
+                .option(scripts.stop.as_deref())
+                .finish(),
+        ),
+        ("replication", Fnv::new().text(ack).finish()),
+        ("failover", failover_digest),
+    ];
+    keys.into_iter()
+        .map(|(key, digest)| (key.to_owned(), digest))
+        .collect()
+}
+
+/// A fingerprint of `cluster.toml`.
+#[must_use]
+pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
+    let ClusterConfig {
+        cluster: name,
+        networks,
+        nodes,
+        witness,
+    } = cluster;
+    let mut hash = Fnv::new()
+        .text(name.as_str())
+        .list(networks, |hash, network| {
+            let replication = match network.replication {
+                ReplicationUse::Preferred => "preferred",
+                ReplicationUse::Allowed => "allowed",
+                ReplicationUse::Never => "never",
+            };
+            hash.text(network.name.as_str()).text(replication)
+        })
+        .list(nodes, |hash, node| {
+            let addresses: Vec<_> = node.addresses.iter().collect();
+            hash.text(node.name.as_str())
+                .list(&addresses, |hash, (network, address)| {
+                    hash.text(network.as_str()).address(**address)
+                })
+        });
+    if let Some(witness) = witness {
+        hash = hash.address(witness.ip()).number(witness.port().into());
+    }
+    hash.finish()
+}
+
+/// FNV-1a over values, each preceded by its length or of fixed length, so that no two different
+/// sequences of values are the same sequence of bytes.
+#[derive(Clone, Copy)]
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn finish(self) -> u64 {
+        self.0
+    }
+
+    fn command(self, command: &CommandConfig) -> Self {
+        let CommandConfig {
+            name,
+            run,
+            user,
+            stop_signal,
+            stop_timeout,
+        } = command;
+        let stop_signal = match stop_signal {
+            StopSignal::Term => "TERM",
+            StopSignal::Int => "INT",
+            StopSignal::Quit => "QUIT",
+        };
+        self.text(name.as_str())
+            .list(run, |hash, word| hash.text(word))
+            .option(user.as_deref())
+            .text(stop_signal)
+            .number(stop_timeout.as_millis())
+    }
+
+    fn list<T>(self, items: &[T], add: impl Fn(Self, &T) -> Self) -> Self {
+        let start = self.number(items.len() as u128);
+        items.iter().fold(start, add)
+    }
+
+    fn option(self, text: Option<&str>) -> Self {
+        match text {
+            Some(text) => self.number(1).text(text),
+            None => self.number(0),
+        }
+    }
+
+    fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.bytes(&address.octets()),
+            IpAddr::V6(address) => self.bytes(&address.octets()),
+        }
+    }
+
+    fn text(self, text: &str) -> Self {
+        self.bytes(text.as_bytes())
+    }
+
+    fn bytes(self, bytes: &[u8]) -> Self {
+        self.number(bytes.len() as u128).raw(bytes)
+    }
+
+    fn number(self, number: u128) -> Self {
+        self.raw(&number.to_le_bytes())
+    }
+
+    fn raw(self, bytes: &[u8]) -> Self {
+        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        Self(bytes.iter().fold(self.0, step))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Source, parse_cluster, parse_module};
+    use super::*;
+
+    const CLUSTER: &str = r#"
+cluster = "demo"
+node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
+        { name = "b", addresses = { lan0 = "10.0.0.2" } }]
+"#;
+
+    fn check(left: &str, right: &str, expected: &[&str]) {
+        let cluster = parse_cluster(&Source {
+            file: "cluster.toml",
+            text: CLUSTER,
+        })
+        .unwrap();
+        let of = |text| {
+            digest(
+                &parse_module(
+                    &Source {
+                        file: "m.toml",
+                        text,
+                    },
+                    &cluster,
+                )
+                .unwrap(),
+            )
+        };
+        let (left, right) = (of(left), of(right));
+        let differing: Vec<&str> = left
+            .iter()
+            .filter(|(key, value)| right.get(*key) != Some(*value))
+            .map(|(key, _)| key.as_str())
+            .collect();
+        assert_eq!(differing, expected);
+    }
+
+    #[test]
+    fn the_hash_is_fnv_1a() {
+        assert_eq!(Fnv::new().raw(b"a").finish(), 0xaf63_dc4c_8601_ec8c);
+    }
+
+    #[test]
+    fn written_defaults_make_no_difference_and_changes_are_named() {
+        let short = "module = 'm'\nkind = 'mirror'\nreplicate = ['/srv/a']\n";
+        check(
+            short,
+            &format!("# why\n{short}nodes = ['a', 'b']\n[failover]\ntimeout = '5s'"),
+            &[],
+        );
+        check(
+            short,
+            &format!("{short}[failover]\ntimeout = '3s'"),
+            &["failover"],
+        );
+        check(short, &short.replace("/srv/a", "/srv/b"), &["replicate"]);
+        check(
+            short,
+            &format!("{short}services = ['x']\n[[vip]]\naddress = '10.0.0.9/24'"),
+            &["services", "vip"],
+        );
+    }
+
+    #[test]
+    fn a_cluster_with_another_address_has_another_fingerprint() {
+        let of = |text: &str| {
+            cluster_digest(
+                &parse_cluster(&Source {
+                    file: "cluster.toml",
+                    text,
+                })
+                .unwrap(),
+            )
+        };
+        assert_eq!(of(CLUSTER), of(&format!("# a comment\n{CLUSTER}")));
+        assert_ne!(of(CLUSTER), of(&CLUSTER.replace("10.0.0.2", "10.0.0.3")));
+        assert_ne!(
+            of(CLUSTER),
+            of(&format!("{CLUSTER}[witness]\naddress = '10.0.0.3'"))
+        );
+    }
+}

@@ -1,0 +1,394 @@
+//! A module's file: its keys, their defaults and what they must agree on.
+//!
+//! What two modules must agree on is in `together`; whether a directory exists or a unit is
+//! installed is for the shell to find out.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::cluster_file::{twice, unknown};
+use super::diagnostic::{Diagnostics, Source};
+use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
+use super::{
+    Ack, ClusterConfig, CommandConfig, FailoverConfig, ModuleConfig, ModuleKind, ReplicationConfig,
+    Scripts, StopSignal, Vip, WithoutWitness, values,
+};
+use crate::{ModuleName, NodeName};
+
+const ROOT: Keys = Keys {
+    place: "the module's file",
+    known: &[
+        "module",
+        "kind",
+        "nodes",
+        "replicate",
+        "services",
+        "vip",
+        "command",
+        "scripts",
+        "replication",
+        "failover",
+    ],
+    later: &["check", "vm", "container", "balance", "notify"],
+};
+const VIP: Keys = Keys {
+    place: "[[vip]]",
+    known: &["address", "interface"],
+    later: &[],
+};
+const COMMAND: Keys = Keys {
+    place: "[[command]]",
+    known: &["name", "run", "user", "stop_signal", "stop_timeout"],
+    later: &[],
+};
+const SCRIPTS: Keys = Keys {
+    place: "[scripts]",
+    known: &["start", "stop"],
+    later: &[],
+};
+const REPLICATION: Keys = Keys {
+    place: "[replication]",
+    known: &["ack"],
+    later: &[
+        "exclude",
+        "bandwidth",
+        "encrypt",
+        "stall_timeout",
+        "before_resync",
+    ],
+};
+const FAILOVER: Keys = Keys {
+    place: "[failover]",
+    known: &["timeout", "without_witness"],
+    later: &["mode", "prefer", "max_restarts", "after_double_crash"],
+};
+
+const TIMEOUT_MIN: Duration = Duration::from_millis(200);
+const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+const TIMEOUT_WITH_WITNESS: Duration = Duration::from_secs(2);
+/// Longer, for without a witness a false alarm can make both nodes run.
+const TIMEOUT_WITHOUT_WITNESS: Duration = Duration::from_secs(5);
+
+const STOP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+const STOP_SIGNALS: &[(&str, StopSignal)] = &[
+    ("TERM", StopSignal::Term),
+    ("INT", StopSignal::Int),
+    ("QUIT", StopSignal::Quit),
+];
+const WITHOUT_WITNESS: &[(&str, WithoutWitness)] = &[
+    ("go-on", WithoutWitness::GoOn),
+    ("wait", WithoutWitness::Wait),
+];
+
+/// Reads the file of one module of `cluster`.
+///
+/// # Errors
+/// Every mistake in the file.
+pub fn parse_module(
+    source: &Source<'_>,
+    cluster: &ClusterConfig,
+) -> Result<ModuleConfig, Diagnostics> {
+    let (mut report, root) = Report::open(source);
+    let root = Section::root(&mut report, &root, &ROOT);
+    let module = read(&mut report, &root, cluster);
+    report.finish(module)
+}
+
+fn read(
+    report: &mut Report<'_>,
+    root: &Section<'_, '_>,
+    cluster: &ClusterConfig,
+) -> Option<ModuleConfig> {
+    let name = root.required(
+        report,
+        "module",
+        "module = \"shop\"",
+        values::name::<ModuleName>,
+    );
+    let kind = root.required(report, "kind", "kind = \"mirror\"", kind);
+    // Everything is read before anything is given up, so that every mistake is found.
+    let nodes = read_nodes(report, root, cluster);
+    let replicate = read_directories(report, root);
+    let vips = read_vips(report, root, cluster);
+    let services = read_services(report, root);
+    let commands = read_commands(report, root);
+    let scripts = read_scripts(report, root);
+    let replication = read_replication(report, root);
+    let failover = read_failover(report, root, cluster);
+    Some(ModuleConfig {
+        name: name?.value,
+        kind: kind?.value,
+        nodes,
+        replicate,
+        vips,
+        services,
+        commands,
+        scripts,
+        replication,
+        failover,
+    })
+}
+
+fn kind(text: &str) -> Result<ModuleKind, Problem> {
+    match text {
+        "mirror" => Ok(ModuleKind::Mirror),
+        "farm" | "light" => Err(Problem::new(format!(
+            "kind \"{text}\" is not supported in this version"
+        ))
+        .help("allowed here: mirror")),
+        _ => {
+            Err(Problem::new(format!("there is no kind \"{text}\""))
+                .help(allowed(text, &["mirror"])))
+        }
+    }
+}
+
+fn read_nodes(
+    report: &mut Report<'_>,
+    root: &Section<'_, '_>,
+    cluster: &ClusterConfig,
+) -> Vec<NodeName> {
+    let all: Vec<NodeName> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
+    let known: Vec<&str> = all.iter().map(NodeName::as_str).collect();
+    let count_before = report.count();
+    let listed = root.texts(report, "nodes", values::filled);
+    let mut nodes: Vec<NodeName> = Vec::new();
+    for entry in listed.iter().flatten() {
+        let found = all.iter().find(|name| name.as_str() == entry.value);
+        let problem = match found {
+            None => unknown("node", entry, &known),
+            Some(name) if nodes.contains(name) => Problem::new(format!("`{name}` is listed twice")),
+            Some(name) => {
+                nodes.push(name.clone());
+                continue;
+            }
+        };
+        report.add(Some(entry.span.clone()), problem);
+    }
+    let nodes = if listed.is_some() { nodes } else { all.clone() };
+    if nodes.len() != 2 && report.count() == count_before {
+        let problem = Problem::new(format!("a mirror has two nodes, not {}", nodes.len())).help(
+            format!("name two in `nodes`; the cluster has {}", known.join(", ")),
+        );
+        report.missing(root.span_of("nodes"), problem);
+    }
+    nodes
+}
+
+fn read_directories(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<PathBuf> {
+    let mut directories: Vec<PathBuf> = Vec::new();
+    let count_before = report.count();
+    let listed = root.texts(report, "replicate", values::directory);
+    if !root.has("replicate") {
+        root.missing(report, "replicate", "replicate = [\"/srv/shop\"]");
+    } else if listed.as_ref().is_some_and(Vec::is_empty) && report.count() == count_before {
+        let problem = Problem::new("a mirror replicates at least one directory")
+            .help("name it, such as replicate = [\"/srv/shop\"]");
+        report.missing(root.span_of("replicate"), problem);
+    }
+    for Placed { value, span } in listed.unwrap_or_default() {
+        let other = directories
+            .iter()
+            .find(|d| value.starts_with(d) || d.starts_with(&value));
+        if let Some(other) = other {
+            report.add(Some(span), nested(&value, other, "this module"));
+        } else {
+            directories.push(value);
+        }
+    }
+    directories
+}
+
+/// Two directories, one of which contains the other.
+pub(super) fn nested(path: &PathBuf, other: &PathBuf, whose: &str) -> Problem {
+    let (path_text, other_text) = (path.display(), other.display());
+    if path == other {
+        return Problem::new(format!("{path_text} is already replicated by {whose}"))
+            .help("remove it from one of the two places");
+    }
+    let message = if path.starts_with(other) {
+        format!("{path_text} lies inside {other_text}, which is replicated by {whose}")
+    } else {
+        format!("{path_text} contains {other_text}, which is replicated by {whose}")
+    };
+    Problem::new(message).help("the outer directory alone includes the inner one: remove the inner")
+}
+
+fn read_vips(report: &mut Report<'_>, root: &Section<'_, '_>, cluster: &ClusterConfig) -> Vec<Vip> {
+    let mut vips: Vec<Vip> = Vec::new();
+    for section in root.sections(report, "vip", &VIP) {
+        let example = "address = \"10.0.0.50/24\"";
+        let address = section.required(report, "address", example, values::virtual_address);
+        let interface = section.text(report, "interface", values::interface);
+        let Some(Placed {
+            value: (address, prefix),
+            span,
+        }) = address
+        else {
+            continue;
+        };
+        let owner = cluster
+            .nodes
+            .iter()
+            .find(|node| node.addresses.values().any(|a| *a == address));
+        if let Some(owner) = owner {
+            let message = format!("{address} is {}'s own address and cannot move", owner.name);
+            let help = "choose a free address of the same subnet";
+            report.add(Some(span), Problem::new(message).help(help));
+        } else if vips.iter().any(|vip| vip.address == address) {
+            report.add(
+                Some(span),
+                Problem::new(format!("{address} is listed twice")),
+            );
+        } else {
+            let interface = interface.map(|interface| interface.value);
+            vips.push(Vip {
+                address,
+                prefix,
+                interface,
+            });
+        }
+    }
+    vips
+}
+
+fn read_services(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<String> {
+    let mut services: Vec<String> = Vec::new();
+    for Placed { value, span } in root
+        .texts(report, "services", values::unit)
+        .unwrap_or_default()
+    {
+        if services.contains(&value) {
+            report.add(
+                Some(span),
+                Problem::new(format!("`{value}` is listed twice")),
+            );
+        } else {
+            services.push(value);
+        }
+    }
+    services
+}
+
+fn read_commands(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<CommandConfig> {
+    let mut commands: Vec<CommandConfig> = Vec::new();
+    for section in root.sections(report, "command", &COMMAND) {
+        let name = section.required(
+            report,
+            "name",
+            "name = \"ledger\"",
+            values::name::<ModuleName>,
+        );
+        let run = read_run(report, &section);
+        let user = section.text(report, "user", values::filled);
+        let stop_signal = section.text(report, "stop_signal", |text| {
+            values::word(text, STOP_SIGNALS)
+        });
+        let stop_timeout = section.text(report, "stop_timeout", |text| {
+            values::duration(text, STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX)
+        });
+        let Some(name) = name else { continue };
+        if commands.iter().any(|known| known.name == name.value) {
+            report.add(Some(name.span), twice("command", name.value.as_str()));
+            continue;
+        }
+        commands.push(CommandConfig {
+            name: name.value,
+            run,
+            user: user.map(|user| user.value),
+            stop_signal: stop_signal.map_or(StopSignal::Term, |signal| signal.value),
+            stop_timeout: stop_timeout.map_or(STOP_TIMEOUT, |timeout| timeout.value),
+        });
+    }
+    commands
+}
+
+fn read_run(report: &mut Report<'_>, section: &Section<'_, '_>) -> Vec<String> {
+    if !section.has("run") {
+        section.missing(report, "run", "run = [\"/usr/bin/prog\", \"argument\"]");
+        return Vec::new();
+    }
+    let Some(run) = section.texts(report, "run", |text| Ok(text.to_owned())) else {
+        return Vec::new();
+    };
+    let problem = match run.first() {
+        None => Some((
+            section.span_of("run"),
+            Problem::new("`run` names no program")
+                .help("the first entry is the program's whole path"),
+        )),
+        Some(first) => values::program(&first.value)
+            .err()
+            .map(|problem| (Some(first.span.clone()), problem)),
+    };
+    if let Some((span, problem)) = problem {
+        report.add(span, problem);
+    }
+    run.into_iter().map(|word| word.value).collect()
+}
+
+fn read_scripts(report: &mut Report<'_>, root: &Section<'_, '_>) -> Scripts {
+    let Some(section) = root.section(report, "scripts", &SCRIPTS) else {
+        return Scripts::default();
+    };
+    let mut script = |key| {
+        section
+            .text(report, key, values::filled)
+            .map(|script| script.value)
+    };
+    Scripts {
+        start: script("start"),
+        stop: script("stop"),
+    }
+}
+
+fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> ReplicationConfig {
+    let section = root.section(report, "replication", &REPLICATION);
+    let ack = section.and_then(|section| section.text(report, "ack", ack));
+    ReplicationConfig {
+        ack: ack.map_or(Ack::Write, |ack| ack.value),
+    }
+}
+
+fn ack(text: &str) -> Result<Ack, Problem> {
+    if text == "fsync" {
+        return Err(
+            Problem::new("ack = \"fsync\" is not supported in this version")
+                .help("allowed here: write"),
+        );
+    }
+    values::word(text, &[("write", Ack::Write)])
+}
+
+fn read_failover(
+    report: &mut Report<'_>,
+    root: &Section<'_, '_>,
+    cluster: &ClusterConfig,
+) -> FailoverConfig {
+    let mut failover = FailoverConfig {
+        timeout: match cluster.witness {
+            Some(_) => TIMEOUT_WITH_WITNESS,
+            None => TIMEOUT_WITHOUT_WITNESS,
+        },
+        without_witness: WithoutWitness::GoOn,
+    };
+    let Some(section) = root.section(report, "failover", &FAILOVER) else {
+        return failover;
+    };
+    let timeout = section.text(report, "timeout", |text| {
+        values::duration(text, TIMEOUT_MIN, TIMEOUT_MAX)
+    });
+    if let Some(timeout) = timeout {
+        failover.timeout = timeout.value;
+    }
+    let policy = section.text(report, "without_witness", |text| {
+        values::word(text, WITHOUT_WITNESS)
+    });
+    if let Some(policy) = policy {
+        failover.without_witness = policy.value;
+    }
+    failover
+}

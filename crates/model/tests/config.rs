@@ -1,0 +1,197 @@
+//! Bad configuration files and what people are shown for them, as whole texts.
+//!
+//! Each `tests/config/NAME.toml` is read as its first word says (`cluster-`, `module-`,
+//! `together-`, `protected-`) and must give exactly `NAME.txt`. `EVENKEEL_BLESS=1` writes those
+//! files anew; the difference is then reviewed like prose.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panic"
+)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use model::config::{self, ClusterConfig, Diagnostics, ModuleConfig, Source};
+
+const CLUSTER: &str = r#"
+cluster = "demo"
+[[node]]
+name = "node1"
+addresses = { lan0 = "10.77.0.11" }
+[[node]]
+name = "node2"
+addresses = { lan0 = "10.77.0.12" }
+[witness]
+address = "10.77.0.13"
+"#;
+
+#[test]
+fn bad_files_are_explained() {
+    let mut count = 0;
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "toml")
+        {
+            check(&path);
+            count += 1;
+        }
+    }
+    assert!(count >= 10, "only {count} files in {}", folder().display());
+}
+
+#[test]
+fn a_good_cluster_file_is_read_with_its_defaults() {
+    let cluster = cluster();
+    assert_eq!(cluster.networks.len(), 1);
+    assert_eq!(cluster.networks[0].name.as_str(), "lan0");
+    assert_eq!(cluster.witness, Some("10.77.0.13:7623".parse().unwrap()));
+    let names: Vec<&str> = cluster
+        .nodes
+        .iter()
+        .map(|node| node.name.as_str())
+        .collect();
+    assert_eq!(names, ["node1", "node2"]);
+}
+
+#[test]
+fn a_good_module_file_is_read_with_its_defaults() {
+    let short = "module = 'shop'\nkind = 'mirror'\nreplicate = ['/srv/shop']\n";
+    let short = module("shop.toml", short).unwrap();
+    assert_eq!(short.nodes.len(), 2);
+    assert_eq!(short.failover.timeout.as_millis(), 2000);
+    let full = module(
+        "shop.toml",
+        r#"
+module = "shop"
+kind = "mirror"
+nodes = ["node2", "node1"]
+replicate = ["/srv/shop", "/srv/shopping"]
+services = ["postgresql@15-main.service", "nginx"]
+[[vip]]
+address = "fd00::50/64"
+interface = "eth0"
+[[command]]
+name = "ledger"
+run = ["/usr/bin/ledger", "--port", "80"]
+user = "www-data"
+stop_signal = "INT"
+stop_timeout = "2m"
+[scripts]
+start = "true"
+stop = "true"
+[replication]
+ack = "write"
+[failover]
+timeout = "500ms"
+without_witness = "wait"
+"#,
+    )
+    .unwrap();
+    assert_eq!(full.nodes[0].as_str(), "node2");
+    assert_eq!(full.replicate[1], PathBuf::from("/srv/shopping"));
+    assert_eq!(
+        (full.vips[0].prefix, full.vips[0].interface.as_deref()),
+        (64, Some("eth0"))
+    );
+    assert_eq!(full.commands[0].stop_signal, config::StopSignal::Int);
+    assert_eq!(full.commands[0].stop_timeout.as_secs(), 120);
+    assert_eq!(full.failover.timeout.as_millis(), 500);
+}
+
+#[test]
+fn the_shell_can_place_a_mistake_of_its_own() {
+    let source = Source {
+        file: "shop.toml",
+        text: "replicate = [\"/a\", \"/b\"]\n",
+    };
+    let found = config::Diagnostic::at(&source, &["replicate", "1"], "/b is a file", None);
+    assert_eq!((found.line, found.column), (1, 20));
+    let nowhere = config::Diagnostic::at(&source, &["vip", "0"], "wrong", None);
+    assert_eq!(nowhere.to_string(), "shop.toml:1:1: wrong\n");
+}
+
+fn check(path: &Path) {
+    let text = fs::read_to_string(path).unwrap();
+    let stem = path.file_stem().unwrap().to_str().unwrap();
+    let shown = match stem.split('-').next().unwrap() {
+        "cluster" => config::parse_cluster(&Source {
+            file: "cluster.toml",
+            text: &text,
+        })
+        .err(),
+        "module" => module("shop.toml", &text).err(),
+        "together" => together(&text).err(),
+        "protected" => protected(&text).err(),
+        kind => panic!("{stem}: no way to read a file called `{kind}-...`"),
+    };
+    let mut shown = shown.map_or_else(String::new, |found| found.to_string());
+    if shown.is_empty() {
+        let _ = writeln!(shown, "no mistake found");
+    }
+    let expected_path = path.with_extension("txt");
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the switch that refreshes expected texts"
+    )]
+    if std::env::var_os("EVENKEEL_BLESS").is_some() {
+        fs::write(&expected_path, shown).unwrap();
+        return;
+    }
+    let expected = fs::read_to_string(&expected_path).unwrap_or_default();
+    assert_eq!(
+        shown, expected,
+        "{stem} (EVENKEEL_BLESS=1 accepts the new text)"
+    );
+}
+
+/// Reads several modules from one text, each after a line `# file NAME`.
+fn together(text: &str) -> Result<(), Diagnostics> {
+    let parts: Vec<(&str, &str)> = text
+        .split("# file ")
+        .skip(1)
+        .map(|part| part.split_once('\n').expect("a name and a content"))
+        .collect();
+    let sources: Vec<Source<'_>> = parts
+        .iter()
+        .map(|(file, text)| Source { file, text })
+        .collect();
+    let cluster = cluster();
+    let modules: Vec<ModuleConfig> = sources
+        .iter()
+        .map(|source| config::parse_module(source, &cluster).unwrap())
+        .collect();
+    let pairs: Vec<(&Source<'_>, &ModuleConfig)> = sources.iter().zip(&modules).collect();
+    config::check_together(&pairs)
+}
+
+fn protected(text: &str) -> Result<(), Diagnostics> {
+    let module = module("shop.toml", text).unwrap();
+    let source = Source {
+        file: "shop.toml",
+        text,
+    };
+    let state = [Path::new("/var/lib/evenkeel"), Path::new("/etc/evenkeel")];
+    config::check_protected(&source, &module, &state)
+}
+
+fn module(file: &str, text: &str) -> Result<ModuleConfig, Diagnostics> {
+    config::parse_module(&Source { file, text }, &cluster())
+}
+
+fn cluster() -> ClusterConfig {
+    config::parse_cluster(&Source {
+        file: "cluster.toml",
+        text: CLUSTER,
+    })
+    .unwrap()
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/config")
+}
