@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use model::config::{ClusterConfig, ModuleConfig};
 use model::{BootId, EpochId, ModuleName, NodeName, SessionId, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::effect::{Assignment, ServiceAction};
 use crate::record::Record;
@@ -184,7 +185,7 @@ pub enum Command {
 }
 
 /// Something about a module's replicator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplicatorEvent {
     /// The assignment with this serial is in force, entirely: for `Receive` the receiver is
     /// ready; for `Serve` the mount answers and `required` holds; for `Hold` the session has ended,

@@ -5,4 +5,11 @@
 //! shell. Which node may be primary is none of its business: that is `cluster`, which this crate
 //! does not know.
 
+pub mod acknowledge;
 pub mod op;
+pub mod session;
+pub mod walk;
+
+pub use acknowledge::Acknowledge;
+pub use session::{Lost, Names, Session, Step};
+pub use walk::{Task, Walk};

@@ -1,1 +1,17 @@
-//! Not written yet.
+//! The bytes that cross a boundary: heartbeats, peer connections, replication, the witness and
+//! the sockets of one node's processes.
+//!
+//! Pure: encoding and decoding only. Every decoder treats its input as hostile: lengths are
+//! checked before anything is allocated, and nothing panics. What the messages mean is said where
+//! they are defined, in `cluster` and `replica`.
+
+pub mod control;
+pub mod datagram;
+pub mod frame;
+pub mod hello;
+pub mod local;
+pub mod op;
+pub mod replication;
+pub mod witness;
+
+pub use frame::{Decoder, FRAME_BYTES_MAX, WireError};

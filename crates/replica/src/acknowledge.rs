@@ -1,0 +1,257 @@
+//! When a call that changed data may be answered.
+//!
+//! The policy is `ack = "write"`: once every required peer has applied the operation. The answers
+//! themselves (`A`) are opaque here. What a required peer is, the cluster says; this file only
+//! enforces it, for any number of peers.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use model::NodeName;
+
+/// Numbers operations and holds back answers until the required peers have confirmed.
+#[derive(Debug)]
+pub struct Acknowledge<A> {
+    /// Number of the newest operation.
+    number: u64,
+    /// Peers whose confirmation every answer needs.
+    required: BTreeSet<NodeName>,
+    /// What each peer has confirmed.
+    peers: BTreeMap<NodeName, Confirmed>,
+    /// Answers held back, by rising number.
+    waiting: VecDeque<(u64, A)>,
+    /// Syncs that are not answered yet, by number.
+    syncs: BTreeMap<u64, Option<A>>,
+}
+
+/// What a peer has confirmed in its present session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Confirmed {
+    /// Everything up to here is applied.
+    applied: u64,
+    /// Syncs up to here are durable.
+    durable: u64,
+}
+
+impl<A> Acknowledge<A> {
+    /// Starts after operation `number`, requiring nobody.
+    #[must_use]
+    pub fn new(number: u64) -> Acknowledge<A> {
+        Acknowledge {
+            number,
+            required: BTreeSet::new(),
+            peers: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            syncs: BTreeMap::new(),
+        }
+    }
+
+    /// Number of the newest operation.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// How many answers are held back.
+    #[must_use]
+    pub fn held_back(&self) -> usize {
+        self.waiting.len() + self.syncs.len()
+    }
+
+    /// Gives the next operation its number.
+    pub fn next(&mut self) -> u64 {
+        self.number += 1;
+        self.number
+    }
+
+    /// An operation awaits its answer, which is handed back when it may be given now.
+    /// `travels` is false for what no peer needs to know, such as a write to an unlinked file.
+    #[must_use]
+    pub fn answer(&mut self, number: u64, travels: bool, answer: A) -> Option<A> {
+        if !travels || number <= self.applied_by_all() {
+            return Some(answer);
+        }
+        self.waiting.push_back((number, answer));
+        None
+    }
+
+    /// A sync with this number has begun.
+    pub fn sync_begins(&mut self, number: u64) {
+        self.syncs.insert(number, None);
+    }
+
+    /// The local part of a sync ended; its answer is handed back when it may be given now, which
+    /// is at once when the local part failed or the sync does not travel.
+    #[must_use]
+    pub fn sync_local(&mut self, number: u64, at_once: bool, answer: A) -> Option<A> {
+        if at_once || number <= self.durable_by_all() {
+            self.syncs.remove(&number);
+            return Some(answer);
+        }
+        self.syncs.insert(number, Some(answer));
+        None
+    }
+
+    /// A peer has applied everything up to `number`; returns the answers that are due.
+    #[must_use]
+    pub fn applied(&mut self, peer: &NodeName, number: u64) -> Vec<A> {
+        let confirmed = self.peers.entry(peer.clone()).or_default();
+        confirmed.applied = confirmed.applied.max(number);
+        self.due()
+    }
+
+    /// A peer has made everything up to the sync with this number durable.
+    #[must_use]
+    pub fn durable(&mut self, peer: &NodeName, number: u64) -> Vec<A> {
+        let confirmed = self.peers.entry(peer.clone()).or_default();
+        confirmed.durable = confirmed.durable.max(number);
+        self.due()
+    }
+
+    /// Whose confirmation every answer needs from now on; returns the answers that are due.
+    #[must_use]
+    pub fn require(&mut self, required: BTreeSet<NodeName>) -> Vec<A> {
+        self.required = required;
+        self.due()
+    }
+
+    /// A session with this peer begins or has ended: nothing it confirmed before counts.
+    pub fn forget(&mut self, peer: &NodeName) {
+        self.peers.remove(peer);
+    }
+
+    /// Takes over what was held back, to be refused.
+    #[must_use]
+    pub fn cut(&mut self) -> Vec<A> {
+        let syncs = std::mem::take(&mut self.syncs).into_values().flatten();
+        self.waiting
+            .drain(..)
+            .map(|(_, answer)| answer)
+            .chain(syncs)
+            .collect()
+    }
+
+    /// Continues the count of a source whose target this node was.
+    pub fn resume_at(&mut self, number: u64) {
+        self.number = number;
+    }
+
+    fn applied_by_all(&self) -> u64 {
+        self.lowest(|confirmed| confirmed.applied)
+    }
+
+    fn durable_by_all(&self) -> u64 {
+        self.lowest(|confirmed| confirmed.durable)
+    }
+
+    fn lowest(&self, what: impl Fn(&Confirmed) -> u64) -> u64 {
+        let of = |peer| self.peers.get(peer).map_or(0, &what);
+        self.required.iter().map(of).min().unwrap_or(u64::MAX)
+    }
+
+    fn due(&mut self) -> Vec<A> {
+        let (applied, durable) = (self.applied_by_all(), self.durable_by_all());
+        let count = self
+            .waiting
+            .partition_point(|(number, _)| *number <= applied);
+        let mut due: Vec<A> = self
+            .waiting
+            .drain(..count)
+            .map(|(_, answer)| answer)
+            .collect();
+        let ready = |number: &u64, answer: &Option<A>| *number <= durable && answer.is_some();
+        let numbers: Vec<u64> = self
+            .syncs
+            .iter()
+            .filter(|(n, a)| ready(n, a))
+            .map(|(n, _)| *n)
+            .collect();
+        due.extend(
+            numbers
+                .into_iter()
+                .filter_map(|number| self.syncs.remove(&number).flatten()),
+        );
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str) -> NodeName {
+        NodeName::new(name).unwrap()
+    }
+
+    fn both() -> BTreeSet<NodeName> {
+        BTreeSet::from([node("b"), node("c")])
+    }
+
+    #[test]
+    fn alone_answers_at_once() {
+        let mut acks = Acknowledge::new(0);
+        let number = acks.next();
+        assert_eq!(acks.answer(number, true, "w"), Some("w"));
+    }
+
+    #[test]
+    fn an_answer_waits_for_the_slowest_required_peer() {
+        let mut acks = Acknowledge::new(10);
+        assert!(acks.require(both()).is_empty());
+        let number = acks.next();
+        assert_eq!(acks.answer(number, true, "w"), None);
+        assert!(acks.applied(&node("b"), 11).is_empty());
+        assert!(acks.applied(&node("c"), 10).is_empty());
+        assert_eq!(acks.applied(&node("c"), 11), ["w"]);
+    }
+
+    #[test]
+    fn what_was_confirmed_in_an_earlier_session_does_not_count() {
+        let mut acks = Acknowledge::new(0);
+        let _ = acks.applied(&node("b"), 99);
+        acks.forget(&node("b"));
+        let _ = acks.require(BTreeSet::from([node("b")]));
+        let number = acks.next();
+        assert_eq!(acks.answer(number, true, "w"), None);
+    }
+
+    #[test]
+    fn dropping_the_requirement_releases_and_cutting_takes_over() {
+        let mut acks = Acknowledge::new(0);
+        let _ = acks.require(both());
+        let number = acks.next();
+        assert_eq!(acks.answer(number, true, 1), None);
+        assert_eq!(acks.require(BTreeSet::new()), [1]);
+        let _ = acks.require(both());
+        let number = acks.next();
+        assert_eq!(acks.answer(number, true, 2), None);
+        let sync = acks.next();
+        acks.sync_begins(sync);
+        assert_eq!(acks.sync_local(sync, false, 3), None);
+        assert_eq!(acks.cut(), [2, 3]);
+        assert_eq!(acks.held_back(), 0);
+    }
+
+    #[test]
+    fn a_sync_needs_both_disks_in_either_order() {
+        let mut acks = Acknowledge::new(0);
+        let _ = acks.require(BTreeSet::from([node("b")]));
+        let first = acks.next();
+        acks.sync_begins(first);
+        assert!(acks.durable(&node("b"), first).is_empty());
+        assert_eq!(
+            acks.sync_local(first, false, "remote first"),
+            Some("remote first")
+        );
+        let second = acks.next();
+        acks.sync_begins(second);
+        assert_eq!(acks.sync_local(second, false, "local first"), None);
+        assert!(
+            acks.applied(&node("b"), second).is_empty(),
+            "applied is not durable"
+        );
+        assert_eq!(acks.durable(&node("b"), second), ["local first"]);
+        let failed = acks.next();
+        acks.sync_begins(failed);
+        assert_eq!(acks.sync_local(failed, true, "failed"), Some("failed"));
+    }
+}

@@ -1,0 +1,323 @@
+//! What a target knows of the source's tree, and so what must be sent for each live operation.
+//!
+//! The invariant: a *bound* object stands at the target, under at least one right name, and every
+//! operation on it since it was bound has been sent. While a walk is under way, what is not bound
+//! may be left out, because the walk will reach it; what the walk might miss becomes a task.
+//! When the walk has ended, everything that has a name is bound or can be bound by name.
+//!
+//! Nothing is read from files here; the shell fills in what a step carries.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use crate::op::{FileId, Op};
+use crate::walk::Task;
+
+/// renameat2's flag that exchanges two names.
+const RENAME_EXCHANGE: u32 = 2;
+
+/// What the source's tree can tell about names, as of after the operation.
+pub trait Names {
+    /// Known names of an object.
+    fn names_of(&self, file: FileId) -> Vec<(FileId, Vec<u8>)>;
+    /// The object that stands under a name.
+    fn child(&self, parent: FileId, name: &[u8]) -> Option<FileId>;
+    /// Whether the object has any name at all, known or not.
+    fn is_linked(&self, file: FileId) -> bool;
+}
+
+/// Something to send, in order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Bind what stands under the name at both sides.
+    Bind {
+        /// Object.
+        file: FileId,
+        /// Directory.
+        parent: FileId,
+        /// Name.
+        name: Vec<u8>,
+    },
+    /// Make what stands under the name be this object.
+    Ensure {
+        /// Object.
+        file: FileId,
+        /// Directory.
+        parent: FileId,
+        /// Name.
+        name: Vec<u8>,
+    },
+    /// Remove what stands under the name.
+    Discard {
+        /// Directory.
+        parent: FileId,
+        /// Name.
+        name: Vec<u8>,
+    },
+    /// The operation itself.
+    Operation,
+}
+
+/// The target can no longer be told apart step by step; the session must start afresh.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lost {
+    /// Why, as a sentence.
+    pub why: String,
+}
+
+/// What a target knows of the source's tree.
+#[derive(Debug)]
+pub struct Session {
+    bound: BTreeSet<FileId>,
+    /// Whether a walk is under way.
+    walking: bool,
+    /// What live operations left to the walk.
+    tasks: VecDeque<Task>,
+}
+
+impl Session {
+    /// A session of trees that must be compared.
+    #[must_use]
+    pub fn walking() -> Session {
+        Session {
+            bound: BTreeSet::new(),
+            walking: true,
+            tasks: VecDeque::new(),
+        }
+    }
+
+    /// A session of trees known to be equal.
+    #[must_use]
+    pub fn settled() -> Session {
+        Session {
+            bound: BTreeSet::new(),
+            walking: false,
+            tasks: VecDeque::new(),
+        }
+    }
+
+    /// Whether the walk goes on.
+    #[must_use]
+    pub fn is_walking(&self) -> bool {
+        self.walking
+    }
+
+    /// The walk has reached everything and no task is left.
+    pub fn settle(&mut self) {
+        debug_assert!(self.tasks.is_empty(), "tasks belong to the walk");
+        self.walking = false;
+    }
+
+    /// Notes that an object stands at the target.
+    pub fn bind(&mut self, file: FileId) {
+        self.bound.insert(file);
+    }
+
+    /// Whether the object stands at the target.
+    #[must_use]
+    pub fn is_bound(&self, file: FileId) -> bool {
+        file.node == 1 || self.bound.contains(&file)
+    }
+
+    /// The next task that a live operation left to the walk.
+    pub fn next_task(&mut self) -> Option<Task> {
+        self.tasks.pop_front()
+    }
+
+    /// What to send for an operation that has just been applied; nothing when no peer need know.
+    pub fn live(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
+        if self.walking {
+            Ok(self.live_walking(op, names)?)
+        } else {
+            self.live_settled(op, names)
+        }
+    }
+
+    fn live_walking(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
+        Ok(match *op {
+            Op::Write { file, .. }
+            | Op::SetAttr { file, .. }
+            | Op::SetXattr { file, .. }
+            | Op::RemoveXattr { file, .. }
+            | Op::Allocate { file, .. }
+            | Op::Sync { file, .. } => self.if_bound(file),
+            Op::Create { parent, file, .. } => {
+                let steps = self.if_bound(parent);
+                if !steps.is_empty() {
+                    self.bind(file);
+                }
+                steps
+            }
+            Op::Link {
+                file, parent, name, ..
+            } => {
+                if self.is_bound(parent) && !self.is_bound(file) {
+                    self.tasks.push_back(Task::Entry {
+                        parent,
+                        name: name.to_vec(),
+                    });
+                    return Ok(Vec::new());
+                }
+                self.if_bound(parent)
+            }
+            Op::Remove { parent, .. } => self.if_bound(parent),
+            Op::Rename { .. } => return self.rename_walking(op, names),
+        })
+    }
+
+    fn if_bound(&self, file: FileId) -> Vec<Step> {
+        if self.is_bound(file) {
+            vec![Step::Operation]
+        } else {
+            Vec::new()
+        }
+    }
+
+    fn rename_walking(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
+        let Op::Rename {
+            parent,
+            name,
+            new_parent,
+            new_name,
+            flags,
+            ..
+        } = *op
+        else {
+            return Ok(Vec::new());
+        };
+        let moved = names.child(new_parent, new_name);
+        let moved_is_bound = moved.is_some_and(|file| self.is_bound(file));
+        if flags & RENAME_EXCHANGE != 0 {
+            let other = names.child(parent, name);
+            let all = moved_is_bound
+                && other.is_some_and(|file| self.is_bound(file))
+                && self.is_bound(parent)
+                && self.is_bound(new_parent);
+            if !all && (self.is_bound(parent) || self.is_bound(new_parent)) {
+                let why = "two names were exchanged before the resync had reached both".to_owned();
+                return Err(Lost { why });
+            }
+            return Ok(if all {
+                vec![Step::Operation]
+            } else {
+                Vec::new()
+            });
+        }
+        let mut steps = Vec::new();
+        if moved_is_bound {
+            steps = self.chain(new_parent, names, Self::ensure)?;
+        }
+        match (self.is_bound(parent), self.is_bound(new_parent)) {
+            (true, true) if moved_is_bound => steps.push(Step::Operation),
+            (true, _) => steps.push(Step::Discard {
+                parent,
+                name: name.to_vec(),
+            }),
+            (false, _) => {}
+        }
+        if self.is_bound(new_parent) {
+            // Whatever the target made of it, the walk puts this name right.
+            self.tasks.push_back(Task::Entry {
+                parent: new_parent,
+                name: new_name.to_vec(),
+            });
+        }
+        Ok(steps)
+    }
+
+    fn live_settled(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
+        let mut steps = Vec::new();
+        match *op {
+            Op::Write { file, .. }
+            | Op::SetAttr { file, .. }
+            | Op::SetXattr { file, .. }
+            | Op::RemoveXattr { file, .. }
+            | Op::Allocate { file, .. }
+            | Op::Sync { file, .. } => {
+                if !names.is_linked(file) {
+                    return Ok(Vec::new());
+                }
+                steps = self.chain(file, names, Self::bind_step)?;
+            }
+            Op::Create { parent, file, .. } => {
+                steps = self.chain(parent, names, Self::bind_step)?;
+                self.bind(file);
+            }
+            Op::Link {
+                file, parent, name, ..
+            } => {
+                steps = self.chain(parent, names, Self::bind_step)?;
+                let without = Without {
+                    names,
+                    parent,
+                    name,
+                };
+                steps.extend(self.chain(file, &without, Self::bind_step)?);
+            }
+            Op::Remove { parent, .. } => steps = self.chain(parent, names, Self::bind_step)?,
+            Op::Rename {
+                parent, new_parent, ..
+            } => {
+                steps = self.chain(parent, names, Self::bind_step)?;
+                steps.extend(self.chain(new_parent, names, Self::bind_step)?);
+            }
+        }
+        steps.push(Step::Operation);
+        Ok(steps)
+    }
+
+    /// Binds an object and the directories above it that are not bound yet, topmost first.
+    fn chain(
+        &mut self,
+        file: FileId,
+        names: &dyn Names,
+        step: fn(FileId, FileId, Vec<u8>) -> Step,
+    ) -> Result<Vec<Step>, Lost> {
+        let mut steps = Vec::new();
+        let mut at = file;
+        while !self.is_bound(at) {
+            let Some((parent, name)) = names.names_of(at).into_iter().next() else {
+                let why = format!(
+                    "no name is known of object {} of directory {}",
+                    at.node, at.tree
+                );
+                return Err(Lost { why });
+            };
+            steps.push(step(at, parent, name));
+            self.bind(at);
+            at = parent;
+        }
+        steps.reverse();
+        Ok(steps)
+    }
+
+    fn ensure(file: FileId, parent: FileId, name: Vec<u8>) -> Step {
+        Step::Ensure { file, parent, name }
+    }
+
+    fn bind_step(file: FileId, parent: FileId, name: Vec<u8>) -> Step {
+        Step::Bind { file, parent, name }
+    }
+}
+
+/// Names as they were before one was added.
+struct Without<'a> {
+    names: &'a dyn Names,
+    parent: FileId,
+    name: &'a [u8],
+}
+
+impl Names for Without<'_> {
+    fn names_of(&self, file: FileId) -> Vec<(FileId, Vec<u8>)> {
+        let mut names = self.names.names_of(file);
+        names.retain(|(parent, name)| *parent != self.parent || name != self.name);
+        names
+    }
+
+    fn child(&self, parent: FileId, name: &[u8]) -> Option<FileId> {
+        self.names.child(parent, name)
+    }
+
+    fn is_linked(&self, file: FileId) -> bool {
+        self.names.is_linked(file)
+    }
+}

@@ -1,0 +1,256 @@
+//! The plan of a resync: which directories, entries and blocks are still to be compared.
+//!
+//! Every object is compared once; questions to the target are limited in number, so that memory
+//! and the delay of live operations stay bounded. Reading and sending is the shell's work.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::op::FileId;
+
+/// Questions to the target that may be unanswered at a time.
+const QUESTIONS_MAX: usize = 64;
+
+/// A piece of work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Task {
+    /// Ask what the target holds in a directory.
+    List(FileId),
+    /// Make the target hold what the source holds in a directory; sizes are the target's.
+    Directory {
+        /// Directory.
+        directory: FileId,
+        /// Names and file sizes at the target.
+        theirs: BTreeMap<Vec<u8>, u64>,
+    },
+    /// Put one name right.
+    Entry {
+        /// Directory.
+        parent: FileId,
+        /// Name.
+        name: Vec<u8>,
+    },
+    /// Compare the content of a file from a position on.
+    Content {
+        /// File.
+        file: FileId,
+        /// Position, in bytes.
+        offset: u64,
+        /// Whether the target's file is empty, so that comparing is a waste.
+        fresh: bool,
+    },
+    /// Send blocks that differ.
+    Blocks {
+        /// File.
+        file: FileId,
+        /// Start of the first compared block, in bytes.
+        offset: u64,
+        /// Bit i for block i.
+        blocks: u32,
+    },
+    /// Everything of the object was sent: give it its modification time.
+    Finish(FileId),
+}
+
+/// What a question was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Question {
+    List(FileId),
+    Compare { file: FileId, offset: u64 },
+}
+
+/// What is left of a file's comparison.
+#[derive(Debug, Clone, Copy, Default)]
+struct FileState {
+    questions: u32,
+    read_to_end: bool,
+}
+
+/// The plan of a resync.
+#[derive(Debug, Default)]
+pub struct Walk {
+    /// Work, the newest first, so that the number of open directories stays small.
+    stack: Vec<Task>,
+    questions: BTreeMap<u64, Question>,
+    next_tag: u64,
+    visited: BTreeSet<FileId>,
+    files: BTreeMap<FileId, FileState>,
+}
+
+impl Walk {
+    /// A walk from the roots of these trees.
+    #[must_use]
+    pub fn new(trees: impl DoubleEndedIterator<Item = u16>) -> Walk {
+        let stack = trees
+            .rev()
+            .map(|tree| Task::List(FileId::root(tree)))
+            .collect();
+        Walk {
+            stack,
+            ..Walk::default()
+        }
+    }
+
+    /// The next piece of work, or none when answers must be awaited first or nothing is left.
+    pub fn next_task(&mut self) -> Option<Task> {
+        let may_ask = self.questions.len() < QUESTIONS_MAX;
+        match self.stack.last()? {
+            Task::List(_) | Task::Content { fresh: false, .. } if !may_ask => None,
+            _ => self.stack.pop(),
+        }
+    }
+
+    /// Whether nothing is left to do or to await.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.stack.is_empty() && self.questions.is_empty()
+    }
+
+    /// Whether answers are awaited.
+    #[must_use]
+    pub fn awaits_answers(&self) -> bool {
+        !self.questions.is_empty()
+    }
+
+    /// Adds work.
+    pub fn add(&mut self, task: Task) {
+        self.stack.push(task);
+    }
+
+    /// A directory was put right under its name; adds its content unless that was done before.
+    pub fn found_directory(&mut self, directory: FileId) {
+        if self.visited.insert(directory) {
+            self.stack.push(Task::List(directory));
+        }
+    }
+
+    /// A file was put right under its name; adds its content unless that was done before.
+    pub fn found_file(&mut self, file: FileId, fresh: bool) {
+        if self.visited.insert(file) {
+            self.files.insert(file, FileState::default());
+            self.stack.push(Task::Content {
+                file,
+                offset: 0,
+                fresh,
+            });
+        }
+    }
+
+    /// A question about a directory goes out under the returned tag.
+    pub fn ask_list(&mut self, directory: FileId) -> u64 {
+        self.ask(Question::List(directory))
+    }
+
+    /// A question about blocks goes out under the returned tag.
+    pub fn ask_compare(&mut self, file: FileId, offset: u64) -> u64 {
+        self.files.entry(file).or_default().questions += 1;
+        self.ask(Question::Compare { file, offset })
+    }
+
+    /// A file was read to its end; its last answers may still be awaited.
+    pub fn read_to_end(&mut self, file: FileId) {
+        self.files.entry(file).or_default().read_to_end = true;
+        self.finish_if_complete(file);
+    }
+
+    /// The target listed a directory. False when nobody asked.
+    pub fn listed(&mut self, tag: u64, theirs: BTreeMap<Vec<u8>, u64>) -> bool {
+        let Some(Question::List(directory)) = self.questions.remove(&tag) else {
+            return false;
+        };
+        self.stack.push(Task::Directory { directory, theirs });
+        true
+    }
+
+    /// The target compared blocks. False when nobody asked.
+    pub fn compared(&mut self, tag: u64, blocks: u32) -> bool {
+        let Some(Question::Compare { file, offset }) = self.questions.remove(&tag) else {
+            return false;
+        };
+        if let Some(state) = self.files.get_mut(&file) {
+            state.questions = state.questions.saturating_sub(1);
+        }
+        self.finish_if_complete(file);
+        if blocks != 0 {
+            // Above `Finish`, so it is done first.
+            self.stack.push(Task::Blocks {
+                file,
+                offset,
+                blocks,
+            });
+        }
+        true
+    }
+
+    fn ask(&mut self, question: Question) -> u64 {
+        self.next_tag += 1;
+        self.questions.insert(self.next_tag, question);
+        self.next_tag
+    }
+
+    fn finish_if_complete(&mut self, file: FileId) {
+        let complete = |state: &FileState| state.read_to_end && state.questions == 0;
+        if self.files.get(&file).is_some_and(complete) {
+            self.files.remove(&file);
+            self.stack.push(Task::Finish(file));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: FileId = FileId { tree: 0, node: 5 };
+
+    #[test]
+    fn a_file_is_finished_after_its_last_differing_block() {
+        let mut walk = Walk::default();
+        walk.found_file(FILE, false);
+        let expected = Task::Content {
+            file: FILE,
+            offset: 0,
+            fresh: false,
+        };
+        assert_eq!(walk.next_task(), Some(expected));
+        let (first, second) = (walk.ask_compare(FILE, 0), walk.ask_compare(FILE, 1 << 20));
+        walk.read_to_end(FILE);
+        assert_eq!(walk.next_task(), None);
+        assert!(walk.compared(second, 0));
+        assert_eq!(walk.next_task(), None, "one answer is awaited");
+        assert!(walk.compared(first, 0b10));
+        let blocks = Task::Blocks {
+            file: FILE,
+            offset: 0,
+            blocks: 0b10,
+        };
+        assert_eq!(walk.next_task(), Some(blocks));
+        assert_eq!(walk.next_task(), Some(Task::Finish(FILE)));
+        assert!(walk.is_done());
+        assert!(!walk.compared(first, 1), "an answer counts once");
+    }
+
+    #[test]
+    fn an_object_with_two_names_is_compared_once() {
+        let mut walk = Walk::default();
+        walk.found_file(FILE, true);
+        assert!(walk.next_task().is_some());
+        walk.found_file(FILE, true);
+        assert_eq!(walk.next_task(), None);
+    }
+
+    #[test]
+    fn questions_are_limited() {
+        let mut walk = Walk::new(0..1);
+        let mut asked = 0;
+        while let Some(Task::List(directory)) = walk.next_task() {
+            walk.ask_list(directory);
+            asked += 1;
+            walk.found_directory(FileId {
+                tree: 0,
+                node: 100 + asked,
+            });
+        }
+        assert_eq!(asked as usize, QUESTIONS_MAX);
+        assert!(!walk.is_done());
+    }
+}

@@ -1,0 +1,162 @@
+//! The control socket: one JSON request a line, answered by lines of progress and one reply.
+//!
+//! The same shapes are what `--json` prints.
+
+use model::{ModuleName, NodeName};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Version of these shapes.
+pub const SCHEMA: u32 = 1;
+
+/// Longest line accepted, in bytes.
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+
+/// A request of the command line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// Version of the shapes.
+    pub schema: u32,
+    /// What is asked.
+    #[serde(flatten)]
+    pub verb: Verb,
+}
+
+/// What is asked of a daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case")]
+pub enum Verb {
+    /// The state of everything, as this node sees it.
+    Status,
+    /// The newest events.
+    Events {
+        /// Only of this module.
+        module: Option<ModuleName>,
+        /// At most so many.
+        limit: usize,
+    },
+    /// Start a module on one node, or on all of its nodes.
+    Start {
+        /// Module.
+        module: ModuleName,
+        /// Node; all when absent.
+        node: Option<NodeName>,
+    },
+    /// Stop a module on one node, or on all of its nodes.
+    Stop {
+        /// Module.
+        module: ModuleName,
+        /// Node; all when absent.
+        node: Option<NodeName>,
+    },
+    /// Hand the primary's role over.
+    Switchover {
+        /// Module.
+        module: ModuleName,
+        /// The node that shall be primary; the other one when absent.
+        to: Option<NodeName>,
+    },
+    /// Make a node primary on the operator's word.
+    ForcePrimary {
+        /// Module.
+        module: ModuleName,
+        /// Node.
+        node: NodeName,
+    },
+    /// Wait until a module is in a state.
+    Wait {
+        /// Module.
+        module: ModuleName,
+        /// State.
+        state: WaitFor,
+        /// Give up after so many milliseconds.
+        timeout_ms: u64,
+    },
+    /// Between daemons: stop the module here without handing it over, as its other nodes stop too.
+    StopAll {
+        /// Module.
+        module: ModuleName,
+    },
+}
+
+/// A state to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WaitFor {
+    /// Primary and up-to-date secondary.
+    Protected,
+    /// Somebody serves.
+    Serving,
+    /// Somebody serves without an up-to-date peer.
+    Alone,
+    /// Stopped on every node.
+    Stopped,
+}
+
+/// The end of a request.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reply {
+    /// Version of the shapes.
+    pub schema: u32,
+    /// How it ended.
+    pub outcome: Exit,
+    /// One sentence.
+    pub sentence: String,
+    /// What to do next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub next: Vec<String>,
+    /// What was asked for.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub data: Value,
+}
+
+impl Reply {
+    /// A reply without data.
+    #[must_use]
+    pub fn new(outcome: Exit, sentence: impl Into<String>) -> Reply {
+        let sentence = sentence.into();
+        Reply {
+            schema: SCHEMA,
+            outcome,
+            sentence,
+            next: Vec::new(),
+            data: Value::Null,
+        }
+    }
+}
+
+/// How a command ended; the numbers are frozen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Exit {
+    /// 0: done.
+    Done,
+    /// 1: tried and failed.
+    Failed,
+    /// 2: the command or a configuration is wrong; nothing was changed.
+    Usage,
+    /// 3: not reached in time.
+    Timeout,
+    /// 4: refused by a safety rule; nothing was changed.
+    Refused,
+    /// 5: a node cannot be reached.
+    Unreachable,
+    /// 6: not authorised.
+    Unauthorised,
+}
+
+impl Exit {
+    /// The exit code.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Done => 0,
+            Exit::Failed => 1,
+            Exit::Usage => 2,
+            Exit::Timeout => 3,
+            Exit::Refused => 4,
+            Exit::Unreachable => 5,
+            Exit::Unauthorised => 6,
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! The first frames of every peer connection: who calls, for what, and in which version.
+//!
+//! The version is negotiated before anything else is decoded. Inside an agreed version the
+//! unknown is refused. Authentication by certificates will come before this exchange; until then
+//! the daemon forms clusters only inside the lab.
+
+use model::{ModuleName, NodeName, SessionId};
+use serde::{Deserialize, Serialize};
+
+use crate::frame::{WireError, put_versioned, take_versioned};
+
+/// The version that this build speaks.
+pub const VERSION: u16 = 1;
+
+const MAGIC: [u8; 4] = *b"EVKL";
+/// Longest greeting, in bytes, read before anything is known of the caller.
+pub const HELLO_BYTES_MAX: usize = 1024;
+
+/// Who calls and for what.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Cluster.
+    pub cluster: ModuleName,
+    /// Caller.
+    pub from: NodeName,
+    /// What the connection is for.
+    pub purpose: Purpose,
+}
+
+/// What a peer connection is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// A replication session; the caller is its source.
+    Replication {
+        /// Module.
+        module: ModuleName,
+        /// Session.
+        session: SessionId,
+    },
+    /// One request of the command line, forwarded to another node's daemon.
+    Control,
+}
+
+/// The answer to a greeting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Welcome {
+    /// Go ahead.
+    Accepted,
+    /// No; why, as a sentence.
+    Refused(String),
+}
+
+/// Appends a greeting.
+pub fn put_hello(out: &mut Vec<u8>, hello: &Hello) {
+    put_versioned(out, MAGIC, VERSION, hello);
+}
+
+/// Reads a greeting.
+pub fn take_hello(frame: &[u8]) -> Result<Hello, WireError> {
+    take_versioned(frame, MAGIC, VERSION)
+}
+
+/// Appends the answer to a greeting.
+pub fn put_welcome(out: &mut Vec<u8>, welcome: &Welcome) {
+    put_versioned(out, MAGIC, VERSION, welcome);
+}
+
+/// Reads the answer to a greeting.
+pub fn take_welcome(frame: &[u8]) -> Result<Welcome, WireError> {
+    take_versioned(frame, MAGIC, VERSION)
+}

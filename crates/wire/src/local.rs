@@ -1,0 +1,101 @@
+//! Messages between a node's daemon and its replicators: one JSON text per packet of a local
+//! socket.
+//!
+//! Both ends belong to root on one machine and are of one build or of neighbouring versions.
+
+use std::net::SocketAddr;
+
+use cluster::effect::Assignment;
+use cluster::input::ReplicatorEvent;
+use model::{EpochId, SessionId, Time};
+use serde::{Deserialize, Serialize};
+
+/// Longest packet, in bytes.
+pub const PACKET_BYTES_MAX: usize = 64 << 10;
+
+/// From the daemon to a replicator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToReplicator {
+    /// A new assignment; only the newest counts.
+    Assign {
+        /// Identifies the answer.
+        serial: u64,
+        /// What to do.
+        assignment: Assignment,
+        /// Where the peer of the session can be reached, best first.
+        peer: Vec<SocketAddr>,
+    },
+    /// Write the marker into every root, durably; answered by `Marked`.
+    Mark {
+        /// Identifies the answer.
+        serial: u64,
+        /// Identity of the module's data.
+        root: u128,
+        /// Epoch.
+        epoch: EpochId,
+    },
+    /// A peer's connection for this session comes with this packet, as a descriptor.
+    Connection {
+        /// Session that the peer named.
+        session: SessionId,
+    },
+    /// Say what you are doing.
+    Query,
+}
+
+/// From a replicator to the daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromReplicator {
+    /// Something the cluster's decisions depend on.
+    Event(ReplicatorEvent),
+    /// Answer to `Mark`.
+    Marked {
+        /// Serial of the question.
+        serial: u64,
+        /// What went wrong, if anything.
+        error: Option<String>,
+    },
+    /// The data link carried a ping both ways.
+    DataLink {
+        /// When the newest ping was received.
+        received: Time,
+        /// When the newest of its own pings that was echoed had been sent.
+        echoed: Option<Time>,
+    },
+    /// Answer to `Query`.
+    State {
+        /// Serial of the newest assignment in force.
+        serial: u64,
+        /// The assignment.
+        assignment: Assignment,
+        /// Last operation number.
+        number: u64,
+    },
+    /// How a resync is getting on.
+    Progress(Progress),
+}
+
+/// How a resync is getting on, for people.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Whether a resync is under way.
+    pub running: bool,
+    /// Why it compares what it compares, as a sentence.
+    pub why: String,
+    /// Objects compared.
+    pub entries: u64,
+    /// Objects to compare in all, as far as is known; 0 when unknown.
+    pub entries_total: u64,
+    /// Bytes compared or copied.
+    pub bytes: u64,
+    /// Bytes in all, as far as is known; 0 when unknown.
+    pub bytes_total: u64,
+    /// Bytes that differed and were copied.
+    pub copied: u64,
+    /// Seconds since it began.
+    pub seconds: f64,
+    /// Bytes per second of late.
+    pub rate: f64,
+    /// Name of the file being compared.
+    pub current: String,
+}

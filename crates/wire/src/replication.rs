@@ -1,0 +1,549 @@
+//! The replication stream: from the source of a session to its target, and back.
+//!
+//! Everything from the source is one ordered stream; answers carry the number or tag they belong
+//! to. Operations carry a number, steps of a resync do not.
+
+use replica::op::{FileId, Op, Stamp};
+
+use crate::frame::{Decoder, WireError, put_bytes, put_frame};
+use crate::op::{
+    TARGET_BYTES_MAX, XATTR_BYTES_MAX, put_file, put_op, put_stamp, put_u64, take_bool, take_file,
+    take_limited, take_name, take_op, take_stamp, take_xattr_name,
+};
+
+/// Bytes of a block whose hash is compared in a resync.
+pub const BLOCK_BYTES: usize = 64 << 10;
+/// Blocks compared by one message.
+pub const BLOCKS_MAX: usize = 16;
+/// Extended attributes of one file that are carried.
+pub const XATTRS_MAX: usize = 256;
+
+/// BLAKE3 hash of a block.
+pub type BlockHash = [u8; 32];
+
+/// From the source to the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Forward<'a> {
+    /// An operation with its number.
+    Op {
+        /// Number.
+        number: u64,
+        /// Operation.
+        op: Op<'a>,
+    },
+    /// Gives an id to what already stands under a name on both sides.
+    Bind {
+        /// Id.
+        file: FileId,
+        /// Directory.
+        parent: FileId,
+        /// Name in it.
+        name: &'a [u8],
+    },
+    /// Resync: make what stands under a name be this object, with these attributes; a file's
+    /// content is cut to size but not compared yet.
+    Ensure(Ensure<'a>),
+    /// Resync: remove what stands under a name, with everything below.
+    Discard {
+        /// Directory.
+        parent: FileId,
+        /// Name in it.
+        name: &'a [u8],
+    },
+    /// Resync: tell what the directory holds.
+    List {
+        /// Returned with the answer.
+        tag: u64,
+        /// Directory.
+        directory: FileId,
+    },
+    /// Resync: compare these blocks.
+    Compare {
+        /// Returned with the answer.
+        tag: u64,
+        /// File.
+        file: FileId,
+        /// Start of the first block, in bytes.
+        offset: u64,
+        /// Hashes of successive blocks.
+        hashes: Vec<BlockHash>,
+    },
+    /// Resync: content of a file.
+    Block {
+        /// File.
+        file: FileId,
+        /// Position, in bytes.
+        offset: u64,
+        /// Content.
+        data: &'a [u8],
+    },
+    /// Resync: an object is complete; its modification time is this.
+    Finish {
+        /// File or directory.
+        file: FileId,
+        /// Modification time.
+        mtime: Stamp,
+    },
+    /// Everything before this must be durable; then say so.
+    Barrier {
+        /// Number of the last operation before it.
+        number: u64,
+    },
+    /// Every operation from here on must apply exactly as it did at the source: any difference is
+    /// a fault. Ends the tolerance of a resync.
+    Strict,
+    /// Proof of life.
+    Ping(Ping),
+}
+
+/// Proof of life in either direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ping {
+    /// Counts the sender's pings.
+    pub sequence: u64,
+    /// Newest sequence heard from the other side.
+    pub echo: u64,
+}
+
+/// What an object must be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ensure<'a> {
+    /// Directory.
+    pub parent: FileId,
+    /// Name in it.
+    pub name: &'a [u8],
+    /// Id of the object.
+    pub file: FileId,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number.
+    pub rdev: u64,
+    /// Size of a regular file, in bytes.
+    pub size: u64,
+    /// Modification time, for what has no content to compare.
+    pub mtime: Stamp,
+    /// Target of a symlink.
+    pub target: &'a [u8],
+    /// All extended attributes, sorted by name.
+    pub xattrs: Vec<(&'a [u8], &'a [u8])>,
+}
+
+/// From the target to the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Backward<'a> {
+    /// Every operation up to this number has been applied.
+    Applied {
+        /// Number.
+        number: u64,
+    },
+    /// The sync with this number, and everything before it, is durable.
+    Durable {
+        /// Number.
+        number: u64,
+    },
+    /// Everything before the barrier with this number is durable.
+    BarrierDone {
+        /// Number.
+        number: u64,
+    },
+    /// Part of what a directory holds.
+    Listed {
+        /// Of the question.
+        tag: u64,
+        /// Whether this is the last part.
+        last: bool,
+        /// Names, and sizes of regular files.
+        entries: Vec<(&'a [u8], u64)>,
+    },
+    /// Which of the compared blocks differ: bit i for block i.
+    Differ {
+        /// Of the question.
+        tag: u64,
+        /// Bits.
+        blocks: u32,
+    },
+    /// Something could not be applied; the session is over.
+    Failed {
+        /// errno, 0 when it is not a matter of the file system.
+        errno: u32,
+        /// Sentence.
+        what: &'a [u8],
+    },
+    /// Proof of life.
+    Ping(Ping),
+}
+
+/// Appends a frame to the target.
+pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
+    put_frame(out, |out| match message {
+        Forward::Op { number, op } => {
+            out.push(1);
+            put_u64(out, *number);
+            put_op(out, op);
+        }
+        Forward::Bind { file, parent, name } => {
+            out.push(2);
+            put_file(out, *file);
+            put_entry(out, *parent, name);
+        }
+        Forward::Ensure(ensure) => {
+            out.push(3);
+            put_ensure(out, ensure);
+        }
+        Forward::Discard { parent, name } => {
+            out.push(4);
+            put_entry(out, *parent, name);
+        }
+        Forward::List { tag, directory } => {
+            out.push(5);
+            put_u64(out, *tag);
+            put_file(out, *directory);
+        }
+        Forward::Compare {
+            tag,
+            file,
+            offset,
+            hashes,
+        } => {
+            out.push(6);
+            put_u64(out, *tag);
+            put_file(out, *file);
+            put_u64(out, *offset);
+            hashes.iter().for_each(|hash| out.extend_from_slice(hash));
+        }
+        Forward::Block { file, offset, data } => {
+            out.push(7);
+            put_file(out, *file);
+            put_u64(out, *offset);
+            out.extend_from_slice(data);
+        }
+        Forward::Finish { file, mtime } => {
+            out.push(8);
+            put_file(out, *file);
+            put_stamp(out, *mtime);
+        }
+        Forward::Barrier { number } => put_kind_u64(out, 9, *number),
+        Forward::Strict => out.push(10),
+        Forward::Ping(ping) => put_ping(out, ping),
+    });
+}
+
+/// Reads a frame from the source.
+pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
+    let mut decoder = Decoder::new(frame);
+    let message = match decoder.u8()? {
+        1 => Forward::Op {
+            number: decoder.u64()?,
+            op: take_op(&mut decoder)?,
+        },
+        2 => Forward::Bind {
+            file: take_file(&mut decoder)?,
+            parent: take_file(&mut decoder)?,
+            name: take_name(&mut decoder)?,
+        },
+        3 => Forward::Ensure(take_ensure(&mut decoder)?),
+        4 => {
+            let parent = take_file(&mut decoder)?;
+            Forward::Discard {
+                parent,
+                name: take_name(&mut decoder)?,
+            }
+        }
+        5 => Forward::List {
+            tag: decoder.u64()?,
+            directory: take_file(&mut decoder)?,
+        },
+        6 => take_compare(&mut decoder)?,
+        7 => {
+            let (file, offset) = (take_file(&mut decoder)?, decoder.u64()?);
+            Forward::Block {
+                file,
+                offset,
+                data: decoder.remainder(),
+            }
+        }
+        8 => Forward::Finish {
+            file: take_file(&mut decoder)?,
+            mtime: take_stamp(&mut decoder)?,
+        },
+        9 => Forward::Barrier {
+            number: decoder.u64()?,
+        },
+        10 => Forward::Strict,
+        PING => Forward::Ping(take_ping(&mut decoder)?),
+        unknown => return Err(WireError::Kind(unknown)),
+    };
+    decoder.finish()?;
+    Ok(message)
+}
+
+/// Appends a frame to the source.
+pub fn put_backward(out: &mut Vec<u8>, message: &Backward<'_>) {
+    put_frame(out, |out| match message {
+        Backward::Applied { number } => put_kind_u64(out, 1, *number),
+        Backward::Durable { number } => put_kind_u64(out, 2, *number),
+        Backward::BarrierDone { number } => put_kind_u64(out, 3, *number),
+        Backward::Listed { tag, last, entries } => {
+            put_kind_u64(out, 4, *tag);
+            out.push(u8::from(*last));
+            for (name, size) in entries {
+                put_bytes(out, name);
+                put_u64(out, *size);
+            }
+        }
+        Backward::Differ { tag, blocks } => {
+            put_kind_u64(out, 5, *tag);
+            out.extend_from_slice(&blocks.to_le_bytes());
+        }
+        Backward::Failed { errno, what } => {
+            out.push(6);
+            out.extend_from_slice(&errno.to_le_bytes());
+            put_bytes(out, what);
+        }
+        Backward::Ping(ping) => put_ping(out, ping),
+    });
+}
+
+/// Reads a frame from the target.
+pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
+    let mut decoder = Decoder::new(frame);
+    let message = match decoder.u8()? {
+        1 => Backward::Applied {
+            number: decoder.u64()?,
+        },
+        2 => Backward::Durable {
+            number: decoder.u64()?,
+        },
+        3 => Backward::BarrierDone {
+            number: decoder.u64()?,
+        },
+        4 => take_listed(&mut decoder)?,
+        5 => Backward::Differ {
+            tag: decoder.u64()?,
+            blocks: decoder.u32()?,
+        },
+        6 => Backward::Failed {
+            errno: decoder.u32()?,
+            what: take_limited(&mut decoder, TARGET_BYTES_MAX, "sentence")?,
+        },
+        PING => Backward::Ping(take_ping(&mut decoder)?),
+        unknown => return Err(WireError::Kind(unknown)),
+    };
+    decoder.finish()?;
+    Ok(message)
+}
+
+const PING: u8 = 100;
+
+fn put_ping(out: &mut Vec<u8>, ping: &Ping) {
+    out.push(PING);
+    put_u64(out, ping.sequence);
+    put_u64(out, ping.echo);
+}
+
+fn take_ping(decoder: &mut Decoder<'_>) -> Result<Ping, WireError> {
+    Ok(Ping {
+        sequence: decoder.u64()?,
+        echo: decoder.u64()?,
+    })
+}
+
+fn put_kind_u64(out: &mut Vec<u8>, kind: u8, value: u64) {
+    out.push(kind);
+    put_u64(out, value);
+}
+
+fn put_entry(out: &mut Vec<u8>, parent: FileId, name: &[u8]) {
+    put_file(out, parent);
+    put_bytes(out, name);
+}
+
+fn put_ensure(out: &mut Vec<u8>, ensure: &Ensure<'_>) {
+    put_entry(out, ensure.parent, ensure.name);
+    put_file(out, ensure.file);
+    for field in [ensure.mode, ensure.uid, ensure.gid] {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
+    put_u64(out, ensure.rdev);
+    put_u64(out, ensure.size);
+    put_stamp(out, ensure.mtime);
+    put_bytes(out, ensure.target);
+    for (name, value) in &ensure.xattrs {
+        out.push(1);
+        put_bytes(out, name);
+        put_bytes(out, value);
+    }
+    out.push(0);
+}
+
+fn take_ensure<'a>(decoder: &mut Decoder<'a>) -> Result<Ensure<'a>, WireError> {
+    let mut ensure = Ensure {
+        parent: take_file(decoder)?,
+        name: take_name(decoder)?,
+        file: take_file(decoder)?,
+        mode: decoder.u32()?,
+        uid: decoder.u32()?,
+        gid: decoder.u32()?,
+        rdev: decoder.u64()?,
+        size: decoder.u64()?,
+        mtime: take_stamp(decoder)?,
+        target: take_limited(decoder, TARGET_BYTES_MAX, "symlink target")?,
+        xattrs: Vec::new(),
+    };
+    if ensure.size > i64::MAX as u64 {
+        return Err(WireError::Value("size"));
+    }
+    while take_bool(decoder)? {
+        if ensure.xattrs.len() == XATTRS_MAX {
+            return Err(WireError::Value("number of attributes"));
+        }
+        let name = take_xattr_name(decoder)?;
+        ensure.xattrs.push((
+            name,
+            take_limited(decoder, XATTR_BYTES_MAX, "attribute value")?,
+        ));
+    }
+    Ok(ensure)
+}
+
+fn take_compare<'a>(decoder: &mut Decoder<'a>) -> Result<Forward<'a>, WireError> {
+    let (tag, file, offset) = (decoder.u64()?, take_file(decoder)?, decoder.u64()?);
+    let (hashes, rest) = decoder.remainder().as_chunks::<32>();
+    if !rest.is_empty() || hashes.is_empty() || hashes.len() > BLOCKS_MAX {
+        return Err(WireError::Value("number of hashes"));
+    }
+    Ok(Forward::Compare {
+        tag,
+        file,
+        offset,
+        hashes: hashes.to_vec(),
+    })
+}
+
+fn take_listed<'a>(decoder: &mut Decoder<'a>) -> Result<Backward<'a>, WireError> {
+    let tag = decoder.u64()?;
+    let last = take_bool(decoder)?;
+    let mut entries = Vec::new();
+    while !decoder.is_empty() {
+        entries.push((take_name(decoder)?, decoder.u64()?));
+    }
+    Ok(Backward::Listed { tag, last, entries })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::PREFIX_BYTES;
+
+    const FILE: FileId = FileId { tree: 1, node: 77 };
+    const STAMP: Stamp = Stamp {
+        seconds: -5,
+        nanoseconds: 999_999_999,
+    };
+
+    fn forward_examples() -> Vec<Forward<'static>> {
+        vec![
+            Forward::Op {
+                number: 9,
+                op: Op::Write {
+                    file: FILE,
+                    offset: 4096,
+                    data: b"abc",
+                    mtime: STAMP,
+                },
+            },
+            Forward::Op {
+                number: 10,
+                op: Op::Rename {
+                    parent: FILE,
+                    name: b"a\xff",
+                    new_parent: FileId::root(0),
+                    new_name: b"b",
+                    flags: 2,
+                    parent_mtime: STAMP,
+                    new_parent_mtime: STAMP,
+                },
+            },
+            Forward::Ensure(Ensure {
+                parent: FILE,
+                name: b"n",
+                file: FILE,
+                mode: 0o100_644,
+                uid: 1,
+                gid: 2,
+                rdev: 3,
+                size: 4,
+                mtime: STAMP,
+                target: b"",
+                xattrs: vec![(b"user.a", b"1"), (b"user.b", b"")],
+            }),
+            Forward::Compare {
+                tag: 1,
+                file: FILE,
+                offset: 0,
+                hashes: vec![[7; 32]; 3],
+            },
+            Forward::Block {
+                file: FILE,
+                offset: 65536,
+                data: b"block",
+            },
+            Forward::Barrier { number: 3 },
+            Forward::Strict,
+            Forward::Ping(Ping {
+                sequence: 1,
+                echo: 2,
+            }),
+        ]
+    }
+
+    #[test]
+    fn what_is_put_is_taken() {
+        for message in forward_examples() {
+            let mut out = Vec::new();
+            put_forward(&mut out, &message);
+            assert_eq!(take_forward(&out[PREFIX_BYTES..]), Ok(message));
+        }
+        let listed = Backward::Listed {
+            tag: 4,
+            last: true,
+            entries: vec![(b"x", 3), (b"y", 0)],
+        };
+        let mut out = Vec::new();
+        put_backward(&mut out, &listed);
+        assert_eq!(take_backward(&out[PREFIX_BYTES..]), Ok(listed));
+    }
+
+    #[test]
+    fn every_truncation_and_every_changed_byte_is_survived() {
+        for message in forward_examples() {
+            let mut out = Vec::new();
+            put_forward(&mut out, &message);
+            let frame = &out[PREFIX_BYTES..];
+            for end in 0..frame.len() {
+                let _ = take_forward(&frame[..end]);
+            }
+            for at in 0..frame.len() {
+                let mut bent = frame.to_vec();
+                bent[at] ^= 0xff;
+                let _ = take_forward(&bent);
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_leave_their_directory_are_refused() {
+        for name in [&b".."[..], b".", b"", b"a/b", b"/", b"a\0b", &[b'x'; 256]] {
+            let mut out = Vec::new();
+            put_forward(&mut out, &Forward::Discard { parent: FILE, name });
+            assert_eq!(
+                take_forward(&out[PREFIX_BYTES..]),
+                Err(WireError::Value("name"))
+            );
+        }
+    }
+}
