@@ -1,1 +1,22 @@
-//! Not written yet.
+//! The protocol of /dev/fuse: decoding requests, sending answers, negotiating, mounting.
+//!
+//! A thin layer that knows neither replication nor a file tree. It uses one descriptor shared by
+//! a few threads with plain reads and writes; neither clones of the descriptor nor io_uring,
+//! because neither survives a change of the serving process.
+
+pub mod abi;
+mod answer;
+mod connection;
+mod cursor;
+mod mount;
+pub mod reply;
+mod request;
+
+pub use answer::Answer;
+pub use connection::{Connection, Protocol};
+pub use mount::{MountError, MountOptions, detach, mount_at};
+pub use request::{Forgets, InitRequest, Moment, Operation, ParseError, Request, SetAttr};
+pub use rustix::io::Errno;
+
+/// Node id of the root of a mount.
+pub const ROOT: u64 = 1;

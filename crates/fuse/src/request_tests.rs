@@ -1,0 +1,120 @@
+//! Tests of the decoder, hostile bytes above all.
+
+use super::*;
+
+fn framed(opcode: u32, extension_words: u16, body: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend((u32::try_from(40 + body.len()).unwrap()).to_ne_bytes());
+    bytes.extend(opcode.to_ne_bytes());
+    bytes.extend(77u64.to_ne_bytes());
+    bytes.extend(5u64.to_ne_bytes());
+    for id in [1000u32, 1001, 4242] {
+        bytes.extend(id.to_ne_bytes());
+    }
+    bytes.extend(extension_words.to_ne_bytes());
+    bytes.extend([0; 2]);
+    bytes.extend(body);
+    bytes
+}
+
+#[test]
+fn a_lookup_is_read() {
+    let bytes = framed(abi::LOOKUP, 0, b"na\xffme\0");
+    let request = Request::parse(&bytes).unwrap();
+    assert_eq!((request.unique, request.node), (77, 5));
+    assert_eq!((request.uid, request.gid, request.pid), (1000, 1001, 4242));
+    assert_eq!(request.operation, Operation::Lookup { name: b"na\xffme" });
+}
+
+#[test]
+fn a_write_claims_no_more_than_it_carries() {
+    let body = |size: u32, data: &[u8]| {
+        let mut body = Vec::new();
+        body.extend(9u64.to_ne_bytes());
+        body.extend(4096u64.to_ne_bytes());
+        body.extend(size.to_ne_bytes());
+        body.extend(abi::WRITE_KILL_SUIDGID.to_ne_bytes());
+        body.extend([0; 16]);
+        body.extend(data);
+        body
+    };
+    let good = framed(abi::WRITE, 0, &body(3, b"abc"));
+    let expected = Operation::Write {
+        handle: 9,
+        offset: 4096,
+        data: b"abc",
+        from_cache: false,
+        kill_privileges: true,
+    };
+    assert_eq!(Request::parse(&good).unwrap().operation, expected);
+    for size in [4, u32::MAX] {
+        let bad = framed(abi::WRITE, 0, &body(size, b"abc"));
+        let error = Request::parse(&bad).unwrap_err();
+        assert_eq!(error, ParseError { unique: Some(77), opcode: Some(abi::WRITE) });
+    }
+}
+
+#[test]
+fn hostile_lengths_and_missing_ends_are_errors() {
+    let mut batch = u32::MAX.to_ne_bytes().to_vec();
+    batch.extend([0; 36]);
+    assert!(Request::parse(&framed(abi::BATCH_FORGET, 0, &batch)).is_err());
+    assert!(Request::parse(&framed(abi::LOOKUP, 0, b"no end")).is_err());
+    assert!(Request::parse(&framed(abi::LOOKUP, u16::MAX, b"name\0")).is_err());
+    assert!(Request::parse(&framed(abi::SYMLINK, 0, b"name\0target")).is_err());
+    let mut long = framed(abi::LOOKUP, 0, b"name\0");
+    long[0] = long[0].wrapping_add(1);
+    assert!(Request::parse(&long).is_err());
+    assert_eq!(Request::parse(&[]).unwrap_err(), ParseError { unique: None, opcode: None });
+}
+
+#[test]
+fn extensions_are_cut_off() {
+    let mut body = b"name\0".to_vec();
+    body.extend([0xee; 8]);
+    let bytes = framed(abi::LOOKUP, 1, &body);
+    assert_eq!(Request::parse(&bytes).unwrap().operation, Operation::Lookup { name: b"name" });
+}
+
+#[test]
+fn unknown_kinds_are_named() {
+    let bytes = framed(4711, 0, b"whatever");
+    assert_eq!(Request::parse(&bytes).unwrap().operation, Operation::Unknown(4711));
+}
+
+#[test]
+fn batches_of_forgets_are_listed() {
+    let mut body = 2u32.to_ne_bytes().to_vec();
+    body.extend([0; 4]);
+    for number in [2u64, 1, 3, 7] {
+        body.extend(number.to_ne_bytes());
+    }
+    let bytes = framed(abi::BATCH_FORGET, 0, &body);
+    let Operation::BatchForget(forgets) = Request::parse(&bytes).unwrap().operation else {
+        panic!("not a batch");
+    };
+    assert_eq!(forgets.iter().collect::<Vec<_>>(), [(2, 1), (3, 7)]);
+}
+
+/// Every kind of request with every length of arbitrary bytes: an error or a request, no panic.
+#[test]
+fn no_bytes_make_the_decoder_panic() {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut understood = 0u32;
+    for opcode in 0..60 {
+        for length in 0..120 {
+            let body: Vec<u8> = (0..length).map(|_| (next() >> 60) as u8).collect();
+            let bytes = framed(opcode, (next() % 4 / 3) as u16, &body);
+            understood += u32::from(Request::parse(&bytes).is_ok());
+            let cut = (next() as usize) % (bytes.len() + 1);
+            assert!(cut == bytes.len() || Request::parse(&bytes[..cut]).is_err());
+        }
+    }
+    assert!(understood > 1000);
+}
