@@ -1,1 +1,55 @@
-fn main() {}
+//! Tasks of this repository, run as `cargo xtask TASK`: the only task runner there is.
+//!
+//! Nothing here is part of the product. What a developer runs and what CI runs is the same code.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+mod ci;
+mod run;
+mod setup;
+mod soak;
+mod tidy;
+
+const USAGE: &str = "\
+Tasks of the Evenkeel repository
+
+  cargo xtask ci                       set up, then run everything that CI runs (as root)
+  cargo xtask setup                    install what the tests need, where it is missing
+  cargo xtask tidy                     check the rules of STYLE.md that a program can check
+  cargo xtask soak NAME [--rounds N]   repeat a test and keep count in tests/soak/NAME.json
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let root = root();
+    let outcome = match words.as_slice() {
+        ["ci"] => ci::ci(&root),
+        ["setup"] => setup::setup(),
+        ["tidy"] => tidy::tidy(&root),
+        ["soak", name] => soak::soak(&root, name, None),
+        ["soak", name, "--rounds", rounds] => match rounds.parse() {
+            Ok(rounds) => soak::soak(&root, name, Some(rounds)),
+            Err(_) => Err(format!("`{rounds}` is not a number of rounds")),
+        },
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the repository, wherever the task was started.
+fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::{
-    Ack, ClusterConfig, CommandConfig, ModuleConfig, ModuleKind, ReplicationUse, StopSignal,
-    WithoutWitness,
+    Ack, ClusterConfig, CommandConfig, FailoverConfig, ModuleConfig, ModuleKind, ReplicationUse,
+    StopSignal, Vip, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -26,66 +27,34 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
         replication,
         failover,
     } = module;
-    let kind = match kind {
-        ModuleKind::Mirror => "mirror",
-    };
-    let ack = match replication.ack {
-        Ack::Write => "write",
-    };
-    let without_witness = match failover.without_witness {
-        WithoutWitness::GoOn => "go-on",
-        WithoutWitness::Wait => "wait",
-    };
-    let failover_digest = Fnv::new()
-        .number(failover.timeout.as_millis())
-        .text(without_witness)
-        .finish();
+    let hash = Fnv::new();
     let keys = [
-        ("module", Fnv::new().text(name.as_str()).finish()),
-        ("kind", Fnv::new().text(kind).finish()),
+        ("module", hash.text(name.as_str())),
+        ("kind", hash.kind(*kind)),
         (
             "nodes",
-            Fnv::new()
-                .list(nodes, |hash, node| hash.text(node.as_str()))
-                .finish(),
+            hash.list(nodes, |hash, node| hash.text(node.as_str())),
         ),
         (
             "replicate",
-            Fnv::new()
-                .list(replicate, |hash, path| {
-                    hash.bytes(path.as_os_str().as_encoded_bytes())
-                })
-                .finish(),
+            hash.list(replicate, |hash, path| hash.path(path)),
         ),
-        (
-            "vip",
-            Fnv::new()
-                .list(vips, |hash, vip| {
-                    hash.address(vip.address)
-                        .number(vip.prefix.into())
-                        .option(vip.interface.as_deref())
-                })
-                .finish(),
-        ),
+        ("vip", hash.list(vips, Fnv::vip)),
         (
             "services",
-            Fnv::new()
-                .list(services, |hash, unit| hash.text(unit))
-                .finish(),
+            hash.list(services, |hash, unit| hash.text(unit)),
         ),
-        ("command", Fnv::new().list(commands, Fnv::command).finish()),
+        ("command", hash.list(commands, Fnv::command)),
         (
             "scripts",
-            Fnv::new()
-                .option(scripts.start.as_deref())
-                .option(scripts.stop.as_deref())
-                .finish(),
+            hash.option(scripts.start.as_deref())
+                .option(scripts.stop.as_deref()),
         ),
-        ("replication", Fnv::new().text(ack).finish()),
-        ("failover", failover_digest),
+        ("replication", hash.ack(replication.ack)),
+        ("failover", hash.failover(failover)),
     ];
     keys.into_iter()
-        .map(|(key, digest)| (key.to_owned(), digest))
+        .map(|(key, hash)| (key.to_owned(), hash.finish()))
         .collect()
 }
 
@@ -133,6 +102,45 @@ impl Fnv {
 
     fn finish(self) -> u64 {
         self.0
+    }
+
+    fn kind(self, kind: ModuleKind) -> Self {
+        match kind {
+            ModuleKind::Mirror => self.text("mirror"),
+        }
+    }
+
+    fn path(self, path: &Path) -> Self {
+        self.bytes(path.as_os_str().as_encoded_bytes())
+    }
+
+    fn vip(self, vip: &Vip) -> Self {
+        let Vip {
+            address,
+            prefix,
+            interface,
+        } = vip;
+        self.address(*address)
+            .number((*prefix).into())
+            .option(interface.as_deref())
+    }
+
+    fn ack(self, ack: Ack) -> Self {
+        match ack {
+            Ack::Write => self.text("write"),
+        }
+    }
+
+    fn failover(self, failover: &FailoverConfig) -> Self {
+        let FailoverConfig {
+            timeout,
+            without_witness,
+        } = failover;
+        let without_witness = match without_witness {
+            WithoutWitness::GoOn => "go-on",
+            WithoutWitness::Wait => "wait",
+        };
+        self.number(timeout.as_millis()).text(without_witness)
     }
 
     fn command(self, command: &CommandConfig) -> Self {

@@ -1,0 +1,76 @@
+//! Running other programs with their output shown as it comes.
+
+use std::path::Path;
+use std::process::Command;
+
+/// What a program was asked to do, for messages.
+pub fn shown(program: &str, arguments: &[&str]) -> String {
+    let mut words = vec![program];
+    words.extend(arguments);
+    words.join(" ")
+}
+
+/// Runs a program in `folder` with additional environment variables.
+///
+/// # Errors
+/// The program cannot be started or ends with another status than 0; the text names it.
+pub fn run(
+    folder: &Path,
+    environment: &[(&str, &str)],
+    program: &str,
+    arguments: &[&str],
+) -> Result<(), String> {
+    let name = shown(program, arguments);
+    let status = Command::new(program)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(folder)
+        .status()
+        .map_err(|error| format!("cannot start `{name}`: {error}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`{name}` failed: {status}"))
+    }
+}
+
+/// Runs a program and answers what it printed.
+///
+/// # Errors
+/// As [`run`].
+pub fn output(folder: &Path, program: &str, arguments: &[&str]) -> Result<String, String> {
+    let name = shown(program, arguments);
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .map_err(|error| format!("cannot start `{name}`: {error}"))?;
+    if !output.status.success() {
+        let message = String::from_utf8_lossy(&output.stderr);
+        return Err(format!(
+            "`{name}` failed: {}: {}",
+            output.status,
+            message.trim()
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_program_is_named_with_its_status() {
+        let here = Path::new("/");
+        assert_eq!(
+            run(here, &[("A", "b")], "sh", &["-c", "test $A = b"]),
+            Ok(())
+        );
+        let error = run(here, &[], "false", &["x"]).unwrap_err();
+        assert!(error.contains("`false x` failed"), "{error}");
+        let error = output(here, "no-such-program", &[]).unwrap_err();
+        assert!(error.contains("cannot start `no-such-program`"), "{error}");
+        assert_eq!(output(here, "echo", &["a"]).unwrap(), "a\n");
+    }
+}

@@ -1,0 +1,90 @@
+//! `cargo xtask tidy`: the rules of STYLE.md that a program can check.
+//!
+//! There is no list of exemptions. When a rule hurts, it is changed in STYLE.md and here. What the
+//! compiler or clippy can check is not repeated.
+
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::run;
+
+mod edges;
+mod purity;
+mod scan;
+mod shape;
+
+/// A breach of a rule, and where.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    file: String,
+    /// Counted from 1; 0 when the file as a whole is meant.
+    line: usize,
+    message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.file, self.message),
+            line => write!(f, "{}:{line}: {}", self.file, self.message),
+        }
+    }
+}
+
+/// Checks the whole repository.
+///
+/// # Errors
+/// Every breach, one a line.
+pub fn tidy(root: &Path) -> Result<(), String> {
+    let metadata = run::output(
+        root,
+        "cargo",
+        &["metadata", "--format-version", "1", "--no-deps"],
+    )?;
+    let metadata = serde_json::from_str(&metadata)
+        .map_err(|error| format!("cannot understand cargo metadata: {error}"))?;
+    let mut findings = edges::check(&metadata);
+    let files = rust_files(root)?;
+    for path in &files {
+        let text = fs::read_to_string(path)
+            .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        let name = path
+            .strip_prefix(root)
+            .unwrap_or(path)
+            .display()
+            .to_string();
+        let file = scan::File::new(&name, &text);
+        findings.extend(shape::check(&file));
+        findings.extend(purity::check(&file));
+    }
+    if findings.is_empty() {
+        println!("tidy: {} files in order", files.len());
+        return Ok(());
+    }
+    let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
+    Err(format!(
+        "{}\ntidy: {} findings; the rules are in STYLE.md",
+        lines.join("\n"),
+        lines.len()
+    ))
+}
+
+/// Every Rust file of the repository, sorted.
+fn rust_files(root: &Path) -> Result<Vec<PathBuf>, String> {
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> = ["crates", "xtask"].map(|name| root.join(name)).into();
+    while let Some(folder) = folders.pop() {
+        let wrong = |error| format!("cannot list {}: {error}", folder.display());
+        for entry in fs::read_dir(&folder).map_err(wrong)? {
+            let path = entry.map_err(wrong)?.path();
+            if path.is_dir() && !path.ends_with("target") {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
