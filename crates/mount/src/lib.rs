@@ -1,1 +1,2 @@
-//! Not written yet.
+//! Work in progress.
+pub mod backing;
