@@ -15,21 +15,21 @@ pub struct Acknowledge<A> {
     number: u64,
     /// Peers whose confirmation every answer needs.
     required: BTreeSet<NodeName>,
-    /// What each peer has confirmed.
-    peers: BTreeMap<NodeName, Confirmed>,
+    /// The newest operation that each peer has applied in its present session.
+    applied: BTreeMap<NodeName, u64>,
     /// Answers held back, by rising number.
     waiting: VecDeque<(u64, A)>,
     /// Syncs that are not answered yet, by number.
-    syncs: BTreeMap<u64, Option<A>>,
+    syncs: BTreeMap<u64, Sync<A>>,
 }
 
-/// What a peer has confirmed in its present session.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Confirmed {
-    /// Everything up to here is applied.
-    applied: u64,
-    /// Syncs up to here are durable.
-    durable: u64,
+/// A sync that is not answered yet.
+#[derive(Debug)]
+struct Sync<A> {
+    /// Its answer, once the local part has ended.
+    answer: Option<A>,
+    /// The peers on whose disks it is durable.
+    durable_at: BTreeSet<NodeName>,
 }
 
 impl<A> Acknowledge<A> {
@@ -39,7 +39,7 @@ impl<A> Acknowledge<A> {
         Acknowledge {
             number,
             required: BTreeSet::new(),
-            peers: BTreeMap::new(),
+            applied: BTreeMap::new(),
             waiting: VecDeque::new(),
             syncs: BTreeMap::new(),
         }
@@ -76,34 +76,45 @@ impl<A> Acknowledge<A> {
 
     /// A sync with this number has begun.
     pub fn sync_begins(&mut self, number: u64) {
-        self.syncs.insert(number, None);
+        self.syncs.insert(
+            number,
+            Sync {
+                answer: None,
+                durable_at: BTreeSet::new(),
+            },
+        );
     }
 
     /// The local part of a sync ended; its answer is handed back when it may be given now, which
     /// is at once when the local part failed or the sync does not travel.
     #[must_use]
     pub fn sync_local(&mut self, number: u64, at_once: bool, answer: A) -> Option<A> {
-        if at_once || number <= self.durable_by_all() {
-            self.syncs.remove(&number);
-            return Some(answer);
+        match self.syncs.get_mut(&number) {
+            Some(sync) if !at_once && !self.required.is_subset(&sync.durable_at) => {
+                sync.answer = Some(answer);
+                None
+            }
+            Some(_) | None => {
+                self.syncs.remove(&number);
+                Some(answer)
+            }
         }
-        self.syncs.insert(number, Some(answer));
-        None
     }
 
     /// A peer has applied everything up to `number`; returns the answers that are due.
     #[must_use]
     pub fn applied(&mut self, peer: &NodeName, number: u64) -> Vec<A> {
-        let confirmed = self.peers.entry(peer.clone()).or_default();
-        confirmed.applied = confirmed.applied.max(number);
+        let applied = self.applied.entry(peer.clone()).or_default();
+        *applied = number.max(*applied);
         self.due()
     }
 
-    /// A peer has made everything up to the sync with this number durable.
+    /// A peer has made the sync with this number durable.
     #[must_use]
     pub fn durable(&mut self, peer: &NodeName, number: u64) -> Vec<A> {
-        let confirmed = self.peers.entry(peer.clone()).or_default();
-        confirmed.durable = confirmed.durable.max(number);
+        if let Some(sync) = self.syncs.get_mut(&number) {
+            sync.durable_at.insert(peer.clone());
+        }
         self.due()
     }
 
@@ -116,13 +127,18 @@ impl<A> Acknowledge<A> {
 
     /// A session with this peer begins or has ended: nothing it confirmed before counts.
     pub fn forget(&mut self, peer: &NodeName) {
-        self.peers.remove(peer);
+        self.applied.remove(peer);
+        for sync in self.syncs.values_mut() {
+            sync.durable_at.remove(peer);
+        }
     }
 
     /// Takes over what was held back, to be refused.
     #[must_use]
     pub fn cut(&mut self) -> Vec<A> {
-        let syncs = std::mem::take(&mut self.syncs).into_values().flatten();
+        let syncs = std::mem::take(&mut self.syncs)
+            .into_values()
+            .filter_map(|sync| sync.answer);
         self.waiting
             .drain(..)
             .map(|(_, answer)| answer)
@@ -136,20 +152,12 @@ impl<A> Acknowledge<A> {
     }
 
     fn applied_by_all(&self) -> u64 {
-        self.lowest(|confirmed| confirmed.applied)
-    }
-
-    fn durable_by_all(&self) -> u64 {
-        self.lowest(|confirmed| confirmed.durable)
-    }
-
-    fn lowest(&self, what: impl Fn(&Confirmed) -> u64) -> u64 {
-        let of = |peer| self.peers.get(peer).map_or(0, &what);
-        self.required.iter().map(of).min().unwrap_or(u64::MAX)
+        let by = |peer| self.applied.get(peer).copied().unwrap_or(0);
+        self.required.iter().map(by).min().unwrap_or(u64::MAX)
     }
 
     fn due(&mut self) -> Vec<A> {
-        let (applied, durable) = (self.applied_by_all(), self.durable_by_all());
+        let applied = self.applied_by_all();
         let count = self
             .waiting
             .partition_point(|(number, _)| *number <= applied);
@@ -158,17 +166,13 @@ impl<A> Acknowledge<A> {
             .drain(..count)
             .map(|(_, answer)| answer)
             .collect();
-        let ready = |number: &u64, answer: &Option<A>| *number <= durable && answer.is_some();
-        let numbers: Vec<u64> = self
-            .syncs
-            .iter()
-            .filter(|(n, a)| ready(n, a))
-            .map(|(n, _)| *n)
-            .collect();
+        let required = &self.required;
+        let ready =
+            |sync: &mut Sync<A>| sync.answer.is_some() && required.is_subset(&sync.durable_at);
         due.extend(
-            numbers
-                .into_iter()
-                .filter_map(|number| self.syncs.remove(&number).flatten()),
+            self.syncs
+                .extract_if(.., |_, sync| ready(sync))
+                .filter_map(|(_, s)| s.answer),
         );
         due
     }

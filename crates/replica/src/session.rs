@@ -112,6 +112,18 @@ impl Session {
         self.bound.insert(file);
     }
 
+    /// The target no longer holds the object, as every name it had there was removed. The walk
+    /// must reach it again by its other names.
+    pub fn unbind(&mut self, file: FileId, names: &dyn Names) {
+        self.bound.remove(&file);
+        self.walking = true;
+        for (parent, name) in names.names_of(file) {
+            if self.is_bound(parent) {
+                self.tasks.push_back(Task::Entry { parent, name });
+            }
+        }
+    }
+
     /// Whether the object stands at the target.
     #[must_use]
     pub fn is_bound(&self, file: FileId) -> bool {
@@ -225,8 +237,7 @@ impl Session {
     }
 
     fn live_settled(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
-        let mut steps = Vec::new();
-        match *op {
+        let mut steps = match *op {
             Op::Write { file, .. }
             | Op::SetAttr { file, .. }
             | Op::SetXattr { file, .. }
@@ -236,31 +247,34 @@ impl Session {
                 if !names.is_linked(file) {
                     return Ok(Vec::new());
                 }
-                steps = self.chain(file, names, Self::bind_step)?;
+                self.chain(file, names, Self::bind_step)?
             }
             Op::Create { parent, file, .. } => {
-                steps = self.chain(parent, names, Self::bind_step)?;
+                let steps = self.chain(parent, names, Self::bind_step)?;
                 self.bind(file);
+                steps
             }
             Op::Link {
                 file, parent, name, ..
             } => {
-                steps = self.chain(parent, names, Self::bind_step)?;
+                let mut steps = self.chain(parent, names, Self::bind_step)?;
                 let without = Without {
                     names,
                     parent,
                     name,
                 };
                 steps.extend(self.chain(file, &without, Self::bind_step)?);
+                steps
             }
-            Op::Remove { parent, .. } => steps = self.chain(parent, names, Self::bind_step)?,
+            Op::Remove { parent, .. } => self.chain(parent, names, Self::bind_step)?,
             Op::Rename {
                 parent, new_parent, ..
             } => {
-                steps = self.chain(parent, names, Self::bind_step)?;
+                let mut steps = self.chain(parent, names, Self::bind_step)?;
                 steps.extend(self.chain(new_parent, names, Self::bind_step)?);
+                steps
             }
-        }
+        };
         steps.push(Step::Operation);
         Ok(steps)
     }

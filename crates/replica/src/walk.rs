@@ -135,6 +135,11 @@ impl Walk {
         }
     }
 
+    /// The target no longer holds the object: it must be compared again when it is next found.
+    pub fn unvisit(&mut self, file: FileId) {
+        self.visited.remove(&file);
+    }
+
     /// A question about a directory goes out under the returned tag.
     pub fn ask_list(&mut self, directory: FileId) -> u64 {
         self.ask(Question::List(directory))

@@ -89,9 +89,9 @@ pub enum Forward<'a> {
         /// Number of the last operation before it.
         number: u64,
     },
-    /// Every operation from here on must apply exactly as it did at the source: any difference is
-    /// a fault. Ends the tolerance of a resync.
-    Strict,
+    /// Whether every operation from here on must apply exactly as it did at the source, so that
+    /// any difference is a fault, or what is missing is tolerated, as a resync is under way.
+    Strict(bool),
     /// Proof of life.
     Ping(Ping),
 }
@@ -166,6 +166,12 @@ pub enum Backward<'a> {
         /// Bits.
         blocks: u32,
     },
+    /// The object is not held here any more: every name it had was removed before the walk came to
+    /// its other names.
+    Absent {
+        /// Object.
+        file: FileId,
+    },
     /// Something could not be applied; the session is over.
     Failed {
         /// errno, 0 when it is not a matter of the file system.
@@ -227,7 +233,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_stamp(out, *mtime);
         }
         Forward::Barrier { number } => put_kind_u64(out, 9, *number),
-        Forward::Strict => out.push(10),
+        Forward::Strict(strict) => out.extend_from_slice(&[10, u8::from(*strict)]),
         Forward::Ping(ping) => put_ping(out, ping),
     });
 }
@@ -273,7 +279,7 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
         9 => Forward::Barrier {
             number: decoder.u64()?,
         },
-        10 => Forward::Strict,
+        10 => Forward::Strict(take_bool(&mut decoder)?),
         PING => Forward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
     };
@@ -304,6 +310,10 @@ pub fn put_backward(out: &mut Vec<u8>, message: &Backward<'_>) {
             out.extend_from_slice(&errno.to_le_bytes());
             put_bytes(out, what);
         }
+        Backward::Absent { file } => {
+            out.push(7);
+            put_file(out, *file);
+        }
         Backward::Ping(ping) => put_ping(out, ping),
     });
 }
@@ -329,6 +339,9 @@ pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
         6 => Backward::Failed {
             errno: decoder.u32()?,
             what: take_limited(&mut decoder, TARGET_BYTES_MAX, "sentence")?,
+        },
+        7 => Backward::Absent {
+            file: take_file(&mut decoder)?,
         },
         PING => Backward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
@@ -493,7 +506,7 @@ mod tests {
                 data: b"block",
             },
             Forward::Barrier { number: 3 },
-            Forward::Strict,
+            Forward::Strict(true),
             Forward::Ping(Ping {
                 sequence: 1,
                 echo: 2,
