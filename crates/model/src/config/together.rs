@@ -30,11 +30,11 @@ pub fn check_together(modules: &[(&Source<'_>, &ModuleConfig)]) -> Result<(), Di
 pub fn check_protected(
     source: &Source<'_>,
     module: &ModuleConfig,
-    protected: &[&Path],
+    protected: &[impl AsRef<Path>],
 ) -> Result<(), Diagnostics> {
     let mut found = Vec::new();
     for (index, path) in module.replicate.iter().enumerate() {
-        for prefix in protected {
+        for prefix in protected.iter().map(AsRef::as_ref) {
             let relation = if path.starts_with(prefix) {
                 "lies inside"
             } else if prefix.starts_with(path) {
