@@ -1,0 +1,177 @@
+//! Faults do what they say and nothing else. Needs root and says so.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod common;
+
+use std::io::Read;
+use std::process::Stdio;
+
+use common::{is_cut, one_disk, options, reaches, shell, two_nodes_and_a_client};
+use lab::{HostSpec, Lab, SpawnSpec};
+
+#[test]
+fn cuts_hit_exactly_the_named_direction() {
+    let lab = two_nodes_and_a_client("cut");
+    let host = |name| lab.host(name).unwrap();
+    let (node1, node2, client) = (host("node1"), host("node2"), host("client"));
+    lab.cut("node1", "node2").unwrap();
+    assert!(is_cut(&node1, &node2) && is_cut(&node2, &node1));
+    for node in [&node1, &node2] {
+        assert!(
+            reaches(&client, node) && reaches(node, &client),
+            "the client reaches both"
+        );
+    }
+    lab.restore("node2", "node1").unwrap();
+    assert!(reaches(&node1, &node2) && reaches(&node2, &node1));
+    lab.cut_one_way("node1", "node2").unwrap();
+    assert!(is_cut(&node1, &node2));
+    assert!(reaches(&node2, &node1), "the other direction stays");
+    lab.heal().unwrap();
+    assert!(reaches(&node1, &node2));
+    lab.cut_network("node1", "lan0").unwrap();
+    assert!(is_cut(&node1, &node2) && is_cut(&client, &node1));
+    assert!(reaches(&client, &node2));
+    lab.restore_network("node1", "lan0").unwrap();
+    assert!(reaches(&node1, &node2));
+    assert!(
+        lab.cut("node1", "nobody")
+            .unwrap_err()
+            .to_string()
+            .contains("no host nobody")
+    );
+    assert!(
+        lab.cut_network("node1", "wan")
+            .unwrap_err()
+            .to_string()
+            .contains("no network wan")
+    );
+}
+
+#[test]
+fn cuts_and_pulled_cables_outlast_a_boot() {
+    let lab = two_nodes_and_a_client("last");
+    let host = |name| lab.host(name).unwrap();
+    lab.cut("node1", "node2").unwrap();
+    lab.cut_network("client", "lan0").unwrap();
+    for name in ["node1", "client"] {
+        lab.kill(name).unwrap();
+        lab.start(name).unwrap();
+    }
+    assert!(is_cut(&host("node1"), &host("node2")));
+    assert!(is_cut(&host("client"), &host("node2")));
+    lab.heal().unwrap();
+    assert!(reaches(&host("node1"), &host("node2")));
+    assert!(reaches(&host("client"), &host("node2")));
+}
+
+#[test]
+fn a_kill_ends_everything_even_what_ignores_signals() {
+    let lab = Lab::create(options("kill", vec![one_disk("node1")])).unwrap();
+    let node = lab.host("node1").unwrap();
+    let stubborn = "trap '' TERM INT HUP QUIT; (sleep 1000 & sleep 1000) & echo up; sleep 1000";
+    let process = node
+        .spawn(SpawnSpec::new(["setsid", "sh", "-c", stubborn]))
+        .unwrap();
+    let mut command = node.command(["sh", "-c", "echo up; sleep 1000"]).unwrap();
+    let mut entered = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = [0; 3];
+    entered
+        .stdout
+        .take()
+        .unwrap()
+        .read_exact(&mut said)
+        .unwrap();
+    lab.kill("node1").unwrap();
+    assert!(!process.is_alive());
+    assert!(
+        !entered.wait().unwrap().success(),
+        "what was run by entering ends too"
+    );
+    assert!(node.init().is_err());
+}
+
+#[test]
+fn power_loss_keeps_what_was_synced_and_nothing_else() {
+    let lab = Lab::create(options("power", vec![HostSpec::node("node1")])).unwrap();
+    let node = lab.host("node1").unwrap();
+    // The journal commits by itself every few seconds: the unsynced part comes last, and power is
+    // lost at once.
+    shell(&node, "head -c 300000 /dev/urandom > /srv/old; sync");
+    shell(
+        &node,
+        "echo safe > /srv/synced; sync /srv/synced; sync -f /srv/synced",
+    );
+    shell(
+        &node,
+        "echo lost > /srv/unsynced; echo lost >> /srv/synced; echo x > /mnt/state/lost",
+    );
+    lab.power("node1").unwrap();
+    assert!(!node.is_up());
+    lab.start("node1").unwrap();
+    assert_eq!(shell(&node, "cat /srv/synced"), "safe");
+    assert_eq!(shell(&node, "wc -c < /srv/old"), "300000");
+    assert!(!shell(&node, "cat /srv/unsynced 2>&1 || true").contains("lost"));
+    assert_eq!(shell(&node, "cat /mnt/state/lost 2>/dev/null || true"), "");
+    shell(&node, "echo again > /srv/new; sync /srv/new");
+}
+
+#[test]
+fn a_frozen_host_stands_still_and_goes_on_when_thawed() {
+    let lab = Lab::create(options("freeze", vec![one_disk("node1")])).unwrap();
+    let node = lab.host("node1").unwrap();
+    let count = "i=0; while :; do i=$((i+1)); echo $i > /srv/.n; mv /srv/.n /srv/count; done";
+    let counter = node.spawn(SpawnSpec::new(["sh", "-c", count])).unwrap();
+    // A daemon of ours is stopped by signal first; a copy under its name stands for it.
+    shell(
+        &node,
+        "cp /bin/sleep /srv/sleep; mkdir -p /srv/bin; ln /srv/sleep /srv/bin/evenkeel",
+    );
+    let read = || node.read_file("/srv/count").unwrap_or_default();
+    while read().is_empty() {
+        std::thread::yield_now();
+    }
+    lab.freeze("node1").unwrap();
+    let (first, ticks) = (read(), cpu_ticks(counter.outside.unwrap().pid));
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(read(), first, "nothing moves");
+    assert_eq!(cpu_ticks(counter.outside.unwrap().pid), ticks);
+    lab.thaw("node1").unwrap();
+    while read() == first {
+        std::thread::yield_now();
+    }
+    lab.freeze("node1").unwrap();
+    lab.power("node1").unwrap();
+    lab.start("node1").unwrap();
+    shell(&node, "true");
+    lab.freeze("node1").unwrap();
+    lab.kill("node1").unwrap();
+    lab.start("node1").unwrap();
+    shell(&node, "true");
+}
+
+#[test]
+fn a_full_disk_refuses_and_takes_again() {
+    let lab = Lab::create(options("fill", vec![one_disk("node1")])).unwrap();
+    let node = lab.host("node1").unwrap();
+    assert!(lab.fill("node1", "/srv/ballast").unwrap() > 1 << 20);
+    let full = node
+        .run(["sh", "-c", "head -c 100000 /dev/zero > /srv/more"])
+        .unwrap();
+    assert!(!full.status.success());
+    assert!(String::from_utf8_lossy(&full.stderr).contains("No space left"));
+    lab.unfill("node1", "/srv/ballast").unwrap();
+    shell(&node, "head -c 100000 /dev/zero > /srv/more");
+}
+
+fn cpu_ticks(pid: i32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_ascii_whitespace()
+        .collect();
+    format!("{} {}", fields[11], fields[12])
+}
