@@ -1,0 +1,232 @@
+//! `evenkeel lab ...`: builds labs by hand and breaks them. Each command attaches to the lab by its
+//! name, so none depends on another still running. All work is done by the crate `lab`.
+
+use std::ffi::OsString;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitCode;
+
+use lab::{HostSpec, Lab, LabInfo, LabOptions};
+
+/// What can be done with labs.
+#[derive(Debug, clap::Subcommand)]
+pub enum LabCommand {
+    /// Build a lab that stays until `lab down`
+    Up(UpArgs),
+    /// Remove a lab, or all that nobody owns
+    Down {
+        /// Name of the lab; all kept or dead labs if missing
+        name: Option<String>,
+    },
+    /// List labs with their hosts
+    List {
+        /// Print one JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a command on a host and pass on its exit code
+    Exec {
+        /// Name of the lab
+        name: String,
+        /// Name of the host
+        host: String,
+        /// User that runs it
+        #[arg(long, default_value = "root")]
+        user: String,
+        /// The command, after `--`
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Kill a host with all its processes at once
+    Kill(HostArgs),
+    /// Boot a host that is down
+    Start(HostArgs),
+    /// Take the power from a host: what was not synced is gone
+    Power(HostArgs),
+    /// Stop all processes of a host where they are
+    Freeze(HostArgs),
+    /// Let a frozen host go on
+    Thaw(HostArgs),
+    /// Cut the link between two hosts; others still reach both
+    Cut {
+        /// Name of the lab
+        name: String,
+        /// One host, the sender with `--one-way`
+        one: String,
+        /// The other host
+        other: String,
+        /// Cut only what goes from the first to the second
+        #[arg(long)]
+        one_way: bool,
+    },
+    /// Restore all links
+    Heal {
+        /// Name of the lab
+        name: String,
+    },
+}
+
+/// Size and shape of a lab to build.
+#[derive(Debug, clap::Args)]
+pub struct UpArgs {
+    /// Name of the lab
+    #[arg(long, default_value = "lab")]
+    name: String,
+    /// Number of nodes, each with a disk for state and one for data
+    #[arg(long, default_value_t = 2)]
+    nodes: usize,
+    /// Number of hosts without disks
+    #[arg(long, default_value_t = 1)]
+    clients: usize,
+    /// Number of networks that join all hosts
+    #[arg(long, default_value_t = 1)]
+    networks: usize,
+    /// Boot a real systemd on the nodes
+    #[arg(long)]
+    systemd: bool,
+}
+
+/// One host of one lab.
+#[derive(Debug, clap::Args)]
+pub struct HostArgs {
+    /// Name of the lab
+    name: String,
+    /// Name of the host
+    host: String,
+}
+
+/// Does what the command line asks for. Exit codes: 0 done, 1 failed, 2 no such lab or host,
+/// 3 not in time, 4 in use by another process, 6 not root; of `exec`, those of its command.
+pub fn run(command: LabCommand) -> ExitCode {
+    match dispatch(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("evenkeel lab: {error}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn dispatch(command: LabCommand) -> lab::Result<ExitCode> {
+    match command {
+        LabCommand::Up(args) => up(&args)?,
+        LabCommand::Down { name } => down(name)?,
+        LabCommand::List { json } => list(json)?,
+        LabCommand::Exec { name, host, user, command } => {
+            return exec(&name, &host, &user, command);
+        }
+        LabCommand::Kill(args) => Lab::attach(&args.name)?.kill(&args.host)?,
+        LabCommand::Start(args) => Lab::attach(&args.name)?.start(&args.host)?,
+        LabCommand::Power(args) => Lab::attach(&args.name)?.power(&args.host)?,
+        LabCommand::Freeze(args) => Lab::attach(&args.name)?.freeze(&args.host)?,
+        LabCommand::Thaw(args) => Lab::attach(&args.name)?.thaw(&args.host)?,
+        LabCommand::Cut { name, one, other, one_way } => {
+            let lab = Lab::attach(&name)?;
+            if one_way { lab.cut_one_way(&one, &other)? } else { lab.cut(&one, &other)? }
+        }
+        LabCommand::Heal { name } => Lab::attach(&name)?.heal()?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(args: &UpArgs) -> lab::Result<()> {
+    let binary = std::env::current_exe().map_err(|source| lab::Error::Io {
+        what: "cannot find the own binary".to_owned(),
+        source,
+    })?;
+    let node = |number| {
+        let spec = HostSpec::node(&format!("node{number}"));
+        if args.systemd { spec.systemd() } else { spec }
+    };
+    let client = |number| match args.clients {
+        1 => HostSpec::client("client"),
+        _ => HostSpec::client(&format!("client{number}")),
+    };
+    let lab = Lab::create(LabOptions {
+        name: args.name.clone(),
+        binary,
+        networks: (0..args.networks).map(|number| format!("lan{number}")).collect(),
+        hosts: (1..=args.nodes).map(node).chain((1..=args.clients).map(client)).collect(),
+    })?;
+    if args.systemd {
+        lab.hosts()?.iter().try_for_each(lab::Host::wait_ready)?;
+    }
+    let lab = lab.keep()?;
+    let info = lab.info()?;
+    print_lab(&info);
+    let name = &info.name;
+    println!();
+    println!("Enter a node:  evenkeel lab exec {name} node1 -- bash");
+    println!("Break it:      evenkeel lab kill|power|freeze {name} node1");
+    println!("Remove it:     evenkeel lab down {name}");
+    Ok(())
+}
+
+fn down(name: Option<String>) -> lab::Result<()> {
+    if let Some(name) = name {
+        return Lab::remove(&name);
+    }
+    for info in Lab::list()?.into_iter().filter(|info| info.owner.is_none()) {
+        Lab::remove(&info.name)?;
+        println!("removed {}", info.name);
+    }
+    Lab::sweep()
+}
+
+fn list(json: bool) -> lab::Result<()> {
+    let labs = Lab::list()?;
+    if json {
+        println!("{}", serde_json::json!(labs));
+        return Ok(());
+    }
+    if labs.is_empty() {
+        println!("There is no lab; `evenkeel lab up` builds one.");
+    }
+    labs.iter().for_each(print_lab);
+    Ok(())
+}
+
+fn exec(name: &str, host: &str, user: &str, command: Vec<OsString>) -> lab::Result<ExitCode> {
+    let mut command = Lab::attach(name)?.host(host)?.command_as(user, command)?;
+    let status = command.status().map_err(|source| lab::Error::Io {
+        what: format!("cannot run a command on {host}"),
+        source,
+    })?;
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    Ok(code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn print_lab(info: &LabInfo) {
+    let owner = match (info.kept, info.owner) {
+        (true, _) => "kept".to_owned(),
+        (false, Some(pid)) => format!("owned by process {pid}"),
+        (false, None) => "dead; the next lab removes it".to_owned(),
+    };
+    println!("lab {} ({owner})", info.name);
+    for host in &info.hosts {
+        let state = host.init.map_or_else(|| "down".to_owned(), |pid| format!("up, init {pid}"));
+        println!("  {:<10} {:<24} {state}", host.name, host.addresses.join(" "));
+    }
+    for (from, to) in &info.cuts {
+        println!("  cut: {from} -> {to}");
+    }
+    for (host, network) in &info.pulled {
+        println!("  unplugged: {host} from {network}");
+    }
+}
+
+fn exit_code(error: &lab::Error) -> u8 {
+    match error {
+        lab::Error::Invalid(_) | lab::Error::NoLab { .. } => 2,
+        lab::Error::Late { .. } => 3,
+        lab::Error::InUse { .. } => 4,
+        lab::Error::NotRoot => 6,
+        lab::Error::Missing { .. }
+        | lab::Error::NoLoop(_)
+        | lab::Error::NoCgroup(_)
+        | lab::Error::Down(_)
+        | lab::Error::Boot { .. }
+        | lab::Error::Refused { .. }
+        | lab::Error::Network { .. }
+        | lab::Error::Io { .. } => 1,
+    }
+}
