@@ -49,19 +49,26 @@ impl Connection {
     /// Negotiates over the descriptor of a mount just made. `number` is the minor number of the
     /// mount's device.
     pub(crate) fn negotiate(device: OwnedFd, number: u32) -> Result<Connection, Errno> {
-        let mut connection =
-            Connection { device, number, protocol: Protocol { minor: 0, flags: 0 } };
+        let mut connection = Connection {
+            device,
+            number,
+            protocol: Protocol { minor: 0, flags: 0 },
+        };
         let mut buffer = vec![0; abi::REQUEST_BYTES_MAX];
         let length = connection.receive(&mut buffer)?.ok_or(Errno::NODEV)?;
         let bytes = buffer.get(..length).ok_or(Errno::PROTO)?;
         let request = Request::parse(bytes).map_err(|_| Errno::PROTO)?;
-        let Operation::Init(offer) = request.operation else { return Err(Errno::PROTO) };
+        let Operation::Init(offer) = request.operation else {
+            return Err(Errno::PROTO);
+        };
         if offer.major != abi::MAJOR {
             connection.reply_error(request.unique, Errno::PROTO);
             return Err(Errno::PROTO);
         }
-        let protocol =
-            Protocol { minor: offer.minor.min(abi::MINOR), flags: offer.flags & WANTED };
+        let protocol = Protocol {
+            minor: offer.minor.min(abi::MINOR),
+            flags: offer.flags & WANTED,
+        };
         connection.protocol = protocol;
         let answer = reply::init(protocol.minor, offer.readahead, protocol.flags);
         connection.write(&[&header(answer.len(), 0, request.unique), &answer])?;

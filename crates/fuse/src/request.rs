@@ -35,7 +35,10 @@ pub struct ParseError {
 
 /// What is asked. Names are single components as the kernel sent them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(missing_docs, reason = "fields are those of the system call of the same name")]
+#[expect(
+    missing_docs,
+    reason = "fields are those of the system call of the same name"
+)]
 pub enum Operation<'a> {
     /// Name to inode.
     Lookup { name: &'a [u8] },
@@ -52,7 +55,11 @@ pub enum Operation<'a> {
     /// New symlink.
     Symlink { name: &'a [u8], target: &'a [u8] },
     /// New file of a type in `mode`.
-    MkNod { name: &'a [u8], mode: u32, rdev: u32 },
+    MkNod {
+        name: &'a [u8],
+        mode: u32,
+        rdev: u32,
+    },
     /// New directory.
     MkDir { name: &'a [u8], mode: u32 },
     /// Removal of a name that is no directory.
@@ -60,7 +67,12 @@ pub enum Operation<'a> {
     /// Removal of a directory.
     RmDir { name: &'a [u8] },
     /// Change of a name; flags as of renameat2.
-    Rename { name: &'a [u8], new_parent: u64, new_name: &'a [u8], flags: u32 },
+    Rename {
+        name: &'a [u8],
+        new_parent: u64,
+        new_name: &'a [u8],
+        flags: u32,
+    },
     /// New hard link to `target`.
     Link { target: u64, name: &'a [u8] },
     /// Opening of a file.
@@ -68,7 +80,13 @@ pub enum Operation<'a> {
     /// Reading.
     Read { handle: u64, offset: u64, size: u32 },
     /// Writing.
-    Write { handle: u64, offset: u64, data: &'a [u8], from_cache: bool, kill_privileges: bool },
+    Write {
+        handle: u64,
+        offset: u64,
+        data: &'a [u8],
+        from_cache: bool,
+        kill_privileges: bool,
+    },
     /// Figures of the file system.
     StatFs,
     /// End of an open file.
@@ -76,7 +94,11 @@ pub enum Operation<'a> {
     /// Durability of a file.
     Fsync { handle: u64, data_only: bool },
     /// Setting of an extended attribute; flags as of setxattr.
-    SetXattr { name: &'a [u8], value: &'a [u8], flags: u32 },
+    SetXattr {
+        name: &'a [u8],
+        value: &'a [u8],
+        flags: u32,
+    },
     /// Value of an extended attribute; size 0 asks for its length.
     GetXattr { name: &'a [u8], size: u32 },
     /// Names of extended attributes; size 0 asks for their length.
@@ -90,7 +112,12 @@ pub enum Operation<'a> {
     /// Opening of a directory.
     OpenDir { flags: u32 },
     /// Listing of a directory, with attributes or without.
-    ReadDir { handle: u64, offset: u64, size: u32, plus: bool },
+    ReadDir {
+        handle: u64,
+        offset: u64,
+        size: u32,
+        plus: bool,
+    },
     /// End of an open directory.
     ReleaseDir { handle: u64 },
     /// Durability of a directory.
@@ -104,7 +131,12 @@ pub enum Operation<'a> {
     /// Permission check.
     Access { mask: u32 },
     /// Creation and opening of a file.
-    Create { name: &'a [u8], flags: u32, mode: u32, kill_privileges: bool },
+    Create {
+        name: &'a [u8],
+        flags: u32,
+        mode: u32,
+        kill_privileges: bool,
+    },
     /// The caller of request `unique` wants to give up; no answer needed.
     Interrupt { unique: u64 },
     /// Block number of a position.
@@ -118,9 +150,18 @@ pub enum Operation<'a> {
     /// Answer to a notification.
     NotifyReply,
     /// Allocation of space; mode as of fallocate.
-    Fallocate { handle: u64, offset: u64, length: u64, mode: u32 },
+    Fallocate {
+        handle: u64,
+        offset: u64,
+        length: u64,
+        mode: u32,
+    },
     /// Search for data or holes; whence as of lseek.
-    Lseek { handle: u64, offset: u64, whence: u32 },
+    Lseek {
+        handle: u64,
+        offset: u64,
+        whence: u32,
+    },
     /// Copy within the file system.
     CopyFileRange,
     /// Copy within the file system, with a 64-bit result.
@@ -201,7 +242,10 @@ impl<'a> Request<'a> {
     ///
     /// An unknown kind of request is not an error, it is answered as unsupported by the caller.
     pub fn parse(bytes: &'a [u8]) -> Result<Request<'a>, ParseError> {
-        let mut error = ParseError { unique: None, opcode: None };
+        let mut error = ParseError {
+            unique: None,
+            opcode: None,
+        };
         Self::parse_noting(bytes, &mut error).map_err(|Short| error)
     }
 
@@ -218,9 +262,18 @@ impl<'a> Request<'a> {
             return Err(Short);
         }
         let body = bytes.get(abi::IN_HEADER_BYTES..).ok_or(Short)?;
-        let body = body.get(..body.len().checked_sub(extension).ok_or(Short)?).ok_or(Short)?;
+        let body = body
+            .get(..body.len().checked_sub(extension).ok_or(Short)?)
+            .ok_or(Short)?;
         let operation = operation(opcode, Cursor::new(body))?;
-        Ok(Request { unique, node, uid, gid, pid, operation })
+        Ok(Request {
+            unique,
+            node,
+            uid,
+            gid,
+            pid,
+            operation,
+        })
     }
 }
 
@@ -238,7 +291,9 @@ fn operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> 
             let flags = body.u32()?;
             body.skip(4)?;
             let handle = body.u64()?;
-            Operation::GetAttr { handle: (flags & abi::GETATTR_FH != 0).then_some(handle) }
+            Operation::GetAttr {
+                handle: (flags & abi::GETATTR_FH != 0).then_some(handle),
+            }
         }
         abi::STATX => {
             let flags = body.u32()?;
@@ -246,20 +301,33 @@ fn operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> 
             let handle = body.u64()?;
             body.skip(4)?;
             let handle = (flags & abi::GETATTR_FH != 0).then_some(handle);
-            Operation::StatX { handle, mask: body.u32()? }
+            Operation::StatX {
+                handle,
+                mask: body.u32()?,
+            }
         }
         abi::SETATTR => Operation::SetAttr(set_attr(body)?),
         abi::READLINK => Operation::ReadLink,
-        abi::SYMLINK => Operation::Symlink { name: body.text()?, target: body.text()? },
+        abi::SYMLINK => Operation::Symlink {
+            name: body.text()?,
+            target: body.text()?,
+        },
         abi::MKNOD => {
             let (mode, rdev) = (body.u32()?, body.u32()?);
             body.skip(8)?;
-            Operation::MkNod { name: body.text()?, mode, rdev }
+            Operation::MkNod {
+                name: body.text()?,
+                mode,
+                rdev,
+            }
         }
         abi::MKDIR => {
             let mode = body.u32()?;
             body.skip(4)?;
-            Operation::MkDir { name: body.text()?, mode }
+            Operation::MkDir {
+                name: body.text()?,
+                mode,
+            }
         }
         abi::UNLINK => Operation::Unlink { name: body.text()? },
         abi::RMDIR => Operation::RmDir { name: body.text()? },
@@ -269,13 +337,21 @@ fn operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> 
             body.skip(4)?;
             rename(new_parent, flags, body)?
         }
-        abi::LINK => Operation::Link { target: body.u64()?, name: body.text()? },
+        abi::LINK => Operation::Link {
+            target: body.u64()?,
+            name: body.text()?,
+        },
         _ => return file_operation(opcode, body),
     })
 }
 
 fn rename(new_parent: u64, flags: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
-    Ok(Operation::Rename { name: body.text()?, new_parent, new_name: body.text()?, flags })
+    Ok(Operation::Rename {
+        name: body.text()?,
+        new_parent,
+        new_name: body.text()?,
+        flags,
+    })
 }
 
 fn set_attr(mut body: Cursor<'_>) -> Result<SetAttr, Short> {
@@ -319,19 +395,35 @@ fn file_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
             let (flags, mode) = (body.u32()?, body.u32()?);
             body.skip(4)?;
             let kill_privileges = body.u32()? & abi::OPEN_KILL_SUIDGID != 0;
-            Operation::Create { name: body.text()?, flags, mode, kill_privileges }
+            Operation::Create {
+                name: body.text()?,
+                flags,
+                mode,
+                kill_privileges,
+            }
         }
         abi::READ => {
             let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::Read { handle, offset, size }
+            Operation::Read {
+                handle,
+                offset,
+                size,
+            }
         }
         abi::READDIR | abi::READDIRPLUS => {
             let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::ReadDir { handle, offset, size, plus: opcode == abi::READDIRPLUS }
+            Operation::ReadDir {
+                handle,
+                offset,
+                size,
+                plus: opcode == abi::READDIRPLUS,
+            }
         }
         abi::WRITE => write(body)?,
         abi::STATFS => Operation::StatFs,
-        abi::RELEASE => Operation::Release { handle: body.u64()? },
+        abi::RELEASE => Operation::Release {
+            handle: body.u64()?,
+        },
         abi::FSYNC => Operation::Fsync {
             handle: body.u64()?,
             data_only: body.u32()? & abi::FSYNC_FDATASYNC != 0,
@@ -342,25 +434,45 @@ fn file_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
         },
         abi::SETXATTR => {
             let (size, flags) = (body.u32()? as usize, body.u32()?);
-            Operation::SetXattr { name: body.text()?, value: body.take(size)?, flags }
+            Operation::SetXattr {
+                name: body.text()?,
+                value: body.take(size)?,
+                flags,
+            }
         }
         abi::GETXATTR => {
             let size = body.u32()?;
             body.skip(4)?;
-            Operation::GetXattr { name: body.text()?, size }
+            Operation::GetXattr {
+                name: body.text()?,
+                size,
+            }
         }
         abi::LISTXATTR => Operation::ListXattr { size: body.u32()? },
         abi::REMOVEXATTR => Operation::RemoveXattr { name: body.text()? },
-        abi::FLUSH => Operation::Flush { handle: body.u64()? },
+        abi::FLUSH => Operation::Flush {
+            handle: body.u64()?,
+        },
         abi::OPENDIR => Operation::OpenDir { flags: body.u32()? },
-        abi::RELEASEDIR => Operation::ReleaseDir { handle: body.u64()? },
+        abi::RELEASEDIR => Operation::ReleaseDir {
+            handle: body.u64()?,
+        },
         abi::FALLOCATE => {
             let (handle, offset, length) = (body.u64()?, body.u64()?, body.u64()?);
-            Operation::Fallocate { handle, offset, length, mode: body.u32()? }
+            Operation::Fallocate {
+                handle,
+                offset,
+                length,
+                mode: body.u32()?,
+            }
         }
         abi::LSEEK => {
             let (handle, offset, whence) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::Lseek { handle, offset, whence }
+            Operation::Lseek {
+                handle,
+                offset,
+                whence,
+            }
         }
         _ => return rare_operation(opcode, body),
     })
@@ -386,22 +498,38 @@ fn rare_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
             let (readahead, low) = (body.u32()?, u64::from(body.u32()?));
             // Kernels before 7.36 end the request here.
             let high = body.u32().map_or(0, u64::from);
-            let flags = if low & abi::INIT_EXT == 0 { low } else { low | (high << 32) };
-            Operation::Init(InitRequest { major, minor, readahead, flags })
+            let flags = if low & abi::INIT_EXT == 0 {
+                low
+            } else {
+                low | (high << 32)
+            };
+            Operation::Init(InitRequest {
+                major,
+                minor,
+                readahead,
+                flags,
+            })
         }
         abi::GETLK => Operation::GetLock,
         abi::SETLK => Operation::SetLock,
         abi::SETLKW => Operation::SetLockWait,
         abi::ACCESS => Operation::Access { mask: body.u32()? },
-        abi::INTERRUPT => Operation::Interrupt { unique: body.u64()? },
+        abi::INTERRUPT => Operation::Interrupt {
+            unique: body.u64()?,
+        },
         abi::BMAP => Operation::Bmap,
         abi::DESTROY => Operation::Destroy,
         abi::IOCTL => {
             let handle = body.u64()?;
             body.skip(4)?;
-            Operation::Ioctl { handle, command: body.u32()? }
+            Operation::Ioctl {
+                handle,
+                command: body.u32()?,
+            }
         }
-        abi::POLL => Operation::Poll { handle: body.u64()? },
+        abi::POLL => Operation::Poll {
+            handle: body.u64()?,
+        },
         abi::NOTIFY_REPLY => Operation::NotifyReply,
         abi::COPY_FILE_RANGE => Operation::CopyFileRange,
         abi::COPY_FILE_RANGE_64 => Operation::CopyFileRange64,

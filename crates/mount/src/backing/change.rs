@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use replica::op::{Attr, Stamp};
 use rustix::fs::{
     AtFlags, CWD, FallocateFlags, FileType, Gid, Mode, OFlags, RenameFlags, Timespec, Timestamps,
-    UTIME_OMIT, Uid,
+    UTIME_NOW, UTIME_OMIT, Uid,
 };
 use rustix::io::Errno;
 
@@ -146,7 +146,11 @@ pub fn link(file: impl AsFd, directory: impl AsFd, name: &[u8]) -> Result<(), Er
 /// Removes a name of a file, or an empty directory.
 pub fn remove(directory: impl AsFd, name: &[u8], is_directory: bool) -> Result<(), Errno> {
     check_name(name)?;
-    let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
+    let flags = if is_directory {
+        AtFlags::REMOVEDIR
+    } else {
+        AtFlags::empty()
+    };
     rustix::fs::unlinkat(directory, name, flags)
 }
 
@@ -184,22 +188,40 @@ pub fn set_attr(file: impl AsFd, attr: &Attr) -> Result<(), Errno> {
         rustix::fs::ftruncate(reopen(file, OFlags::WRONLY)?, size)?;
     }
     match attr.mtime {
-        Some(mtime) => set_times(file, None, Some(mtime)),
+        Some(mtime) => set_times(file, Moment::Keep, Moment::At(mtime)),
         None => Ok(()),
     }
 }
 
-/// Sets the access and modification times that are given.
-pub(crate) fn set_times(
-    file: BorrowedFd<'_>,
-    atime: Option<Stamp>,
-    mtime: Option<Stamp>,
-) -> Result<(), Errno> {
-    let spec = |stamp: Option<Stamp>| match stamp {
-        Some(at) => Timespec { tv_sec: at.seconds, tv_nsec: i64::from(at.nanoseconds) },
-        None => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+/// A time to set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    Keep,
+    Now,
+    At(Stamp),
+}
+
+/// Sets the access and modification times.
+pub(crate) fn set_times(file: BorrowedFd<'_>, atime: Moment, mtime: Moment) -> Result<(), Errno> {
+    let spec = |moment: Moment| match moment {
+        Moment::Keep => Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_OMIT,
+        },
+        // Not the time of day read here: files are stamped by a coarser clock that lags behind.
+        Moment::Now => Timespec {
+            tv_sec: 0,
+            tv_nsec: UTIME_NOW,
+        },
+        Moment::At(at) => Timespec {
+            tv_sec: at.seconds,
+            tv_nsec: i64::from(at.nanoseconds),
+        },
     };
-    let times = Timestamps { last_access: spec(atime), last_modification: spec(mtime) };
+    let times = Timestamps {
+        last_access: spec(atime),
+        last_modification: spec(mtime),
+    };
     rustix::fs::utimensat(file, "", &times, AtFlags::EMPTY_PATH)
 }
 

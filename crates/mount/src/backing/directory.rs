@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{OFlags, RawDir, SeekFrom, openat, seek};
 use rustix::io::Errno;
 
-use super::{Kind, stat};
+use super::Kind;
 
 /// Bytes that the kernel may fill at once.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -63,11 +63,6 @@ impl DirReader {
     /// Goes to an offset that an entry told; 0 is the start.
     pub fn seek(&mut self, offset: u64) -> Result<(), Errno> {
         seek(&self.directory, SeekFrom::Start(offset)).map(|_| ())
-    }
-
-    /// The file system's device, to recognise what is mounted below.
-    pub fn device(&self) -> Result<u64, Errno> {
-        Ok(stat(&self.directory)?.dev)
     }
 }
 

@@ -16,4 +16,5 @@ pub use handle::{Handle, Root, handle_of, open_name, reopen, same_file};
 pub use stat::{Stat, stat};
 pub use xattr::{get_xattr, list_xattr, remove_xattr, set_xattr};
 
+pub(crate) use change::{Moment, set_times};
 pub(crate) use handle::magic_path;

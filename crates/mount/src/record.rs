@@ -1,0 +1,69 @@
+//! Where changes go: one order for all trees of a module, and the recorder that sees it.
+//!
+//! The rules of replication are not here: a recorder may do with a change what it likes, but it
+//! must not make a serving thread wait for the peer.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use fuse::{Answer, Errno};
+use replica::op::{FileId, Op};
+
+/// Takes every change in the order in which it was applied; decides when callers are answered.
+pub trait Recorder: Send {
+    /// Asked before a change is applied; an errno refuses it.
+    fn admit(&mut self) -> Result<(), Errno>;
+
+    /// A change was applied just now, still under the order lock. `answer` must be sent when the
+    /// policy is met; without one nobody waits. It may carry an error that the caller must get.
+    fn record(&mut self, op: Op<'_>, answer: Option<Answer>);
+
+    /// A sync of `file` begins; everything recorded so far is covered. The number identifies it.
+    fn sync_begins(&mut self, file: FileId, data_only: bool) -> u64;
+
+    /// The local part of that sync ended; `answer` carries its outcome.
+    fn sync_ended(&mut self, sync: u64, local: Result<(), Errno>, answer: Answer);
+
+    /// The backing store failed in a way that makes this copy bad (EIO, EUCLEAN, a failed sync).
+    fn copy_failed(&mut self, what: &str, errno: Errno);
+}
+
+/// One order for all trees of a module.
+pub struct Order(Mutex<Box<dyn Recorder>>);
+
+impl Order {
+    /// An order whose changes go to `recorder`.
+    pub fn new(recorder: impl Recorder + 'static) -> Order {
+        Order(Mutex::new(Box::new(recorder)))
+    }
+
+    /// Holds up every change until the guard is dropped.
+    pub fn lock(&self) -> MutexGuard<'_, Box<dyn Recorder>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The recorder of a mount that is not replicated: answers at once.
+#[derive(Debug, Default)]
+pub struct Immediate;
+
+impl Recorder for Immediate {
+    fn admit(&mut self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn record(&mut self, _op: Op<'_>, answer: Option<Answer>) {
+        if let Some(answer) = answer {
+            answer.send();
+        }
+    }
+
+    fn sync_begins(&mut self, _file: FileId, _data_only: bool) -> u64 {
+        0
+    }
+
+    fn sync_ended(&mut self, _sync: u64, _local: Result<(), Errno>, answer: Answer) {
+        answer.send();
+    }
+
+    fn copy_failed(&mut self, _what: &str, _errno: Errno) {}
+}

@@ -1,0 +1,168 @@
+//! Attributes: asking for them, changing them, and clearing set-id bits.
+//!
+//! What the kernel caches of them is valid for ever, so whatever changes one without the kernel
+//! knowing must say so.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use fuse::{Errno, Operation, Request, SetAttr, reply};
+use replica::op::{Attr, Op, Stamp};
+
+use super::Server;
+use super::turn::{Done, Turn};
+use crate::backing::{self, Kind, Moment, Stat};
+
+const SET_USER_ID: u32 = 0o4000;
+const SET_GROUP_ID: u32 = 0o2000;
+const GROUP_EXECUTE: u32 = 0o010;
+const PERMISSIONS: u32 = 0o7777;
+
+/// Attributes in the form of the protocol.
+pub(super) fn attr_of(stat: &Stat) -> reply::Attr {
+    let pair = |stamp: Stamp| (stamp.seconds, stamp.nanoseconds);
+    reply::Attr {
+        ino: stat.ino,
+        size: stat.size,
+        blocks: stat.blocks,
+        atime: pair(stat.atime),
+        mtime: pair(stat.mtime),
+        ctime: pair(stat.ctime),
+        btime: stat.btime.map(pair),
+        mode: stat.mode,
+        nlink: stat.nlink,
+        uid: stat.uid,
+        gid: stat.gid,
+        // Majors of 12 and minors of 20 bits have the same form in 32 bits as in 64.
+        rdev: stat.rdev as u32,
+        blksize: stat.blksize,
+    }
+}
+
+impl Server {
+    pub(super) fn get_attr(
+        &self,
+        request: &Request<'_>,
+        handle: Option<u64>,
+    ) -> Result<Stat, Errno> {
+        match handle.and_then(|handle| self.files.file(handle).ok()) {
+            Some(open) => backing::stat(&open.file),
+            None => backing::stat(&*self.tree.descriptor(request.node)?),
+        }
+    }
+
+    pub(super) fn set_attr(&self, request: &Request<'_>) {
+        let Operation::SetAttr(wanted) = &request.operation else {
+            return;
+        };
+        self.change(request, "changing attributes", |turn| {
+            match wanted
+                .handle
+                .and_then(|handle| self.files.file(handle).ok())
+            {
+                Some(open) => self.apply(turn, request.node, open.file.as_fd(), wanted),
+                None => {
+                    let file = self.tree.descriptor(request.node)?;
+                    self.apply(turn, request.node, file.as_fd(), wanted)
+                }
+            }
+        });
+    }
+
+    fn apply(
+        &self,
+        turn: Turn<'_>,
+        node: u64,
+        file: BorrowedFd<'_>,
+        wanted: &SetAttr,
+    ) -> Result<Done, Errno> {
+        let before = backing::stat(file)?;
+        let applied = apply_to(file, &before, wanted);
+        let after = backing::stat(file)?;
+        let attr = changed(&before, &after, wanted);
+        let outcome = applied.map(|()| reply::attr(&attr_of(&after)));
+        match outcome {
+            Err(errno) if attr == Attr::default() => Err(errno),
+            Ok(body) if attr == Attr::default() => Ok(turn.unchanged(&body)),
+            // Also when only a part of it succeeded: that part is there.
+            outcome => Ok(turn.finish(
+                Op::SetAttr {
+                    file: self.tree.id(node),
+                    attr,
+                },
+                outcome,
+            )),
+        }
+    }
+
+    /// Clears set-id bits as writing by somebody unprivileged does, and records it.
+    pub(super) fn kill_privileges(
+        &self,
+        turn: &mut Turn<'_>,
+        node: u64,
+        file: BorrowedFd<'_>,
+    ) -> Result<(), Errno> {
+        let mode = backing::stat(file)?.mode;
+        let Some(mode) = without_privileges(mode) else {
+            return Ok(());
+        };
+        let attr = Attr {
+            mode: Some(mode & PERMISSIONS),
+            ..Attr::default()
+        };
+        backing::set_attr(file, &attr)?;
+        turn.also(Op::SetAttr {
+            file: self.tree.id(node),
+            attr,
+        });
+        // Without data; the kernel may be holding pages of this very write.
+        let _ = self.connection.forget_inode(node, -1, 0);
+        Ok(())
+    }
+}
+
+fn apply_to(file: BorrowedFd<'_>, before: &Stat, wanted: &SetAttr) -> Result<(), Errno> {
+    let killed = || without_privileges(before.mode).filter(|_| wanted.kill_privileges);
+    let attr = Attr {
+        mode: wanted.mode.or_else(killed),
+        uid: wanted.uid,
+        gid: wanted.gid,
+        size: wanted.size,
+        mtime: None,
+    };
+    backing::set_attr(file, &attr)?;
+    let moment = |moment: Option<fuse::Moment>| match moment {
+        None => Moment::Keep,
+        Some(fuse::Moment::Now) => Moment::Now,
+        Some(fuse::Moment::At(seconds, nanoseconds)) => Moment::At(Stamp {
+            seconds,
+            nanoseconds,
+        }),
+    };
+    match (moment(wanted.atime), moment(wanted.mtime)) {
+        (Moment::Keep, Moment::Keep) => Ok(()),
+        (atime, mtime) => backing::set_times(file, atime, mtime),
+    }
+}
+
+/// What the peer must be told: everything wanted, and whatever else changed with it.
+fn changed(before: &Stat, after: &Stat, wanted: &SetAttr) -> Attr {
+    let mtime = before.mtime != after.mtime || wanted.mtime.is_some();
+    let size = after.kind() == Kind::File && before.size != after.size;
+    Attr {
+        mode: (before.mode != after.mode).then_some(after.mode & PERMISSIONS),
+        uid: (before.uid != after.uid).then_some(after.uid),
+        gid: (before.gid != after.gid).then_some(after.gid),
+        size: size.then_some(after.size),
+        mtime: mtime.then_some(after.mtime),
+    }
+}
+
+/// The mode after a write by somebody unprivileged, if that changes it.
+fn without_privileges(mode: u32) -> Option<u32> {
+    let mut cleared = mode & !SET_USER_ID;
+    // Without the execute bit it once meant mandatory locking, and stays.
+    if mode & GROUP_EXECUTE != 0 {
+        cleared &= !SET_GROUP_ID;
+    }
+    (Kind::of_mode(mode) == Kind::File && cleared != mode).then_some(cleared)
+}

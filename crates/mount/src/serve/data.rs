@@ -1,0 +1,236 @@
+//! Contents of files: opening, reading, writing, allocating, seeking.
+//!
+//! Opened for writing only, a file bypasses the page cache; else it uses it. Nothing is ever
+//! passed through to the backing file, so every write comes by here.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use fuse::{Errno, Operation, Request, abi, reply};
+use replica::op::{Attr, Op};
+use rustix::fs::{OFlags, SeekFrom};
+use rustix::io::{pread, pwrite};
+
+use super::Server;
+use super::turn::{Done, Turn, is_bad};
+use crate::backing;
+
+impl Server {
+    pub(super) fn open(&self, request: &Request<'_>, flags: u32, kill_privileges: bool) {
+        if OFlags::from_bits_retain(flags).contains(OFlags::TRUNC) {
+            self.change(request, "truncating a file", |turn| {
+                self.open_found(turn, request.node, flags, kill_privileges, |handle, _| {
+                    reply::open(handle, cache_mode(flags))
+                })
+            });
+            return;
+        }
+        let opened = self.tree.open_node(request.node, access(flags));
+        let opened = opened.map(|file| {
+            let handle = self.files.add_file(request.node, file);
+            reply::open(handle, cache_mode(flags))
+        });
+        self.answer(request, opened);
+    }
+
+    pub(super) fn read(&self, request: &Request<'_>, scratch: &mut Vec<u8>) {
+        let Operation::Read {
+            handle,
+            offset,
+            size,
+        } = request.operation
+        else {
+            return;
+        };
+        let outcome = self.files.file(handle).and_then(|open| {
+            scratch.resize((size as usize).min(abi::REQUEST_BYTES_MAX), 0);
+            read_all(open.file.as_fd(), scratch, offset)
+        });
+        match outcome {
+            Ok(length) => {
+                let bytes = scratch.get(..length).unwrap_or_default();
+                self.connection.reply(request.unique, bytes);
+            }
+            Err(errno) => self.refuse(request, errno),
+        }
+    }
+
+    pub(super) fn write(&self, request: &Request<'_>) {
+        let Operation::Write {
+            handle,
+            offset,
+            data,
+            kill_privileges,
+            ..
+        } = request.operation
+        else {
+            return;
+        };
+        self.change(request, "writing a file", |mut turn| {
+            let open = self.files.file(handle)?;
+            if kill_privileges {
+                self.kill_privileges(&mut turn, open.node, open.file.as_fd())?;
+            }
+            let (written, failure) = write_all(open.file.as_fd(), data, offset);
+            match failure {
+                Some(errno) if written == 0 => return Err(errno),
+                Some(errno) if is_bad(errno) => turn.copy_failed("writing a file", errno),
+                Some(_) | None => {}
+            }
+            let data = data.get(..written).unwrap_or_default();
+            let body = reply::size(written as u32);
+            if data.is_empty() {
+                return Ok(turn.unchanged(&body));
+            }
+            let mtime = backing::stat(&open.file)?.mtime;
+            let file = self.tree.id(open.node);
+            Ok(turn.finish(
+                Op::Write {
+                    file,
+                    offset,
+                    data,
+                    mtime,
+                },
+                Ok(body),
+            ))
+        });
+    }
+
+    pub(super) fn allocate(&self, request: &Request<'_>) {
+        let Operation::Fallocate {
+            handle,
+            offset,
+            length,
+            mode,
+        } = request.operation
+        else {
+            return;
+        };
+        self.change(request, "allocating space", |turn| {
+            let open = self.files.file(handle)?;
+            let before = backing::stat(&open.file)?;
+            let applied = backing::allocate(&open.file, mode, offset, length);
+            let after = backing::stat(&open.file)?;
+            let (file, mtime) = (self.tree.id(open.node), after.mtime);
+            match applied {
+                Ok(()) => {
+                    let op = Op::Allocate {
+                        file,
+                        mode,
+                        offset,
+                        length,
+                        mtime,
+                    };
+                    Ok(turn.finish(op, Ok(Vec::new())))
+                }
+                // A full disk may have let a part of it happen.
+                Err(errno) if before.size != after.size => {
+                    let size = Some(after.size);
+                    let attr = Attr {
+                        size,
+                        mtime: Some(mtime),
+                        ..Attr::default()
+                    };
+                    Ok(turn.finish(Op::SetAttr { file, attr }, Err(errno)))
+                }
+                Err(errno) => Err(errno),
+            }
+        });
+    }
+
+    pub(super) fn seek(&self, handle: u64, offset: u64, whence: u32) -> Result<Vec<u8>, Errno> {
+        let open = self.files.file(handle)?;
+        let offset = i64::try_from(offset)
+            .map_err(|_| Errno::INVAL)?
+            .cast_unsigned();
+        let target = match whence.cast_signed() {
+            libc::SEEK_DATA => SeekFrom::Data(offset),
+            libc::SEEK_HOLE => SeekFrom::Hole(offset),
+            // The kernel does all others itself.
+            _ => return Err(Errno::INVAL),
+        };
+        rustix::fs::seek(&open.file, target).map(reply::offset)
+    }
+
+    /// Opens and perhaps truncates a file found instead of created; its caller gets `body`.
+    pub(super) fn open_found(
+        &self,
+        mut turn: Turn<'_>,
+        node: u64,
+        flags: u32,
+        kill_privileges: bool,
+        body: impl FnOnce(u64, &backing::Stat) -> Vec<u8>,
+    ) -> Result<Done, Errno> {
+        let file = self.tree.open_node(node, access(flags))?;
+        let truncate = OFlags::from_bits_retain(flags).contains(OFlags::TRUNC);
+        if truncate {
+            if kill_privileges {
+                self.kill_privileges(&mut turn, node, file.as_fd())?;
+            }
+            rustix::fs::ftruncate(&file, 0)?;
+        }
+        let stat = backing::stat(&file)?;
+        let body = body(self.files.add_file(node, file), &stat);
+        if !truncate {
+            return Ok(turn.unchanged(&body));
+        }
+        let attr = Attr {
+            size: Some(0),
+            mtime: Some(stat.mtime),
+            ..Attr::default()
+        };
+        Ok(turn.finish(
+            Op::SetAttr {
+                file: self.tree.id(node),
+                attr,
+            },
+            Ok(body),
+        ))
+    }
+}
+
+/// How the backing file is opened. The kernel supplies offsets and asks for syncs, so appending
+/// and synchronous opens are none; a file only written to may yet be read by the page cache.
+pub(super) fn access(flags: u32) -> OFlags {
+    match OFlags::from_bits_retain(flags) & OFlags::RWMODE {
+        OFlags::RDONLY => OFlags::RDONLY,
+        _ => OFlags::RDWR,
+    }
+}
+
+/// What the kernel may cache of an open file.
+pub(super) fn cache_mode(flags: u32) -> u32 {
+    match OFlags::from_bits_retain(flags) & OFlags::RWMODE {
+        OFlags::WRONLY => abi::FOPEN_DIRECT_IO | abi::FOPEN_PARALLEL_DIRECT_WRITES,
+        _ => abi::FOPEN_KEEP_CACHE,
+    }
+}
+
+/// Fills the buffer as far as the file goes.
+fn read_all(file: BorrowedFd<'_>, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while let Some(rest) = buffer.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match pread(file, rest, offset + done as u64) {
+            Ok(0) => break,
+            Ok(length) => done += length,
+            Err(Errno::INTR) => {}
+            // The kernel reads on from here and meets the error then.
+            Err(_) if done > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
+}
+
+/// Writes as much as possible: the number of bytes, and why it is not all.
+fn write_all(file: BorrowedFd<'_>, data: &[u8], offset: u64) -> (usize, Option<Errno>) {
+    let mut done = 0;
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+        match pwrite(file, rest, offset + done as u64) {
+            Ok(0) => return (done, Some(Errno::NOSPC)),
+            Ok(length) => done += length,
+            Err(Errno::INTR) => {}
+            Err(errno) => return (done, Some(errno)),
+        }
+    }
+    (done, None)
+}

@@ -1,0 +1,254 @@
+//! Names: looking them up, making, moving and removing them.
+//!
+//! Each change holds the lock of names besides the order, so that the table of files never
+//! keeps a name that is gone.
+
+use std::os::fd::OwnedFd;
+
+use fuse::{Errno, Operation, Request, reply};
+use replica::op::Op;
+use rustix::fs::{OFlags, RenameFlags};
+
+use super::Server;
+use super::attributes::attr_of;
+use super::data::{access, cache_mode};
+use super::turn::{Done, Turn};
+use crate::backing::{self, Kind, Stat};
+use crate::tree::Reference;
+
+const SYMLINK: u32 = 0o120_777;
+const DIRECTORY: u32 = 0o040_000;
+const REGULAR: u32 = 0o100_000;
+const PERMISSIONS: u32 = 0o7777;
+
+/// Something to be created.
+struct New<'a> {
+    name: &'a [u8],
+    mode: u32,
+    rdev: u32,
+    target: &'a [u8],
+}
+
+impl Server {
+    pub(super) fn lookup(&self, request: &Request<'_>, name: &[u8]) {
+        let outcome = match self.tree.find(request.node, name, Reference::Kernel) {
+            Ok((node, stat)) => Ok(reply::entry(node, &attr_of(&stat))),
+            // Worth remembering: only calls that pass through here can make it exist.
+            Err(Errno::NOENT) => Ok(reply::no_entry()),
+            Err(errno) => Err(errno),
+        };
+        self.answer(request, outcome);
+    }
+
+    /// Everything that is created without being opened.
+    pub(super) fn make(&self, request: &Request<'_>) {
+        let new = match request.operation {
+            Operation::MkNod { name, mode, rdev } => New {
+                name,
+                mode,
+                rdev,
+                target: b"",
+            },
+            Operation::MkDir { name, mode } => New {
+                name,
+                mode: mode & PERMISSIONS | DIRECTORY,
+                rdev: 0,
+                target: b"",
+            },
+            Operation::Symlink { name, target } => New {
+                name,
+                mode: SYMLINK,
+                rdev: 0,
+                target,
+            },
+            _ => return,
+        };
+        self.change(request, "creating a file", |turn| {
+            self.make_new(turn, request, &new, |node, stat| {
+                Ok(reply::entry(node, &attr_of(stat)))
+            })
+        });
+    }
+
+    pub(super) fn create(&self, request: &Request<'_>) {
+        let Operation::Create {
+            name,
+            flags,
+            mode,
+            kill_privileges,
+        } = request.operation
+        else {
+            return;
+        };
+        let new = New {
+            name,
+            mode: mode & PERMISSIONS | REGULAR,
+            rdev: 0,
+            target: b"",
+        };
+        let body = |node: u64, stat: &Stat, handle: u64| {
+            reply::create(node, &attr_of(stat), handle, cache_mode(flags))
+        };
+        self.change(request, "creating a file", |turn| {
+            let exclusive = OFlags::from_bits_retain(flags).contains(OFlags::EXCL);
+            if !exclusive
+                && let Ok((node, _)) = self.tree.find(request.node, name, Reference::Kernel)
+            {
+                let found = self.open_found(turn, node, flags, kill_privileges, |handle, stat| {
+                    body(node, stat, handle)
+                });
+                return found.inspect_err(|_| self.tree.forget(node, 1));
+            }
+            self.make_new(turn, request, &new, |node, stat| {
+                let file = self.tree.open_node(node, access(flags))?;
+                Ok(body(node, stat, self.files.add_file(node, file)))
+            })
+        });
+    }
+
+    fn make_new(
+        &self,
+        turn: Turn<'_>,
+        request: &Request<'_>,
+        new: &New<'_>,
+        body: impl FnOnce(u64, &Stat) -> Result<Vec<u8>, Errno>,
+    ) -> Result<Done, Errno> {
+        let &New { name, target, .. } = new;
+        let _names = self.tree.names();
+        let directory = self.tree.descriptor(request.node)?;
+        let (mode, gid) = backing::inherit(&backing::stat(&*directory)?, new.mode, request.gid);
+        let rdev = u64::from(new.rdev);
+        let file = backing::create(&*directory, name, mode, request.uid, gid, rdev, target)?;
+        let made = self
+            .tree
+            .introduce(file, request.node, name, Reference::Kernel);
+        let made = made.and_then(|(node, stat)| match body(node, &stat) {
+            Ok(body) => Ok((node, stat, body)),
+            Err(errno) => {
+                self.tree.forget(node, 1);
+                Err(errno)
+            }
+        });
+        let (node, stat, body) = made.inspect_err(|_| {
+            // The caller is told that it failed, so it must not be there.
+            let is_directory = Kind::of_mode(mode) == Kind::Directory;
+            let _ = backing::remove(&*directory, name, is_directory);
+        })?;
+        let parent_mtime = backing::stat(&*directory)?.mtime;
+        let op = Op::Create {
+            parent: self.tree.id(request.node),
+            name,
+            file: self.tree.id(node),
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            rdev: stat.rdev,
+            target,
+            mtime: stat.mtime,
+            parent_mtime,
+        };
+        Ok(turn.finish(op, Ok(body)))
+    }
+
+    pub(super) fn link(&self, request: &Request<'_>, target: u64, name: &[u8]) {
+        self.change(request, "making a hard link", |turn| {
+            let _names = self.tree.names();
+            let file = self.tree.descriptor(target)?;
+            let directory = self.tree.descriptor(request.node)?;
+            backing::link(&*file, &*directory, name)?;
+            self.tree.refer(target);
+            self.tree.name_added(target, request.node, name);
+            let body = reply::entry(target, &attr_of(&backing::stat(&*file)?));
+            let op = Op::Link {
+                file: self.tree.id(target),
+                parent: self.tree.id(request.node),
+                name,
+                parent_mtime: backing::stat(&*directory)?.mtime,
+            };
+            Ok(turn.finish(op, Ok(body)))
+        });
+    }
+
+    pub(super) fn remove(&self, request: &Request<'_>, name: &[u8], is_directory: bool) {
+        self.change(request, "removing a name", |turn| {
+            let _names = self.tree.names();
+            let directory = self.tree.descriptor(request.node)?;
+            let file = backing::open_name(&*directory, name)?;
+            backing::remove(&*directory, name, is_directory)?;
+            self.tree.name_removed(file, request.node, name);
+            let op = Op::Remove {
+                parent: self.tree.id(request.node),
+                name,
+                directory: is_directory,
+                parent_mtime: backing::stat(&*directory)?.mtime,
+            };
+            Ok(turn.finish(op, Ok(Vec::new())))
+        });
+    }
+
+    pub(super) fn rename(&self, request: &Request<'_>) {
+        let Operation::Rename {
+            name,
+            new_parent,
+            new_name,
+            flags,
+        } = request.operation
+        else {
+            return;
+        };
+        self.change(request, "renaming", |turn| {
+            let _names = self.tree.names();
+            let from = self.tree.descriptor(request.node)?;
+            let to = self.tree.descriptor(new_parent)?;
+            let file = backing::open_name(&*from, name)?;
+            let other = match backing::open_name(&*to, new_name) {
+                Err(Errno::NOENT) => None,
+                found => Some(found?),
+            };
+            backing::rename(&*from, name, &*to, new_name, flags)?;
+            self.moved(
+                &file,
+                other,
+                (request.node, name),
+                (new_parent, new_name),
+                flags,
+            );
+            let op = Op::Rename {
+                parent: self.tree.id(request.node),
+                name,
+                new_parent: self.tree.id(new_parent),
+                new_name,
+                flags,
+                parent_mtime: backing::stat(&*from)?.mtime,
+                new_parent_mtime: backing::stat(&*to)?.mtime,
+            };
+            Ok(turn.finish(op, Ok(Vec::new())))
+        });
+    }
+
+    /// Keeps the known names right after a rename.
+    fn moved(
+        &self,
+        file: &OwnedFd,
+        other: Option<OwnedFd>,
+        from: (u64, &[u8]),
+        to: (u64, &[u8]),
+        flags: u32,
+    ) {
+        // Two names of one file: the call did nothing.
+        if other
+            .as_ref()
+            .is_some_and(|other| backing::same_file(file, other).unwrap_or(false))
+        {
+            return;
+        }
+        self.tree.name_moved(file, from, to);
+        match other {
+            Some(other) if RenameFlags::from_bits_retain(flags) == RenameFlags::EXCHANGE => {
+                self.tree.name_moved(&other, to, from);
+            }
+            Some(other) => self.tree.name_removed(other, to.0, to.1),
+            None => {}
+        }
+    }
+}

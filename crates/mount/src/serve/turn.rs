@@ -1,0 +1,98 @@
+//! A change's turn: lock the order, ask for admission, apply, record, answer.
+//!
+//! What is applied is in the other modules; each change ends in exactly one `Done`.
+
+use std::sync::Arc;
+
+use fuse::{Answer, Connection, Errno, Request};
+use replica::op::Op;
+
+use super::Server;
+use crate::record::Recorder;
+
+/// A change under way; holds the order lock.
+pub(super) struct Turn<'a> {
+    recorder: &'a mut dyn Recorder,
+    connection: &'a Arc<Connection>,
+    unique: u64,
+}
+
+/// Proof that the caller of a change is taken care of.
+pub(super) struct Done(());
+
+impl Turn<'_> {
+    /// The last change of the turn; the caller gets `outcome` when the policy is met.
+    pub(super) fn finish(self, op: Op<'_>, outcome: Result<Vec<u8>, Errno>) -> Done {
+        let answer = Answer::new(self.connection, self.unique, outcome);
+        self.recorder.record(op, Some(answer));
+        Done(())
+    }
+
+    /// A change that goes with the one that finishes the turn.
+    pub(super) fn also(&mut self, op: Op<'_>) {
+        self.recorder.record(op, None);
+    }
+
+    /// Nothing was changed that the peer has to know.
+    pub(super) fn unchanged(self, body: &[u8]) -> Done {
+        self.connection.reply(self.unique, body);
+        Done(())
+    }
+
+    pub(super) fn copy_failed(&mut self, what: &str, errno: Errno) {
+        self.recorder.copy_failed(what, errno);
+    }
+}
+
+/// Whether an error of the backing store makes this copy bad.
+pub(super) fn is_bad(errno: Errno) -> bool {
+    matches!(errno, Errno::IO | Errno::UCLEAN)
+}
+
+impl Server {
+    /// Applies a change in its turn. An error is answered; it means that nothing was changed,
+    /// or that what was is recorded.
+    pub(super) fn change(
+        &self,
+        request: &Request<'_>,
+        what: &str,
+        apply: impl FnOnce(Turn<'_>) -> Result<Done, Errno>,
+    ) {
+        let mut recorder = self.order.lock();
+        if let Err(errno) = recorder.admit() {
+            drop(recorder);
+            self.connection.reply_error(request.unique, errno);
+            return;
+        }
+        let turn = Turn {
+            recorder: &mut **recorder,
+            connection: &self.connection,
+            unique: request.unique,
+        };
+        if let Err(errno) = apply(turn) {
+            if is_bad(errno) {
+                recorder.copy_failed(what, errno);
+            }
+            drop(recorder);
+            self.connection.reply_error(request.unique, errno);
+        }
+    }
+
+    /// Answers a question that changes nothing.
+    pub(super) fn answer(&self, request: &Request<'_>, outcome: Result<Vec<u8>, Errno>) {
+        match outcome {
+            Ok(body) => self.connection.reply(request.unique, &body),
+            Err(errno) => self.refuse(request, errno),
+        }
+    }
+
+    /// Answers with an error, and tells the recorder of one that makes this copy bad.
+    pub(super) fn refuse(&self, request: &Request<'_>, errno: Errno) {
+        if is_bad(errno) {
+            self.order
+                .lock()
+                .copy_failed("reading the backing store", errno);
+        }
+        self.connection.reply_error(request.unique, errno);
+    }
+}
