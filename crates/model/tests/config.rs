@@ -116,6 +116,37 @@ fn the_shell_can_place_a_mistake_of_its_own() {
     assert_eq!(nowhere.to_string(), "shop.toml:1:1: wrong\n");
 }
 
+#[test]
+fn no_text_however_broken_is_too_much() {
+    for entry in fs::read_dir(folder()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for (end, _) in text.char_indices().step_by(3) {
+            for broken in [&text[..end], &text[end..]] {
+                let source = Source {
+                    file: "broken.toml",
+                    text: broken,
+                };
+                let lines = broken.lines().count().max(1);
+                let found = [
+                    config::parse_cluster(&source).err(),
+                    module(source.file, broken).err(),
+                ];
+                for diagnostic in found.into_iter().flatten().flat_map(|found| found.0) {
+                    let end_of_file = diagnostic.line == lines + 1 && broken.ends_with('\n');
+                    assert!(
+                        diagnostic.line <= lines || end_of_file,
+                        "{path:?} cut at {end}: {diagnostic}"
+                    );
+                }
+            }
+        }
+    }
+}
+
 fn check(path: &Path) {
     let text = fs::read_to_string(path).unwrap();
     let stem = path.file_stem().unwrap().to_str().unwrap();

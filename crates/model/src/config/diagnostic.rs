@@ -60,6 +60,7 @@ impl Diagnostic {
         help: Option<String>,
     ) -> Self {
         let file = source.file.to_owned();
+        let (message, help) = (printable(&message), help.as_deref().map(printable));
         let Some(span) = span else {
             return Self {
                 file,
@@ -143,9 +144,21 @@ impl Spot {
         Self {
             line: text[..start].matches('\n').count() + 1,
             column: before.chars().count() + 1,
-            snippet: format!("{shown}\n{indent}{}", "^".repeat(marked)),
+            snippet: format!("{}\n{indent}{}", printable(shown), "^".repeat(marked)),
         }
     }
+}
+
+/// The text without what a terminal would obey.
+fn printable(text: &str) -> String {
+    let show = |c: char| {
+        if c.is_control() && c != '\t' {
+            '\u{fffd}'
+        } else {
+            c
+        }
+    };
+    text.chars().map(show).collect()
 }
 
 /// The nearest place at or before `at` that does not split a character.
@@ -181,6 +194,15 @@ mod tests {
             "é = \"ü\"",
             5..9,
             "a.toml:1:5: wrong\n    1 | é = \"ü\"\n      |     ^^^\n      = mend it\n",
+        );
+    }
+
+    #[test]
+    fn a_file_cannot_command_the_terminal() {
+        check(
+            "a = '\u{1b}[2J'",
+            5..6,
+            "a.toml:1:6: wrong\n    1 | a = '\u{fffd}[2J'\n      |      ^\n      = mend it\n",
         );
     }
 
