@@ -1,1 +1,15 @@
-//! Not written yet.
+//! Links, addresses, announcements and packet filters, spoken to the kernel directly.
+//!
+//! Netlink and raw sockets only: neither `ip` nor `nft` need be installed. Everything is
+//! synchronous and acts in the network namespace of the calling thread. Nothing here decides when
+//! an address is taken or a link cut; callers do.
+
+pub mod announce;
+mod arp;
+mod error;
+pub mod link;
+pub mod namespace;
+pub mod nft;
+pub mod vip;
+
+pub use error::Error;
