@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::run;
 
+mod documents;
 mod edges;
 mod purity;
 mod scan;
@@ -45,7 +46,7 @@ pub fn tidy(root: &Path) -> Result<(), String> {
     let metadata = serde_json::from_str(&metadata)
         .map_err(|error| format!("cannot understand cargo metadata: {error}"))?;
     let mut findings = edges::check(&metadata);
-    let files = rust_files(root)?;
+    let files = files(root, &["crates", "xtask"], "rs")?;
     for path in &files {
         let text = fs::read_to_string(path)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
@@ -58,6 +59,7 @@ pub fn tidy(root: &Path) -> Result<(), String> {
         findings.extend(shape::check(&file));
         findings.extend(purity::check(&file));
     }
+    findings.extend(documents::check(root)?);
     if findings.is_empty() {
         println!("tidy: {} files in order", files.len());
         return Ok(());
@@ -70,17 +72,17 @@ pub fn tidy(root: &Path) -> Result<(), String> {
     ))
 }
 
-/// Every Rust file of the repository, sorted.
-fn rust_files(root: &Path) -> Result<Vec<PathBuf>, String> {
+/// Every file below these folders whose name ends so, sorted. What is built is left out.
+fn files(root: &Path, folders: &[&str], extension: &str) -> Result<Vec<PathBuf>, String> {
     let mut files = Vec::new();
-    let mut folders: Vec<PathBuf> = ["crates", "xtask"].map(|name| root.join(name)).into();
+    let mut folders: Vec<PathBuf> = folders.iter().map(|name| root.join(name)).collect();
     while let Some(folder) = folders.pop() {
         let wrong = |error| format!("cannot list {}: {error}", folder.display());
         for entry in fs::read_dir(&folder).map_err(wrong)? {
             let path = entry.map_err(wrong)?.path();
-            if path.is_dir() && !path.ends_with("target") {
+            if path.is_dir() && !path.ends_with("target") && !path.ends_with("docs/book") {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
+            } else if path.extension().is_some_and(|found| found == extension) {
                 files.push(path);
             }
         }
