@@ -4,12 +4,19 @@
 //! runs in production. How data is copied is none of its business: that is `replica`, which this
 //! crate does not know. The shell translates between the two.
 
+pub mod contact;
 pub mod effect;
 pub mod input;
+mod mirror;
+mod node;
 pub mod record;
 pub mod report;
+mod rng;
+pub mod status;
 pub mod witness;
 
+pub use contact::Contact;
 pub use effect::Effect;
 pub use input::Input;
+pub use node::Node;
 pub use record::Record;

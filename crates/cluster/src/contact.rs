@@ -1,0 +1,157 @@
+//! The bookkeeping of heartbeats: which are new, and which of mine a peer has heard.
+//!
+//! Run by the shell's heartbeat thread. It only numbers and compares; what silence means is
+//! decided by the node, which is told the times found here.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use model::{BootId, NodeName, Time};
+
+use crate::report::Heartbeat;
+
+/// Send times kept: at one heartbeat per 100 ms and two networks more than a minute.
+const SENT_MAX: usize = 2048;
+
+/// Numbers outgoing heartbeats and judges incoming ones.
+#[derive(Debug, Clone)]
+pub struct Contact {
+    incarnation: u64,
+    sequence: u64,
+    sent: VecDeque<(u64, Time)>,
+    peers: BTreeMap<NodeName, Seen>,
+}
+
+#[derive(Debug, Clone)]
+struct Seen {
+    boot: BootId,
+    incarnation: u64,
+    sequence: u64,
+    past_boots: BTreeSet<BootId>,
+}
+
+impl Contact {
+    /// Bookkeeping of a daemon started at `incarnation` (nanoseconds on its own clock).
+    #[must_use]
+    pub fn new(incarnation: u64) -> Contact {
+        Contact {
+            incarnation,
+            sequence: 0,
+            sent: VecDeque::new(),
+            peers: BTreeMap::new(),
+        }
+    }
+
+    /// Stamps a heartbeat that is sent to `to` at `now`: incarnation, sequence and echo. Send the
+    /// same stamped heartbeat on every network: the receiver drops the duplicates.
+    pub fn stamp(&mut self, now: Time, to: &NodeName, heartbeat: &mut Heartbeat) {
+        self.sequence += 1;
+        self.sent.push_back((self.sequence, now));
+        if self.sent.len() > SENT_MAX {
+            self.sent.pop_front();
+        }
+        heartbeat.incarnation = self.incarnation;
+        heartbeat.sequence = self.sequence;
+        let (echo, echo_incarnation) = self
+            .peers
+            .get(to)
+            .map_or((0, 0), |seen| (seen.sequence, seen.incarnation));
+        heartbeat.echo = echo;
+        heartbeat.echo_incarnation = echo_incarnation;
+    }
+
+    /// Judges a heartbeat received at `now`. None when it is a duplicate, older than one already
+    /// seen, or of an earlier incarnation or boot; else when it was received and when this node
+    /// sent the newest of its own that it echoes.
+    pub fn receive(&mut self, now: Time, heartbeat: &Heartbeat) -> Option<(Time, Option<Time>)> {
+        let seen = self
+            .peers
+            .entry(heartbeat.from.clone())
+            .or_insert_with(|| Seen {
+                boot: heartbeat.boot,
+                incarnation: 0,
+                sequence: 0,
+                past_boots: BTreeSet::new(),
+            });
+        if seen.boot != heartbeat.boot {
+            if seen.past_boots.contains(&heartbeat.boot) {
+                return None;
+            }
+            seen.past_boots.insert(seen.boot);
+            seen.boot = heartbeat.boot;
+        } else if (heartbeat.incarnation, heartbeat.sequence) <= (seen.incarnation, seen.sequence) {
+            return None;
+        }
+        seen.incarnation = heartbeat.incarnation;
+        seen.sequence = heartbeat.sequence;
+        let mine = heartbeat.echo_incarnation == self.incarnation;
+        let echoed = self
+            .sent
+            .iter()
+            .find(|(sequence, _)| mine && *sequence == heartbeat.echo);
+        Some((now, echoed.map(|(_, at)| *at)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heartbeat(from: &str, boot: u128) -> Heartbeat {
+        Heartbeat {
+            from: NodeName::new(from).unwrap(),
+            boot: BootId(boot),
+            incarnation: 0,
+            sequence: 0,
+            echo: 0,
+            echo_incarnation: 0,
+            cluster_digest: 0,
+            reports: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn an_echo_names_the_time_of_sending() {
+        let (a, b) = (NodeName::new("a").unwrap(), NodeName::new("b").unwrap());
+        let (mut at_a, mut at_b) = (Contact::new(7), Contact::new(9));
+        let mut there = heartbeat("a", 1);
+        at_a.stamp(Time::from_millis(10), &b, &mut there);
+        assert_eq!(
+            at_b.receive(Time::from_millis(5), &there),
+            Some((Time::from_millis(5), None))
+        );
+        let mut back = heartbeat("b", 2);
+        at_b.stamp(Time::from_millis(6), &a, &mut back);
+        let (_, echoed) = at_a.receive(Time::from_millis(20), &back).unwrap();
+        assert_eq!(echoed, Some(Time::from_millis(10)));
+    }
+
+    #[test]
+    fn duplicates_and_the_past_are_dropped() {
+        let b = NodeName::new("b").unwrap();
+        let (mut old, mut new, mut at_b) = (Contact::new(1), Contact::new(2), Contact::new(9));
+        let (mut first, mut second) = (heartbeat("a", 1), heartbeat("a", 1));
+        old.stamp(Time::ZERO, &b, &mut first);
+        old.stamp(Time::ZERO, &b, &mut second);
+        assert!(at_b.receive(Time::ZERO, &second).is_some());
+        assert!(at_b.receive(Time::ZERO, &second).is_none(), "a duplicate");
+        assert!(at_b.receive(Time::ZERO, &first).is_none(), "an older one");
+        let mut restarted = heartbeat("a", 1);
+        new.stamp(Time::ZERO, &b, &mut restarted);
+        assert!(at_b.receive(Time::ZERO, &restarted).is_some());
+        old.stamp(Time::ZERO, &b, &mut first);
+        assert!(
+            at_b.receive(Time::ZERO, &first).is_none(),
+            "an earlier incarnation"
+        );
+        let mut rebooted = heartbeat("a", 3);
+        Contact::new(1).stamp(Time::ZERO, &b, &mut rebooted);
+        assert!(
+            at_b.receive(Time::ZERO, &rebooted).is_some(),
+            "another boot"
+        );
+        assert!(
+            at_b.receive(Time::ZERO, &restarted).is_none(),
+            "an earlier boot"
+        );
+    }
+}

@@ -1,0 +1,174 @@
+//! Takes inputs in as facts. Nothing is decided here.
+
+use model::Time;
+
+use super::{Mirror, State};
+use crate::effect::Assignment;
+use crate::input::{Input, ReplicatorEvent};
+use crate::report::Heartbeat;
+
+impl Mirror {
+    /// A heartbeat of the peer.
+    pub(crate) fn hear(&mut self, heartbeat: &Heartbeat, received: Time, echoed: Option<Time>) {
+        let rebooted = self.peer.boot.is_some_and(|boot| boot != heartbeat.boot);
+        if rebooted {
+            self.warn(
+                "peer-rebooted",
+                format!(
+                    "{} has booted anew: what it had not written to disk may be gone",
+                    self.peer_name
+                ),
+            );
+        }
+        self.peer.boot = Some(heartbeat.boot);
+        self.peer.report = heartbeat.reports.get(&self.module).cloned();
+        self.peer.cluster_digest = heartbeat.cluster_digest;
+        self.peer.two_way = echoed.is_some();
+        self.peer.received = self.peer.received.max(Some(received));
+        self.peer.echoed = self.peer.echoed.max(echoed);
+    }
+
+    /// Any other input about this module.
+    pub(crate) fn take_in(&mut self, input: Input) {
+        match input {
+            Input::Heartbeat { .. } | Input::Tick => {}
+            Input::DataLink {
+                received, echoed, ..
+            } => {
+                self.peer.link_received = self.peer.link_received.max(Some(received));
+                self.peer.link_echoed = self.peer.link_echoed.max(echoed);
+            }
+            Input::Witness {
+                request, answer, ..
+            } => self.hear_witness(request, answer),
+            Input::WitnessUnreachable { why, .. } => self.miss_witness(why),
+            Input::Replicator { event, .. } => self.hear_replicator(event),
+            Input::AddressesSet { held, error, .. } => {
+                if held == self.front.addresses {
+                    self.front.addresses_busy = false;
+                    self.front.address_error = error;
+                }
+            }
+            Input::ServiceDone { action, error, .. } => self.service_done(action, error),
+            Input::ServiceDied { how, .. } => {
+                self.warn(
+                    "service-died",
+                    format!("a program of the application died: {how}"),
+                );
+                self.front.died = Some(how);
+            }
+            Input::PersistFailed { error, .. } => self.persist_failed(error),
+            Input::Operator { job, command, .. } => self.command(job, command),
+        }
+    }
+
+    fn service_done(&mut self, action: crate::effect::ServiceAction, error: Option<String>) {
+        if self.front.busy != Some(action) {
+            return;
+        }
+        self.front.busy = None;
+        match action {
+            crate::effect::ServiceAction::Start => {
+                self.front.running = true;
+                self.front.service_error = error;
+            }
+            crate::effect::ServiceAction::Stop | crate::effect::ServiceAction::Kill => {
+                self.front.running = false;
+                if let Some(error) = error {
+                    self.warn(
+                        "service-stop-failed",
+                        format!("stopping was not clean: {error}"),
+                    );
+                }
+            }
+        }
+    }
+
+    fn hear_replicator(&mut self, event: ReplicatorEvent) {
+        let replicator = &mut self.replicator;
+        match event {
+            ReplicatorEvent::Assigned {
+                serial,
+                number,
+                drained,
+            } => {
+                if serial == replicator.serial && replicator.ack.is_none() {
+                    replicator.ack = Some((number, drained));
+                    self.note_number(number);
+                }
+            }
+            ReplicatorEvent::Refused { serial, why } => {
+                if serial == replicator.serial {
+                    self.warn(
+                        "replicator-refused",
+                        format!("the replicator refused: {why}"),
+                    );
+                    self.replicator.refused = Some(why);
+                }
+            }
+            ReplicatorEvent::LinkUp { session } => {
+                replicator.link = Some(session);
+            }
+            ReplicatorEvent::LinkLost { session, why } => {
+                if replicator.link == Some(session) {
+                    replicator.link = None;
+                }
+                replicator.lost = Some((session, why));
+            }
+            ReplicatorEvent::Synced { session, .. } => replicator.synced = Some(session),
+            ReplicatorEvent::TargetDurable { session, number } => {
+                let before = replicator
+                    .durable
+                    .filter(|(s, _)| *s == session)
+                    .map(|(_, n)| n);
+                replicator.durable = Some((session, before.unwrap_or(0).max(number)));
+            }
+            ReplicatorEvent::TargetFailed { session, why } => {
+                replicator.target_failed = Some((session, why));
+            }
+            ReplicatorEvent::CopyFailed { why } => {
+                self.warn("copy-failed", format!("this node's copy failed: {why}"));
+                self.replicator.copy_failed = Some(why);
+            }
+            ReplicatorEvent::Died { how } => {
+                self.warn(
+                    "replicator-died",
+                    format!("the replicator ended unexpectedly: {how}"),
+                );
+                self.replicator.died = Some(how);
+                self.replicator.link = None;
+                self.replicator.continuous = false;
+                self.number = None;
+            }
+        }
+    }
+
+    /// A number counts only where nothing is under way, and only when it continues a session of
+    /// this process; else the one in the record stands.
+    fn note_number(&mut self, number: u64) {
+        match self.replicator.assigned {
+            Some(Assignment::Hold { .. } | Assignment::Close) => {
+                let counts = self.replicator.continuous && self.record.open_in == Some(self.boot);
+                self.number = self.number.or(counts.then_some(number));
+            }
+            Some(Assignment::Serve(_) | Assignment::Receive { .. }) => {
+                self.replicator.continuous = true;
+            }
+            None => {}
+        }
+    }
+
+    /// The record on disk is the one before; nothing that followed was performed.
+    fn persist_failed(&mut self, error: String) {
+        self.record = self.last_good.clone();
+        self.persist_error = Some(error.clone());
+        self.proposal = None;
+        self.handover = None;
+        if self.state != State::Stop {
+            self.lose(
+                "record-failed",
+                &format!("the record cannot be written: {error}"),
+            );
+        }
+    }
+}

@@ -1,0 +1,522 @@
+//! The mirror: one module on one node, as a state machine.
+//!
+//! ```text
+//!            start                 offer                 in sync
+//!   STOP ------------> Wait ------------------> Follow ------------+
+//!    ^                 ^ ^ \  session over        |                | SECOND
+//!    |                 | |  +<----- Settle <------+ <--------------+
+//!    |           lost  | |
+//!   Quit <-- any       | | refused            granted, consent, policy
+//!                      | +--------- Ask -----------------> Fence
+//!                      |                                     | waited out
+//!                    Lose <--- Serve <------ Promote <-------+
+//!                              |  ^             ^
+//!                     switchover  | failed      | sole member, or in sync and chosen
+//!                              v  |             |
+//!                            HandOver --> Wait -+
+//! ```
+//!
+//! `Wait` is where every decision to start is taken; `Serve` is ALONE or PRIM, depending on the
+//! session that it keeps. Nothing is remembered about messages: after each input `step` looks at
+//! the facts (own record, peer's report, what replicator, service and witness said) until there is
+//! nothing left to do. This file holds the data and the loop, its siblings the rules.
+
+mod alone;
+mod facts;
+mod inputs;
+mod lose;
+mod operator;
+mod reasons;
+mod role;
+mod source;
+mod start;
+mod stop;
+mod target;
+mod view;
+mod witnessing;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::config::ModuleConfig;
+use model::{BootId, Epoch, EpochId, ModuleName, NodeName, Reason, SessionId, Time};
+
+use crate::effect::{Assignment, Effect, Ending, Event, ServiceAction};
+use crate::input::{Boot, BootModule, Command, DataState, JobId, Running};
+use crate::record::{Record, StoredCopy};
+use crate::report::{Report, SessionStep};
+use crate::rng::Rng;
+use crate::witness;
+
+/// Rounds of `step` after one input; more would be a loop of decisions undoing each other.
+const ROUNDS_MAX: usize = 64;
+
+/// What the node is doing for the module.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum State {
+    /// Not started.
+    Stop,
+    /// Looks at the facts: who may start?
+    Wait,
+    /// Wants to go on without the peer; the epoch is in `proposal` and perhaps pending.
+    Ask { since: Time },
+    /// May go on, and waits until the old primary has certainly let go.
+    Fence { until: Time },
+    /// Takes up the role.
+    Promote(Promote),
+    /// Runs the application.
+    Serve,
+    /// Gives the role to the peer, and then stops if so wanted.
+    HandOver { step: HandOver, stop: bool },
+    /// Lets go of everything at once.
+    Lose,
+    /// Receives from a source.
+    Follow {
+        session: SessionId,
+        resume: bool,
+        step: Follow,
+    },
+    /// Ends a session for good: R3.
+    Settle,
+    /// Stops.
+    Quit { step: Quit, since: Time },
+}
+
+/// Steps of taking up the role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Promote {
+    /// The peer, in sync, prepares to receive.
+    Offer { since: Time },
+    /// The replicator opens the directories.
+    Open,
+    /// Addresses are taken.
+    Address,
+    /// The application starts.
+    Service,
+}
+
+/// Steps of giving up the role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HandOver {
+    Address,
+    Service,
+    Drain,
+}
+
+/// Steps of following.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Follow {
+    Preparing,
+    Ready,
+    Done,
+}
+
+/// Steps of stopping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Quit {
+    /// Asks the peer to go on without this node.
+    Leave,
+    /// Waits for the primary, which is being stopped too.
+    AwaitPrimary,
+    Address,
+    Service,
+    Hold,
+    Close,
+}
+
+/// The session that this node offers or serves as source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Session {
+    id: SessionId,
+    resync: bool,
+    step: SessionStep,
+    /// The target has been seen to take part.
+    joined: bool,
+    /// The replicator has been told of it.
+    assigned: bool,
+    /// Number that the target must have made durable.
+    barrier: Option<u64>,
+}
+
+/// What is known of the peer.
+#[derive(Debug, Clone, Default)]
+struct Peer {
+    boot: Option<BootId>,
+    report: Option<Report>,
+    cluster_digest: u64,
+    two_way: bool,
+    received: Option<Time>,
+    echoed: Option<Time>,
+    link_received: Option<Time>,
+    link_echoed: Option<Time>,
+}
+
+/// What the replicator said since its newest assignment.
+#[derive(Debug, Clone, Default)]
+struct Replicator {
+    serial: u64,
+    assigned: Option<Assignment>,
+    ack: Option<(u64, bool)>,
+    refused: Option<String>,
+    link: Option<SessionId>,
+    lost: Option<(SessionId, String)>,
+    synced: Option<SessionId>,
+    durable: Option<(SessionId, u64)>,
+    target_failed: Option<(SessionId, String)>,
+    copy_failed: Option<String>,
+    died: Option<String>,
+    /// This process has served or received, so its operation number means something.
+    continuous: bool,
+}
+
+/// Addresses and application: what was asked of the shell and what came of it.
+#[derive(Debug, Clone, Default)]
+struct Front {
+    addresses: bool,
+    addresses_busy: bool,
+    address_error: Option<String>,
+    /// The fence bound passed while undecided: to be taken again if this node wins.
+    fenced: bool,
+    busy: Option<ServiceAction>,
+    running: bool,
+    service_error: Option<String>,
+    died: Option<String>,
+    /// The role was handed over because the application did not start here.
+    handed_over: bool,
+}
+
+/// The conversation with the witness.
+#[derive(Debug, Clone, Default)]
+struct Talk {
+    asked: Option<(witness::Request, Time)>,
+    answer: Option<(witness::Request, witness::Answer)>,
+    retry_at: Time,
+    probe_at: Time,
+    answered: bool,
+    unreachable: Option<String>,
+    trouble: Option<String>,
+    enrolled: Option<EpochId>,
+}
+
+/// An operator's job under way.
+#[derive(Debug, Clone)]
+struct Job {
+    id: JobId,
+    command: Command,
+    since: Time,
+    begun: bool,
+}
+
+/// Why a waiting node cannot go on; kept as the reason shown.
+#[derive(Debug, Clone)]
+struct Block {
+    code: &'static str,
+    sentence: String,
+    critical: bool,
+}
+
+/// One module on one node.
+#[derive(Debug, Clone)]
+pub(crate) struct Mirror {
+    module: ModuleName,
+    me: NodeName,
+    peer_name: NodeName,
+    config: ModuleConfig,
+    digest: BTreeMap<String, u64>,
+    cluster_digest: u64,
+    first: bool,
+    has_witness: bool,
+    boot: BootId,
+    record: Record,
+    last_good: Record,
+    persist_error: Option<String>,
+    fault: Option<String>,
+    empty: bool,
+    number: Option<u64>,
+    state: State,
+    shown: (model::Role, model::Phase),
+    since: Time,
+    peer: Peer,
+    listening: Time,
+    replicator: Replicator,
+    front: Front,
+    session: Option<Session>,
+    proposal: Option<Epoch>,
+    consent: Option<EpochId>,
+    handover: Option<u64>,
+    leaving: bool,
+    copy_failed: Option<String>,
+    in_sync_since_boot: bool,
+    by_policy: bool,
+    talk: Talk,
+    jobs: Vec<Job>,
+    block: Option<Block>,
+    reasons: BTreeMap<String, Reason>,
+    failures: u32,
+    retry_at: Time,
+    peer_stopped_since: Option<Time>,
+    undecided_since: Option<Time>,
+    /// The session ended last: never joined again.
+    burnt: Option<SessionId>,
+    rng: Rng,
+    now: Time,
+    wake: Option<Time>,
+    effects: Vec<Effect>,
+}
+
+impl Mirror {
+    pub(crate) fn new(now: Time, boot: &Boot, module: &BootModule, stream: u64) -> Mirror {
+        let config = module.config.clone();
+        let other = config.nodes.iter().find(|node| **node != boot.name);
+        let record = module.record.clone();
+        let number = record.number.filter(|_| record.open_in.is_none());
+        Mirror {
+            module: config.name.clone(),
+            me: boot.name.clone(),
+            peer_name: other.unwrap_or(&boot.name).clone(),
+            first: config.nodes.first() == Some(&boot.name),
+            digest: module.digest.clone(),
+            cluster_digest: boot.cluster_digest,
+            has_witness: boot.cluster.witness.is_some(),
+            boot: boot.boot,
+            fault: facts::data_fault(&record, &module.data),
+            empty: module.data == DataState::Empty,
+            last_good: record.clone(),
+            persist_error: None,
+            number,
+            state: if record.started {
+                State::Wait
+            } else {
+                State::Stop
+            },
+            shown: (model::Role::Stop, model::Phase::Ready),
+            since: now,
+            peer: Peer::default(),
+            listening: now,
+            replicator: Replicator::default(),
+            front: Front::default(),
+            session: None,
+            proposal: None,
+            consent: None,
+            handover: None,
+            leaving: false,
+            copy_failed: None,
+            in_sync_since_boot: false,
+            by_policy: false,
+            talk: Talk::default(),
+            jobs: Vec::new(),
+            block: None,
+            reasons: BTreeMap::new(),
+            failures: 0,
+            retry_at: Time::ZERO,
+            peer_stopped_since: None,
+            undecided_since: None,
+            burnt: None,
+            rng: Rng::new(boot.seed, stream),
+            now,
+            wake: None,
+            effects: Vec::new(),
+            record,
+            config,
+        }
+    }
+
+    /// Applies `change` to the facts and decides until nothing is left to do.
+    pub(crate) fn run(&mut self, now: Time, change: impl FnOnce(&mut Mirror)) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        self.wake = None;
+        change(self);
+        for _ in 0..ROUNDS_MAX {
+            if !self.step() {
+                break;
+            }
+        }
+        self.talk.answer = None;
+        self.probe_witness();
+        self.finish_jobs();
+        self.update_reasons();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// Picks up what an earlier daemon of this boot left running, if it is what the record says.
+    pub(crate) fn resume(&mut self, running: Option<&Running>) {
+        let Some(running) = running else { return };
+        self.replicator.assigned = Some(running.assignment.clone());
+        self.replicator.ack = Some((0, false));
+        self.replicator.continuous = true;
+        self.front.addresses = running.addresses;
+        self.front.running = running.service;
+        let current = self.record.epoch.as_ref().map(|epoch| epoch.id);
+        let fit = self.fault.is_none() && self.record.open_in == Some(self.boot);
+        match &running.assignment {
+            Assignment::Serve(serve)
+                if fit && current == Some(serve.epoch) && self.record.holds_role =>
+            {
+                self.resume_serving(&serve.clone());
+            }
+            Assignment::Receive { session, .. } if fit && self.record.started => {
+                let step = if self.record.promotable {
+                    Follow::Done
+                } else {
+                    Follow::Ready
+                };
+                self.in_sync_since_boot = self.record.promotable;
+                self.replicator.link = Some(*session);
+                self.state = State::Follow {
+                    session: *session,
+                    resume: false,
+                    step,
+                };
+            }
+            Assignment::Hold { .. } | Assignment::Close
+                if !running.addresses && !running.service => {}
+            Assignment::Serve(_)
+            | Assignment::Receive { .. }
+            | Assignment::Hold { .. }
+            | Assignment::Close => {
+                self.lose(
+                    "stale-run",
+                    "what an earlier daemon left running does not fit the record",
+                );
+            }
+        }
+    }
+
+    /// One decision. Returns whether anything changed, so that it is worth looking again.
+    fn step(&mut self) -> bool {
+        if self.withdraw_consent() || self.give_consent() {
+            return true;
+        }
+        match self.state.clone() {
+            State::Stop => false,
+            State::Wait => self.wait_step(),
+            State::Ask { since } => self.ask_step(since),
+            State::Fence { until } => self.fence_step(until),
+            State::Promote(step) => self.lose_if_outvoted() || self.promote_step(step),
+            State::Serve => self.lose_if_outvoted() || self.serve_step(),
+            State::HandOver { step, stop } => {
+                self.lose_if_outvoted() || self.hand_over_step(step, stop)
+            }
+            State::Lose => self.lose_step(),
+            State::Follow {
+                session,
+                resume,
+                step,
+            } => self.follow_step(session, resume, step),
+            State::Settle => self.settle_step(),
+            State::Quit { step, since } => self.quit_step(step, since),
+        }
+    }
+
+    pub(crate) fn peer_name(&self) -> &NodeName {
+        &self.peer_name
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.config.failover.timeout
+    }
+
+    pub(crate) fn wake(&self) -> Option<Time> {
+        self.wake
+    }
+
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        self.wake.is_some_and(|wake| wake <= now)
+    }
+
+    /// A node that slept knows nothing: it listens afresh before it decides anything.
+    pub(crate) fn notice_gap(&mut self, now: Time, gap: Duration) {
+        if gap > crate::node::gap_allowed(self.timeout()) {
+            self.listening = now;
+        }
+    }
+
+    /// Makes a change of the record durable before any later effect.
+    fn persist(&mut self, change: impl FnOnce(&mut Record)) {
+        self.last_good = self.record.clone();
+        change(&mut self.record);
+        let record = Box::new(self.record.clone());
+        self.effects.push(Effect::Persist {
+            module: self.module.clone(),
+            record,
+        });
+    }
+
+    fn assign(&mut self, assignment: Assignment) {
+        let serial = self.replicator.serial + 1;
+        self.replicator = Replicator {
+            serial,
+            assigned: Some(assignment.clone()),
+            ..self.replicator.clone()
+        };
+        self.replicator.ack = None;
+        self.replicator.refused = None;
+        self.replicator.died = None;
+        self.effects.push(Effect::Assign {
+            module: self.module.clone(),
+            serial,
+            assignment,
+        });
+    }
+
+    fn hold(&mut self, ending: Ending) {
+        self.assign(Assignment::Hold { ending });
+    }
+
+    fn set_addresses(&mut self, held: bool) {
+        self.front.addresses = held;
+        self.front.addresses_busy = true;
+        self.front.address_error = None;
+        self.effects.push(Effect::SetAddresses {
+            module: self.module.clone(),
+            held,
+        });
+    }
+
+    fn run_service(&mut self, action: ServiceAction) {
+        self.front.busy = Some(action);
+        self.front.died = None;
+        self.effects.push(Effect::RunService {
+            module: self.module.clone(),
+            action,
+        });
+    }
+
+    fn explain(&mut self, severity: model::Severity, code: &str, sentence: String) {
+        self.effects.push(Effect::Explain(Event {
+            module: Some(self.module.clone()),
+            code: code.to_owned(),
+            severity,
+            sentence,
+            evidence: Vec::new(),
+        }));
+    }
+
+    fn info(&mut self, code: &str, sentence: String) {
+        self.explain(model::Severity::Info, code, sentence);
+    }
+
+    fn warn(&mut self, code: &str, sentence: String) {
+        self.explain(model::Severity::Warning, code, sentence);
+    }
+
+    /// Whether `at` has been reached; if not, the node is woken then.
+    fn due(&mut self, at: Time) -> bool {
+        if self.now >= at {
+            return true;
+        }
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        false
+    }
+
+    /// Notes that a session or a start failed, and when to try again.
+    fn back_off(&mut self) {
+        let seconds = (1u64 << self.failures.min(5)).min(30);
+        self.failures += 1;
+        self.retry_at = self.now + Duration::from_secs(seconds);
+    }
+
+    fn is_current(&self) -> bool {
+        self.record.copy == StoredCopy::Current && self.fault.is_none()
+    }
+}

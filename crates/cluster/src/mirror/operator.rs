@@ -1,0 +1,256 @@
+//! What the operator asks for, and when it counts as done.
+//!
+//! A refusal changes nothing and says what to do instead.
+
+use std::time::Duration;
+
+use model::{Copy, Phase, Role};
+
+use super::facts::{Standing, is_acting};
+use super::{Job, Mirror, State};
+use crate::effect::{Effect, Outcome};
+use crate::input::{Command, JobId};
+use crate::record::StoredCopy;
+
+/// How long a start may be blocked by something that may pass before it is answered as refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Mirror {
+    pub(crate) fn command(&mut self, id: JobId, command: Command) {
+        let refusal = match command {
+            Command::Start => self.refuse_start(),
+            Command::Stop | Command::StopAll => None,
+            Command::Switchover => self.refuse_switchover(),
+            Command::ForcePrimary => self.refuse_force(),
+        };
+        if let Some((why, next)) = refusal {
+            self.answer(
+                id,
+                Outcome::Refused {
+                    why,
+                    next: vec![next],
+                },
+            );
+            return;
+        }
+        self.jobs.push(Job {
+            id,
+            command,
+            since: self.now,
+            begun: false,
+        });
+        match command {
+            Command::Start => self.begin_start(),
+            Command::Stop | Command::StopAll => {
+                if !matches!(self.state, State::Stop | State::Quit { .. }) {
+                    self.begin_stop(command == Command::StopAll);
+                } else if self.record.started {
+                    self.persist(|record| record.started = false);
+                }
+            }
+            Command::Switchover => {
+                if self.state == State::Serve {
+                    self.begin_hand_over(false);
+                }
+            }
+            Command::ForcePrimary => self.force(),
+        }
+    }
+
+    fn begin_start(&mut self) {
+        self.persist_error = None;
+        self.copy_failed = None;
+        self.front.handed_over = false;
+        self.failures = 0;
+        self.retry_at = self.now;
+        if !self.record.started {
+            self.persist(|record| record.started = true);
+        }
+        if self.state == State::Stop {
+            self.go(State::Wait);
+        } else if self.state == State::Serve && self.front.service_error.is_some() {
+            self.run_service(crate::effect::ServiceAction::Start);
+        }
+    }
+
+    fn refuse_start(&mut self) -> Option<(String, String)> {
+        let keys = self.config_differences();
+        if self.state == State::Stop && self.is_heard() && !keys.is_empty() {
+            return Some((
+                format!(
+                    "the configuration differs between {} and {} in: {}",
+                    self.me,
+                    self.peer_name,
+                    keys.join(", ")
+                ),
+                "make the files equal on both nodes, then start again".to_owned(),
+            ));
+        }
+        if let (State::Stop, Some(why)) = (&self.state, &self.fault) {
+            return Some((
+                why.clone(),
+                "mount the right disk, then restart the daemon".to_owned(),
+            ));
+        }
+        None
+    }
+
+    fn refuse_switchover(&mut self) -> Option<(String, String)> {
+        let status = "evenkeel status".to_owned();
+        let peer_serves = self.heard().is_some_and(|peer| is_acting(&peer));
+        if self.state != State::Serve {
+            return Some(if peer_serves {
+                let next = format!(
+                    "ask {}: evenkeel switchover {}",
+                    self.peer_name, self.module
+                );
+                (format!("{} is not the primary", self.me), next)
+            } else {
+                (format!("{} does not run the application", self.me), status)
+            });
+        }
+        if !self.is_protected() || !self.in_contact() {
+            let why = format!("{} is not up to date: it may not take over", self.peer_name);
+            return Some((why, format!("evenkeel why {}", self.module)));
+        }
+        None
+    }
+
+    fn refuse_force(&mut self) -> Option<(String, String)> {
+        let why = format!("evenkeel why {}", self.module);
+        if let Some(fault) = &self.fault {
+            return Some((fault.clone(), why));
+        }
+        if self.is_acting_state() {
+            return Some((format!("{} is primary already", self.me), why));
+        }
+        if self.record.copy == StoredCopy::Inconsistent {
+            let text = format!(
+                "a resync of {} did not finish: its data are a mixture",
+                self.me
+            );
+            return Some((text, why));
+        }
+        let peer = self.heard();
+        if let Some(peer) = &peer
+            && is_acting(peer)
+            && self.standing(peer) != Standing::Split
+        {
+            return Some((format!("{} runs the application", self.peer_name), why));
+        }
+        if !matches!(self.state, State::Wait | State::Ask { .. } | State::Stop) {
+            return Some((format!("{} is in the middle of a change", self.me), why));
+        }
+        None
+    }
+
+    /// The operator vouches that the other side is dead, or chooses this one.
+    fn force(&mut self) {
+        self.warn(
+            "forced",
+            format!("{} becomes primary on the operator's word", self.me),
+        );
+        self.begin_start();
+        self.go(State::Wait);
+        if self.record.epoch.is_none() {
+            self.create("the operator chose");
+            return;
+        }
+        let epoch = self.next_epoch(false);
+        self.adopt(epoch, false);
+        self.open();
+    }
+
+    pub(crate) fn finish_jobs(&mut self) {
+        for mut job in std::mem::take(&mut self.jobs) {
+            match self.outcome(&mut job) {
+                Some(outcome) => self.answer(job.id, outcome),
+                None => self.jobs.push(job),
+            }
+        }
+    }
+
+    fn outcome(&mut self, job: &mut Job) -> Option<Outcome> {
+        let (role, phase) = self.role();
+        let ready = phase == Phase::Ready;
+        match job.command {
+            Command::Start | Command::ForcePrimary => {
+                if ready && matches!(role, Role::Prim | Role::Alone | Role::Second) {
+                    return Some(Outcome::Done(format!("{} is {role}", self.me)));
+                }
+                if matches!(self.state, State::Stop | State::Quit { .. }) {
+                    return Some(Outcome::Failed(format!("{} was stopped", self.me)));
+                }
+                self.blocked_outcome(job)
+            }
+            Command::Stop | Command::StopAll => {
+                if self.state == State::Stop {
+                    return Some(Outcome::Done(format!("{} is stopped", self.me)));
+                }
+                self.record
+                    .started
+                    .then(|| Outcome::Failed("it was started again".to_owned()))
+            }
+            Command::Switchover => {
+                job.begun |= self.state != State::Serve;
+                let peer = self.heard();
+                if peer.as_ref().is_some_and(super::facts::is_serving) && !self.is_acting_state() {
+                    return Some(Outcome::Done(format!("{} is primary", self.peer_name)));
+                }
+                let back = job.begun && self.state == State::Serve;
+                let text = format!(
+                    "{} could not take over; {} runs the application",
+                    self.peer_name, self.me
+                );
+                back.then_some(Outcome::Failed(text))
+            }
+        }
+    }
+
+    fn blocked_outcome(&mut self, job: &Job) -> Option<Outcome> {
+        let block = self.block.clone()?;
+        if !matches!(self.state, State::Wait | State::Ask { .. }) {
+            return None;
+        }
+        let lasting = matches!(
+            block.code,
+            "config-differs"
+                | "data-missing"
+                | "split-brain"
+                | "first-start-choice"
+                | "different-data"
+                | "record-failed"
+                | "peer-lacks-module"
+        );
+        if lasting || self.due(job.since + PATIENCE) {
+            let next = self.next_steps(block.code);
+            return Some(Outcome::Refused {
+                why: block.sentence,
+                next,
+            });
+        }
+        None
+    }
+
+    fn answer(&mut self, job: JobId, outcome: Outcome) {
+        self.effects.push(Effect::Answer { job, outcome });
+    }
+
+    /// Whether the copy is known to hold everything acknowledged.
+    pub(crate) fn is_up_to_date(&self) -> bool {
+        let joined = match &self.state {
+            State::Follow { step, .. } => step.is_done(),
+            State::Stop
+            | State::Wait
+            | State::Ask { .. }
+            | State::Fence { .. }
+            | State::Promote(_)
+            | State::Serve
+            | State::HandOver { .. }
+            | State::Lose
+            | State::Settle
+            | State::Quit { .. } => true,
+        };
+        joined && self.copy() == Copy::Intact
+    }
+}

@@ -1,0 +1,223 @@
+//! Why the module is not green: derived from the facts after every input.
+//!
+//! A reason keeps its time of beginning as long as it holds.
+
+use model::{Phase, Reason, Role, Severity};
+
+use super::{Mirror, State};
+use crate::status::ContactState;
+
+impl Mirror {
+    pub(crate) fn update_reasons(&mut self) {
+        let shown = self.role();
+        if shown != self.shown {
+            self.shown = shown;
+            self.since = self.now;
+        }
+        let mut found: Vec<(&'static str, Severity, String)> = Vec::new();
+        self.block_reason(&mut found);
+        self.front_reasons(&mut found);
+        self.pair_reasons(shown, &mut found);
+        self.witness_reasons(&mut found);
+        let mut kept = std::mem::take(&mut self.reasons);
+        for (code, severity, sentence) in found {
+            let before = kept.remove(code);
+            let since = before.as_ref().map_or(self.now, |reason| reason.since);
+            if before.is_none() && self.block.as_ref().is_some_and(|block| block.code == code) {
+                self.explain(severity, code, sentence.clone());
+            }
+            let reason = Reason {
+                code: code.to_owned(),
+                sentence,
+                severity,
+                since,
+                evidence: self.evidence(),
+                next: self.next_steps(code),
+            };
+            self.reasons.insert(code.to_owned(), reason);
+        }
+    }
+
+    fn block_reason(&self, found: &mut Vec<(&'static str, Severity, String)>) {
+        if let Some(block) = &self.block {
+            let acting = self.is_acting_state();
+            let red = block.critical || acting;
+            let severity = if red {
+                Severity::Critical
+            } else {
+                Severity::Warning
+            };
+            found.push((block.code, severity, block.sentence.clone()));
+        }
+        if let Some(why) = &self.copy_failed {
+            found.push((
+                "copy-failed",
+                Severity::Critical,
+                format!("this copy failed: {why}"),
+            ));
+        }
+    }
+
+    fn front_reasons(&self, found: &mut Vec<(&'static str, Severity, String)>) {
+        if let Some(error) = &self.front.address_error {
+            let sentence = format!("the virtual addresses could not be set: {error}");
+            found.push(("address-failed", Severity::Critical, sentence));
+        }
+        if let Some(error) = self
+            .front
+            .service_error
+            .as_ref()
+            .filter(|_| self.front.running)
+        {
+            let sentence = format!("the application did not start: {error}");
+            found.push(("service-failed", Severity::Critical, sentence));
+        }
+        if let Some(how) = self.front.died.as_ref().filter(|_| self.front.running) {
+            let sentence = format!("a program of the application died: {how}");
+            found.push(("service-died", Severity::Critical, sentence));
+        }
+        if self.front.fenced {
+            let sentence = format!(
+                "{} cannot tell whether {} went on, so it dropped its addresses",
+                self.me, self.peer_name
+            );
+            found.push(("fenced", Severity::Critical, sentence));
+        }
+    }
+
+    fn pair_reasons(
+        &self,
+        (role, phase): (Role, Phase),
+        found: &mut Vec<(&'static str, Severity, String)>,
+    ) {
+        let keys = self.config_differences();
+        let contact = self.contact(self.now);
+        let peer = &self.peer_name;
+        if !keys.is_empty() && contact == ContactState::Alive {
+            let text = format!(
+                "the configuration of {peer} differs in: {}",
+                keys.join(", ")
+            );
+            found.push(("config-differs", Severity::Warning, text));
+        }
+        let started = self.state != State::Stop;
+        match contact {
+            ContactState::DataLinkOnly if started => {
+                let text = format!("no heartbeats of {peer} arrive, but its data link lives");
+                found.push(("control-plane-down", Severity::Warning, text));
+            }
+            ContactState::Lost if started => {
+                let text = format!("{peer} is silent");
+                found.push(("peer-silent", Severity::Warning, text));
+            }
+            ContactState::Alive
+            | ContactState::Listening
+            | ContactState::DataLinkOnly
+            | ContactState::Lost => {}
+        }
+        if role == Role::Alone && phase == Phase::Ready {
+            let text = if self.session.as_ref().is_some_and(|session| session.joined) {
+                format!(
+                    "{peer} is being brought up to date: until then only this node's copy counts"
+                )
+            } else {
+                format!("{peer} is not up to date: only this node's copy counts")
+            };
+            found.push(("alone", Severity::Warning, text));
+        }
+        if role == Role::Second && phase != Phase::Ready {
+            let text = "this copy is being brought up to date and cannot take over yet".to_owned();
+            found.push(("resync", Severity::Warning, text));
+        }
+        if self.undecided_since.is_some() {
+            let text = format!("writes wait until it is decided how to go on without {peer}");
+            found.push(("undecided", Severity::Critical, text));
+        }
+    }
+
+    fn witness_reasons(&self, found: &mut Vec<(&'static str, Severity, String)>) {
+        if !self.has_witness {
+            let code_taken = self
+                .block
+                .as_ref()
+                .is_some_and(|block| block.code == "no-witness");
+            if !code_taken && self.state != State::Stop {
+                let text = "no witness is configured: a cut link may let both nodes run".to_owned();
+                found.push(("no-witness", Severity::Warning, text));
+            }
+            return;
+        }
+        let taken = self
+            .block
+            .as_ref()
+            .is_some_and(|block| block.code == "witness-unreachable");
+        if let Some(why) = self.talk.unreachable.as_ref().filter(|_| !taken) {
+            let text = format!("the witness cannot be asked, so a failover would wait: {why}");
+            found.push(("witness-unreachable", Severity::Warning, text));
+        }
+        let acting = self.is_acting_state();
+        let unfinished = self.names_peer() && self.is_sole();
+        if acting && unfinished && self.record.registered != self.epoch_id() {
+            let text = "the pair is not registered with the witness yet: no failover".to_owned();
+            found.push(("join-unregistered", Severity::Warning, text));
+        }
+        if let Some(why) = self.talk.trouble.clone().filter(|_| acting) {
+            found.push(("register-differs", Severity::Warning, why));
+        }
+    }
+
+    fn evidence(&self) -> Vec<String> {
+        let epoch = self.record.epoch.as_ref();
+        let mut facts = vec![match epoch {
+            Some(epoch) => format!(
+                "own copy {} in epoch {} ({})",
+                self.copy(),
+                epoch.number,
+                epoch.id
+            ),
+            None => "no data of the module yet".to_owned(),
+        }];
+        if let Some(report) = &self.peer.report {
+            let silent = self.now.since(self.peer.received.unwrap_or_default());
+            facts.push(format!(
+                "{} said {} with copy {}, {} ms ago",
+                self.peer_name,
+                report.role,
+                report.copy,
+                silent.as_millis()
+            ));
+        }
+        facts
+    }
+
+    pub(crate) fn next_steps(&self, code: &str) -> Vec<String> {
+        let (module, peer) = (&self.module, &self.peer_name);
+        match code {
+            "first-start-choice" => vec![format!(
+                "evenkeel force-primary {module} on the node whose data are to be kept"
+            )],
+            "config-differs" => vec!["make the files equal on both nodes".to_owned()],
+            "data-missing" => vec![
+                "mount the data disk".to_owned(),
+                format!("then restart the daemon and: evenkeel start {module}"),
+            ],
+            "not-up-to-date" | "peer-blocked" | "outvoted" => vec![
+                format!("evenkeel start {module} on {peer}"),
+                format!("if {peer} is lost for ever: evenkeel force-primary {module}"),
+            ],
+            "crashed-copy" | "witness-unreachable" | "not-enrolled" | "no-witness" => vec![
+                format!("bring {peer} back"),
+                format!("only if {peer} is certainly dead: evenkeel force-primary {module}"),
+            ],
+            "service-failed" | "service-died" => {
+                vec![
+                    format!("evenkeel events {module}"),
+                    format!("evenkeel start {module}"),
+                ]
+            }
+            "split-brain" | "different-data" => vec![format!("evenkeel why {module}")],
+            "alone" | "peer-silent" => vec![format!("bring {peer} back; it joins by itself")],
+            _ => Vec::new(),
+        }
+    }
+}

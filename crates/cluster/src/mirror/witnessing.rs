@@ -1,0 +1,191 @@
+//! The conversation with the witness: one question at a time, repeated while it is wanted.
+//!
+//! Answers are facts like any other. They count only for the very question that is wanted now, so
+//! a late grant for an attempt given up has no effect.
+
+use std::time::Duration;
+
+use super::{Mirror, State};
+use crate::effect::Effect;
+use crate::report::Report;
+use crate::witness::{Answer, Request};
+
+/// The shell answers within two seconds; after this long a question counts as lost.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// Pause after an unreachable witness or one that waits for the other node.
+const RETRY: Duration = Duration::from_secs(1);
+/// Pause between two looks at an unchanged register.
+const PROBE: Duration = Duration::from_secs(5);
+
+impl Mirror {
+    /// The answer to exactly this question, if it is there; else sees to it that it is asked.
+    pub(crate) fn ask_witness(&mut self, request: Request) -> Option<Answer> {
+        if let Some((asked, answer)) = self.talk.answer.take() {
+            if asked == request {
+                return Some(answer);
+            }
+            self.talk.answer = Some((asked, answer));
+        }
+        let wait_until = match &self.talk.asked {
+            Some((asked, at)) if *asked == request => (*at + ANSWER_MAX).max(self.talk.retry_at),
+            Some(_) | None => self.talk.retry_at,
+        };
+        if self.due(wait_until) {
+            let at = self.now + ANSWER_MAX;
+            self.due(at);
+            self.talk.asked = Some((request.clone(), self.now));
+            self.effects.push(Effect::AskWitness {
+                module: self.module.clone(),
+                request,
+            });
+        }
+        None
+    }
+
+    pub(crate) fn hear_witness(&mut self, request: Request, answer: Answer) {
+        if self
+            .talk
+            .asked
+            .as_ref()
+            .is_some_and(|(asked, _)| *asked == request)
+        {
+            self.talk.asked = None;
+        }
+        self.talk.answered = true;
+        if self.talk.unreachable.take().is_some() {
+            self.talk.retry_at = self.now;
+        }
+        self.talk.answer = Some((request, answer));
+    }
+
+    pub(crate) fn miss_witness(&mut self, why: String) {
+        self.talk.asked = None;
+        self.talk.answered = true;
+        self.talk.unreachable = Some(why);
+        self.talk.retry_at = self.now + RETRY;
+    }
+
+    /// Keeps an eye on the witness while nothing is wanted of it.
+    pub(crate) fn probe_witness(&mut self) {
+        let idle = matches!(self.state, State::Serve | State::Follow { .. });
+        if !self.has_witness || !idle || self.talk.asked.is_some() {
+            return;
+        }
+        if self.due(self.talk.probe_at) {
+            self.talk.probe_at = self.now + PROBE;
+            self.due(self.talk.probe_at);
+            let request = Request::Probe;
+            self.effects.push(Effect::AskWitness {
+                module: self.module.clone(),
+                request,
+            });
+        }
+    }
+
+    /// Whether `id` is this node's epoch or an ancestor newer than the registered one.
+    pub(crate) fn is_newer_own(&self, id: model::EpochId) -> bool {
+        let mut chain = self
+            .epoch_id()
+            .into_iter()
+            .chain(self.record.lineage.ids().to_vec());
+        let mut newer = true;
+        chain.any(|own| {
+            newer &= Some(own) != self.record.registered;
+            newer && own == id
+        })
+    }
+
+    /// A sole member registers its epoch as soon as the witness can be reached.
+    pub(crate) fn register_alone(&mut self) {
+        let Some(epoch) = self.record.epoch.clone() else {
+            return;
+        };
+        let expected = self.record.registered.filter(|id| *id != epoch.id);
+        let Some(expected) = expected.filter(|_| self.has_witness) else {
+            return;
+        };
+        let request = Request::Swap {
+            expected,
+            new: epoch.id,
+            members: epoch.members,
+        };
+        match self.ask_witness(request) {
+            Some(Answer::Granted) => {
+                self.talk.trouble = None;
+                self.persist(|record| record.registered = Some(epoch.id));
+            }
+            Some(Answer::Refused { current, .. }) if self.is_newer_own(current) => {
+                self.persist(|record| record.registered = Some(current));
+            }
+            Some(
+                Answer::Refused { .. } | Answer::Missing | Answer::Half | Answer::Holds { .. },
+            ) => {
+                self.talk.trouble =
+                    Some("the witness's register names an epoch this node does not know".into());
+                self.talk.retry_at = self.now + PROBE;
+            }
+            None => {}
+        }
+    }
+
+    /// R5: the epoch naming both stands in the register. The target, in contact, has no rights,
+    /// so whatever stands there may be replaced.
+    pub(crate) fn register_join(&mut self) -> bool {
+        let Some(epoch) = self.record.epoch.clone() else {
+            return false;
+        };
+        if !self.has_witness || self.record.registered == Some(epoch.id) {
+            return true;
+        }
+        let (new, members) = (epoch.id, epoch.members);
+        let request = match self.record.registered {
+            Some(expected) => Request::Swap {
+                expected,
+                new,
+                members,
+            },
+            None => Request::Enrol {
+                epoch: new,
+                members,
+            },
+        };
+        match self.ask_witness(request) {
+            Some(Answer::Granted) => {
+                self.talk.trouble = None;
+                self.persist(|record| record.registered = Some(new));
+                return true;
+            }
+            Some(Answer::Refused { current, .. } | Answer::Holds { current, .. }) => {
+                self.persist(|record| record.registered = Some(current));
+                return self.register_join();
+            }
+            Some(Answer::Missing) => {
+                self.persist(|record| record.registered = None);
+                return self.register_join();
+            }
+            Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
+            None => {}
+        }
+        false
+    }
+
+    /// The target's half of an enrolment; harmless where a register exists.
+    pub(crate) fn enrol_as_target(&mut self, peer: &Report) {
+        let Some(epoch) = peer.epoch.clone().filter(|_| self.has_witness) else {
+            return;
+        };
+        if self.talk.enrolled == Some(epoch.id) || !epoch.members.contains(&self.me) {
+            return;
+        }
+        match self.ask_witness(Request::Enrol {
+            epoch: epoch.id,
+            members: epoch.members,
+        }) {
+            Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
+            Some(
+                Answer::Granted | Answer::Refused { .. } | Answer::Missing | Answer::Holds { .. },
+            ) => self.talk.enrolled = Some(epoch.id),
+            None => {}
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! A node: its modules, and the one timer they share.
+//!
+//! It only distributes what happens; every decision about a module is taken in `mirror`.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use model::{ModuleName, NodeName, Time};
+
+use crate::effect::Effect;
+use crate::input::{Boot, Input};
+use crate::mirror::Mirror;
+use crate::report::Report;
+use crate::status::NodeStatus;
+
+/// All decisions of one node. Feed it inputs, perform its effects in order.
+#[derive(Debug, Clone)]
+pub struct Node {
+    name: NodeName,
+    modules: BTreeMap<ModuleName, Mirror>,
+    handled: Time,
+    announced: BTreeMap<ModuleName, Report>,
+}
+
+impl Node {
+    /// A node that starts at `now`, with its first effects.
+    #[must_use]
+    pub fn new(now: Time, boot: Boot) -> (Node, Vec<Effect>) {
+        let name = boot.name.clone();
+        let mut modules = BTreeMap::new();
+        let mut effects = Vec::new();
+        for (stream, module) in (0u64..).zip(&boot.modules) {
+            let mut mirror = Mirror::new(now, &boot, module, stream);
+            effects.extend(mirror.run(now, |mirror| mirror.resume(module.running.as_ref())));
+            modules.insert(module.config.name.clone(), mirror);
+        }
+        let mut node = Node {
+            name,
+            modules,
+            handled: now,
+            announced: BTreeMap::new(),
+        };
+        node.announce(&mut effects);
+        (node, effects)
+    }
+
+    /// Handles one input; the effects are to be performed in this order.
+    pub fn handle(&mut self, now: Time, input: Input) -> Vec<Effect> {
+        let gap = now.since(self.handled);
+        self.handled = self.handled.max(now);
+        let mut effects = Vec::new();
+        for mirror in self.modules.values_mut() {
+            mirror.notice_gap(now, gap);
+        }
+        match input {
+            Input::Tick => {}
+            Input::Heartbeat {
+                heartbeat,
+                received,
+                echoed,
+            } => {
+                for mirror in self
+                    .modules
+                    .values_mut()
+                    .filter(|m| *m.peer_name() == heartbeat.from)
+                {
+                    effects.extend(mirror.run(now, |m| m.hear(&heartbeat, received, echoed)));
+                }
+            }
+            input => {
+                if let Some(mirror) = module_of(&input).and_then(|m| self.modules.get_mut(m)) {
+                    effects.extend(mirror.run(now, |mirror| mirror.take_in(input)));
+                }
+            }
+        }
+        for mirror in self.modules.values_mut().filter(|m| m.is_due(now)) {
+            effects.extend(mirror.run(now, |_| {}));
+        }
+        self.announce(&mut effects);
+        effects
+    }
+
+    /// When to hand in `Input::Tick`, at the latest; none when there is nothing to decide.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let own = self
+            .modules
+            .values()
+            .map(|mirror| self.handled + mirror.timeout() / 4);
+        own.chain(self.modules.values().filter_map(Mirror::wake))
+            .min()
+    }
+
+    /// What heartbeats are to say of this node's modules.
+    #[must_use]
+    pub fn reports(&self) -> BTreeMap<ModuleName, Report> {
+        self.modules
+            .iter()
+            .map(|(name, mirror)| (name.clone(), mirror.report()))
+            .collect()
+    }
+
+    /// The node as people and programs see it.
+    #[must_use]
+    pub fn status(&self, now: Time) -> NodeStatus {
+        let each = |(name, mirror): (&ModuleName, &Mirror)| (name.clone(), mirror.status(now));
+        NodeStatus {
+            node: self.name.clone(),
+            modules: self.modules.iter().map(each).collect(),
+        }
+    }
+
+    fn announce(&mut self, effects: &mut Vec<Effect>) {
+        let reports = self.reports();
+        if reports != self.announced {
+            self.announced = reports;
+            effects.push(Effect::Announce);
+        }
+    }
+}
+
+/// The longest silence of a node's own ticks after which its knowledge of peers still counts.
+pub(crate) fn gap_allowed(timeout: Duration) -> Duration {
+    timeout / 2
+}
+
+fn module_of(input: &Input) -> Option<&ModuleName> {
+    match input {
+        Input::Heartbeat { .. } | Input::Tick => None,
+        Input::DataLink { module, .. }
+        | Input::Witness { module, .. }
+        | Input::WitnessUnreachable { module, .. }
+        | Input::Replicator { module, .. }
+        | Input::AddressesSet { module, .. }
+        | Input::ServiceDone { module, .. }
+        | Input::ServiceDied { module, .. }
+        | Input::PersistFailed { module, .. }
+        | Input::Operator { module, .. } => Some(module),
+    }
+}

@@ -1,0 +1,100 @@
+//! The view of a node for people and programs: a copy of its state, without any decision in it.
+
+use std::collections::BTreeMap;
+
+use model::{Copy, Headline, ModuleName, NodeName, Phase, Reason, Role, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::report::SessionStep;
+
+/// A node as it sees itself and its peers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// This node.
+    pub node: NodeName,
+    /// Its modules.
+    pub modules: BTreeMap<ModuleName, ModuleStatus>,
+}
+
+/// A module as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModuleStatus {
+    /// The state in one word.
+    pub headline: Headline,
+    /// This node's role.
+    pub role: Role,
+    /// How far the role has been reached.
+    pub phase: Phase,
+    /// Since when role and phase hold, on this node's clock.
+    pub since: Time,
+    /// Whether the operator wants the module started here.
+    pub started: bool,
+    /// What this node's copy is worth.
+    pub copy: Copy,
+    /// Whether this node's copy holds everything that was acknowledged, as far as it knows.
+    pub up_to_date: bool,
+    /// Number of this node's epoch, 0 before the first start.
+    pub epoch: u64,
+    /// Why the module is not green, worst first.
+    pub reasons: Vec<Reason>,
+    /// The peer.
+    pub peer: PeerStatus,
+    /// The witness.
+    pub witness: WitnessState,
+    /// The session this node takes part in.
+    pub session: Option<SessionStep>,
+    /// Whether the virtual addresses are held here.
+    pub addresses: bool,
+    /// Whether the application is meant to run here and was started.
+    pub service: bool,
+}
+
+/// The peer of a mirror, as last heard.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its name.
+    pub node: NodeName,
+    /// How it is reached.
+    pub contact: ContactState,
+    /// Its last report, if it was ever heard; stale unless heartbeats arrive.
+    pub last: Option<PeerReport>,
+}
+
+/// What a peer last said of a module.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Role.
+    pub role: Role,
+    /// Phase.
+    pub phase: Phase,
+    /// Its copy.
+    pub copy: Copy,
+}
+
+/// How a peer is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ContactState {
+    /// Heartbeats pass both ways.
+    Alive,
+    /// Heartbeats are missing, the data link lives.
+    DataLinkOnly,
+    /// Nothing has been heard yet, or only one way, and it is too early to judge.
+    Listening,
+    /// Silent.
+    Lost,
+}
+
+/// What is known of the witness.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WitnessState {
+    /// None is configured.
+    None,
+    /// It has not been asked yet.
+    Unknown,
+    /// It answered the last question.
+    Answers,
+    /// It could not be asked.
+    Unreachable,
+}
