@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::error::{During, Error, Result, cannot};
 use crate::init::{at, own_mount};
@@ -15,6 +16,11 @@ use crate::proc::{self, ProcessId};
 use crate::protocol::{self, Exit, Reply, Request, SpawnSpec};
 use crate::state::Store;
 use crate::{cgroup, enter, network, plan};
+
+/// How often a systemd that cannot be asked yet is asked again.
+const SYSTEMD_TRIES: u32 = 600;
+/// How long between two tries.
+const SYSTEMD_PAUSE: Duration = Duration::from_millis(50);
 
 /// A host of a lab; a name only, so it stays valid while the host is killed and booted again.
 #[derive(Clone, Debug)]
@@ -265,15 +271,23 @@ impl Host {
         if self.spec()?.init == InitKind::Tiny {
             return self.init().map(drop);
         }
-        let output = self.run(["/run/lab/evenkeel", "lab-init", "wait-systemd"])?;
-        let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-        if output.status.success() || said == "degraded" {
-            return Ok(());
+        let mut said = String::new();
+        for _ in 0..SYSTEMD_TRIES {
+            let output = self.run(["systemctl", "is-system-running", "--wait"])?;
+            said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+            if output.status.success() || said == "degraded" {
+                return Ok(());
+            }
+            if !self.is_up() {
+                return Err(Error::Down(self.name.clone()));
+            }
+            // Before its socket exists, nothing tells when systemd can be asked.
+            std::thread::sleep(SYSTEMD_PAUSE);
         }
-        let error = String::from_utf8_lossy(&output.stderr);
+        let message = format!("systemd says {said:?}; see journalctl on the host");
         Err(Error::Boot {
             host: self.name.clone(),
-            message: format!("systemd says {said:?} {}", error.trim()),
+            message,
         })
     }
 

@@ -86,7 +86,7 @@ fn begin(path: &Path) -> io::Result<()> {
     };
     report(&BootReport::Pid(pid));
     match (boot.spec.init, owner) {
-        (InitKind::Systemd, Some(owner)) => systemd::watch(pid, &owner),
+        (InitKind::Systemd, Some(owner)) => systemd::watch(pid, &owner, boot.cgroup.as_deref()),
         (InitKind::Tiny | InitKind::Systemd, _) => Ok(()),
     }
 }

@@ -21,6 +21,7 @@ pub(crate) const LAB_DIR: &str = "/run/lab";
 pub(super) fn prepare(boot: &Boot, dir: &OwnedFd) -> io::Result<()> {
     make_private()?;
     let binary = open_binary(boot)?;
+    release_foreign(&boot.binary)?;
     rustix::system::sethostname(boot.spec.name.as_bytes())?;
     kernel_file_systems(Path::new("/"), boot)?;
     for (path, mode) in [
@@ -45,6 +46,31 @@ pub(super) fn prepare(boot: &Boot, dir: &OwnedFd) -> io::Result<()> {
 pub(super) fn make_private() -> io::Result<()> {
     let flags = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     rustix::mount::mount_change("/", flags).map_err(io::Error::from)
+}
+
+/// Lets go of the machine's FUSE mounts and loop devices: a copy of such a mount that lives on in
+/// here would keep its owner from seeing it end.
+pub(super) fn release_foreign(binary: &Path) -> io::Result<()> {
+    let text = fs::read_to_string("/proc/self/mountinfo")?;
+    for path in foreign(&text).filter(|path| !binary.starts_with(path)) {
+        // Below a mount that was released just before, or unreachable: gone from here either way.
+        let _ = rustix::mount::unmount(path, UnmountFlags::DETACH);
+    }
+    Ok(())
+}
+
+/// Mount points of FUSE and of loop devices. Paths with escaped characters are left alone.
+fn foreign(mountinfo: &str) -> impl Iterator<Item = &str> {
+    mountinfo.lines().filter_map(|line| {
+        let (mount, rest) = line.split_once(" - ")?;
+        let (kind, rest) = rest.split_once(' ')?;
+        let fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
+        let device = rest.starts_with("/dev/loop");
+        mount
+            .split(' ')
+            .nth(4)
+            .filter(|path| (fuse || device) && !path.contains('\\'))
+    })
 }
 
 /// Opens the binary before private mounts can hide it.
@@ -194,4 +220,22 @@ pub(super) fn mount(kind: &str, path: &Path, flags: MountFlags, data: &str) -> i
             "cannot mount {kind} at {}",
             path.display()
         )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fuse_and_loop_mounts_are_let_go() {
+        let text = "27 1 254:0 / / rw - ext4 /dev/vda rw\n\
+                    30 27 0:40 / /srv/a rw - fuse evenkeel rw\n\
+                    31 27 0:41 / /home/x rw shared:3 - fuse.sshfs a:/ rw\n\
+                    32 27 0:42 / /sys/fs/fuse/connections rw - fusectl fusectl rw\n\
+                    33 27 7:0 / /mnt/img rw - ext4 /dev/loop0 rw\n";
+        assert_eq!(
+            foreign(text).collect::<Vec<_>>(),
+            ["/srv/a", "/home/x", "/mnt/img"]
+        );
+    }
 }
