@@ -138,7 +138,8 @@ mod tests {
 
     #[test]
     fn every_code_must_be_explained() {
-        let text = "self.block(\"data-missing\", why);\nfound.push((\n    \"alone\",\n    Severity::Info));\n\
+        let text = "self.block(\"data-missing\", why);\n\
+                    found.push((\n    \"alone\",\n    Severity::Info));\n\
                     self.explain(Severity::Info, \"moved\", s);\nself.info(format!(\"{x}\"));\n\
                     list.push(\"no-code\");\n";
         assert_eq!(
