@@ -47,3 +47,21 @@ impl AsFd for Interrupt {
         self.pipe.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_signal_is_noticed_and_ends_nothing() {
+        let interrupt = install().unwrap();
+        assert!(!interrupt.requested());
+        signal_hook::low_level::raise(SIGTERM).unwrap();
+        assert!(interrupt.requested());
+        let mut poll = [rustix::event::PollFd::new(
+            &interrupt,
+            rustix::event::PollFlags::IN,
+        )];
+        assert_eq!(rustix::event::poll(&mut poll, None).unwrap(), 1);
+    }
+}

@@ -1,6 +1,7 @@
 //! A whole lab: made, attached to, kept, removed, and the remains of dead ones swept away.
 
 use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 
 use crate::error::{During, Error, Result, cannot};
@@ -221,10 +222,14 @@ impl Lab {
         let _base = state::lock_base()?;
         sweep()?;
         let store = Store::of(&options.name);
-        if store.dir.exists() {
-            return Err(in_use(&options.name, &store));
+        match fs::create_dir(&store.dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(error).during(|| cannot("create", &store.dir));
+            }
+            Err(_) if !is_empty(&store.dir) => return Err(in_use(&options.name, &store)),
+            // An empty one is all that a lab leaves which dies between two steps here.
+            Err(_) | Ok(()) => {}
         }
-        fs::create_dir(&store.dir).during(|| cannot("create", &store.dir))?;
         let owned = store.try_own()?;
         let lab = Lab { store, owned };
         lab.store.save(&LabState {
@@ -290,6 +295,10 @@ fn demolish(store: &Store) -> Result<()> {
     disk::detach_all(&store.dir);
     fs::remove_dir_all(&store.dir).during(|| cannot("remove", &store.dir))?;
     released
+}
+
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Our inits say so; a systemd is known by a pid namespace that is not ours.

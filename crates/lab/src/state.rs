@@ -17,6 +17,9 @@ use crate::proc::ProcessId;
 /// Where labs lie unless `EVENKEEL_LAB_DIR` says otherwise.
 const BASE_DIR: &str = "/var/tmp/evenkeel-lab";
 
+/// The file that the owner of a lab keeps locked, and the mark of a lab's directory.
+const OWNER_LOCK: &str = "evenkeel-lab-owner.lock";
+
 /// The contents of `lab.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct LabState {
@@ -46,19 +49,22 @@ pub(crate) struct Store {
     pub dir: PathBuf,
 }
 
-/// The directory that holds all labs.
+/// The directory that holds all labs, as the kernel names it once it exists.
 pub fn base_dir() -> PathBuf {
-    std::env::var_os("EVENKEEL_LAB_DIR").map_or_else(|| PathBuf::from(BASE_DIR), PathBuf::from)
+    let wanted = std::env::var_os("EVENKEEL_LAB_DIR");
+    let path = wanted.map_or_else(|| PathBuf::from(BASE_DIR), PathBuf::from);
+    fs::canonicalize(&path).unwrap_or(path)
 }
 
-/// The names of all labs that have a directory, sorted.
+/// The names of all labs that have a directory, sorted. A directory that no lab has locked is none:
+/// the base may be somebody's home.
 pub(crate) fn names() -> Vec<String> {
     let Ok(entries) = fs::read_dir(base_dir()) else {
         return Vec::new();
     };
     let mut names: Vec<String> = entries
         .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .filter(|entry| entry.path().join(OWNER_LOCK).is_file())
         .filter_map(|entry| entry.file_name().into_string().ok())
         .collect();
     names.sort();
@@ -86,7 +92,7 @@ impl Store {
     /// The lock of the lab's owner, or `None` while somebody else holds it.
     pub(crate) fn try_own(&self) -> Result<Option<File>> {
         match lock(
-            &self.dir.join("owner.lock"),
+            &self.dir.join(OWNER_LOCK),
             FlockOperation::NonBlockingLockExclusive,
         ) {
             Ok(file) => Ok(Some(file)),

@@ -16,7 +16,7 @@ const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4c82;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4c0a;
 const LOOP_CLR_FD: libc::Ioctl = 0x4c01;
 const LO_FLAGS_AUTOCLEAR: u32 = 4;
-const FS_IOC_SHUTDOWN: u32 = 0x8004_587d;
+const FS_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587d_u32 as libc::Ioctl;
 /// Drop everything that is not on disk, the journal's unwritten part included.
 const SHUTDOWN_NO_LOG_FLUSH: u32 = 2;
 
@@ -125,9 +125,8 @@ pub(crate) fn loop_clear(device: BorrowedFd<'_>) -> io::Result<()> {
 #[allow(unsafe_code, reason = "ioctl")]
 pub(crate) fn shut_down_file_system(root: BorrowedFd<'_>) -> io::Result<()> {
     let flags = SHUTDOWN_NO_LOG_FLUSH;
-    let request = libc::Ioctl::from(FS_IOC_SHUTDOWN);
     // SAFETY: the kernel reads one u32 through the pointer, which outlives the call.
-    check(unsafe { libc::ioctl(root.as_raw_fd(), request, &raw const flags) }).map(drop)
+    check(unsafe { libc::ioctl(root.as_raw_fd(), FS_IOC_SHUTDOWN, &raw const flags) }).map(drop)
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

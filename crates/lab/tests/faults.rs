@@ -123,11 +123,15 @@ fn a_frozen_host_stands_still_and_goes_on_when_thawed() {
     let node = lab.host("node1").unwrap();
     let count = "i=0; while :; do i=$((i+1)); echo $i > /srv/.n; mv /srv/.n /srv/count; done";
     let counter = node.spawn(SpawnSpec::new(["sh", "-c", count])).unwrap();
-    // A daemon of ours is stopped by signal first; a copy under its name stands for it.
-    shell(
-        &node,
-        "cp /bin/sleep /srv/sleep; mkdir -p /srv/bin; ln /srv/sleep /srv/bin/evenkeel",
-    );
+    // A shell under the name of our daemon: stopped by signal, for the freezer alone is not trusted.
+    shell(&node, "mkdir -p /srv/bin; cp /bin/sh /srv/bin/evenkeel");
+    let spin = ["/srv/bin/evenkeel", "-c", "while :; do :; done", "daemon"];
+    let daemon = node
+        .spawn(SpawnSpec::new(spin))
+        .unwrap()
+        .outside
+        .unwrap()
+        .pid;
     let read = || node.read_file("/srv/count").unwrap_or_default();
     while read().is_empty() {
         std::thread::yield_now();
@@ -137,7 +141,9 @@ fn a_frozen_host_stands_still_and_goes_on_when_thawed() {
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(read(), first, "nothing moves");
     assert_eq!(cpu_ticks(counter.outside.unwrap().pid), ticks);
+    assert_eq!(state(daemon), "T");
     lab.thaw("node1").unwrap();
+    assert_ne!(state(daemon), "T");
     while read() == first {
         std::thread::yield_now();
     }
@@ -166,12 +172,16 @@ fn a_full_disk_refuses_and_takes_again() {
 }
 
 fn cpu_ticks(pid: i32) -> String {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .unwrap()
-        .1
-        .split_ascii_whitespace()
-        .collect();
-    format!("{} {}", fields[11], fields[12])
+    stat(pid)[11..13].join(" ")
+}
+
+fn state(pid: i32) -> String {
+    stat(pid)[0].clone()
+}
+
+/// The fields of `/proc/PID/stat` from the state on.
+fn stat(pid: i32) -> Vec<String> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = text.rsplit_once(')').unwrap().1.split_ascii_whitespace();
+    fields.map(str::to_owned).collect()
 }
