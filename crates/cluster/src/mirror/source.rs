@@ -150,7 +150,10 @@ impl Mirror {
         if session.joined {
             peer.session.as_ref().map(|theirs| theirs.id) != Some(id)
         } else {
-            peer.session.is_none() && !self.is_joinable(&peer)
+            let preparing = peer.role == Role::Second && peer.session.is_none();
+            !preparing
+                && peer.session.as_ref().is_none_or(|theirs| theirs.id != id)
+                && !self.is_joinable(&peer)
         }
     }
 

@@ -1,0 +1,382 @@
+//! The world's replicators: assignments, a data link, writes and their acknowledgements.
+//!
+//! The tree is a list of write numbers; comparing two lists is comparing two trees.
+
+use std::time::Duration;
+
+use cluster::effect::{Assignment, Ending, Serve};
+use cluster::input::{ReplicatorEvent, Running};
+use model::SessionId;
+
+use super::check::Tree;
+use super::{Happening, World};
+
+const RESYNC: Duration = Duration::from_millis(400);
+const ASSIGN: Duration = Duration::from_millis(10);
+const HOP: Duration = Duration::from_millis(2);
+/// Silence after which a replicator gives its link up.
+const LINK_SILENCE: Duration = Duration::from_millis(1000);
+
+#[derive(Debug, Clone)]
+pub enum Message {
+    InForce { serial: u64, process: u64 },
+    Write { session: SessionId, write: u64 },
+    Applied { session: SessionId, write: u64 },
+    Copied { session: SessionId },
+    Silence { session: SessionId },
+}
+
+#[derive(Debug, Default)]
+pub struct Replicator {
+    pub tree: Tree,
+    process: u64,
+    running: bool,
+    serial: u64,
+    told: Option<Assignment>,
+    in_force: Option<Assignment>,
+    link: Option<SessionId>,
+    synced: bool,
+    waiting: Vec<u64>,
+}
+
+impl Replicator {
+    pub fn running(&self, addresses: bool, service: bool) -> Option<Running> {
+        let assignment = self.told.clone().filter(|_| self.running)?;
+        Some(Running {
+            assignment,
+            addresses,
+            service,
+        })
+    }
+
+    pub fn serving(&self) -> Option<&Serve> {
+        match &self.in_force {
+            Some(Assignment::Serve(serve)) => Some(serve),
+            _ => None,
+        }
+    }
+
+    fn session(&self) -> Option<SessionId> {
+        match &self.in_force {
+            Some(Assignment::Serve(serve)) => serve.session.as_ref().map(|s| s.id),
+            Some(Assignment::Receive { session, .. }) => Some(*session),
+            _ => None,
+        }
+    }
+
+    fn receives(&self, id: SessionId) -> bool {
+        matches!(&self.in_force, Some(Assignment::Receive { session, .. }) if *session == id)
+    }
+}
+
+impl World {
+    pub fn assigned(&mut self, i: usize, serial: u64, assignment: Assignment) {
+        let replicator = &mut self.hosts[i].replicator;
+        if !replicator.running {
+            replicator.running = true;
+            replicator.process += 1;
+        }
+        replicator.serial = serial;
+        replicator.told = Some(assignment);
+        let process = replicator.process;
+        self.after(
+            ASSIGN,
+            Happening::Link(i, Message::InForce { serial, process }),
+        );
+    }
+
+    pub fn replicator_dies(&mut self, i: usize) {
+        let link = self.hosts[i].replicator.link.take();
+        let replicator = &mut self.hosts[i].replicator;
+        let was = replicator.running;
+        replicator.running = false;
+        replicator.in_force = None;
+        replicator.waiting.clear();
+        if let Some(session) = link {
+            let delay = if self.cut { LINK_SILENCE } else { HOP };
+            self.after(delay, Happening::Link(1 - i, Message::Silence { session }));
+        }
+        if was {
+            let event = ReplicatorEvent::Died {
+                how: "killed".into(),
+            };
+            self.replicator_event(i, HOP, event);
+        }
+    }
+
+    pub fn link_message(&mut self, i: usize, message: Message) {
+        match message {
+            Message::InForce { serial, process } => {
+                let replicator = &self.hosts[i].replicator;
+                let fits = replicator.running && replicator.serial == serial;
+                if fits && replicator.process == process {
+                    self.put_in_force(i, serial);
+                }
+            }
+            Message::Silence { session } => self.lose_link(i, session),
+            Message::Write { session, write } => {
+                if !self.cut && self.hosts[i].replicator.receives(session) {
+                    self.hosts[i].replicator.tree.apply(write);
+                    let applied = Message::Applied { session, write };
+                    self.after(HOP, Happening::Link(1 - i, applied));
+                }
+            }
+            Message::Applied { session, write } => {
+                let replicator = &mut self.hosts[i].replicator;
+                if !self.cut && replicator.link == Some(session) {
+                    if let Some(at) = replicator.waiting.iter().position(|w| *w == write) {
+                        replicator.waiting.remove(at);
+                        self.checks.acknowledge(write, &[0, 1]);
+                    }
+                    self.finish_drain(i);
+                }
+            }
+            Message::Copied { session } => self.copied(i, session),
+        }
+    }
+
+    fn put_in_force(&mut self, i: usize, serial: u64) {
+        let told = self.hosts[i].replicator.told.clone();
+        let old = self.hosts[i].replicator.session();
+        let replicator = &mut self.hosts[i].replicator;
+        if let Some(Assignment::Hold {
+            ending: Ending::Drain,
+        }) = &told
+        {
+            if replicator.serving().is_some() && replicator.link.is_some() {
+                self.finish_drain(i);
+                return;
+            }
+        }
+        replicator.in_force = told.clone();
+        if !matches!(told, Some(Assignment::Serve(_))) {
+            replicator.waiting.clear();
+        }
+        let new = replicator.session();
+        if let Some(session) = old.filter(|old| Some(*old) != new) {
+            replicator.link = None;
+            replicator.synced = false;
+            let delay = if self.cut { LINK_SILENCE } else { HOP };
+            self.after(delay, Happening::Link(1 - i, Message::Silence { session }));
+        }
+        if let Some(Assignment::Serve(serve)) = &told {
+            let replicator = &mut self.hosts[i].replicator;
+            replicator.tree.checkpoint();
+            self.checks
+                .served(i, &replicator.tree, &serve.required, &self.log);
+            if serve.required.is_empty() {
+                for write in std::mem::take(&mut replicator.waiting) {
+                    self.checks.acknowledge(write, &[i]);
+                }
+            }
+        }
+        if told == Some(Assignment::Close) {
+            self.hosts[i].replicator.tree.checkpoint();
+        }
+        self.say_assigned(i, serial, false);
+    }
+
+    fn say_assigned(&mut self, i: usize, serial: u64, drained: bool) {
+        let number = self.hosts[i].replicator.tree.number();
+        let event = ReplicatorEvent::Assigned {
+            serial,
+            number,
+            drained,
+        };
+        self.replicator_event(i, Duration::ZERO, event);
+    }
+
+    fn finish_drain(&mut self, i: usize) {
+        let replicator = &mut self.hosts[i].replicator;
+        let draining = replicator.told
+            == Some(Assignment::Hold {
+                ending: Ending::Drain,
+            })
+            && replicator.running;
+        if !draining || replicator.in_force == replicator.told || !replicator.waiting.is_empty() {
+            return;
+        }
+        let serial = replicator.serial;
+        let drained = replicator.link.is_some();
+        replicator.in_force = replicator.told.clone();
+        let link = replicator.link.take();
+        replicator.tree.checkpoint();
+        if let Some(session) = link {
+            self.hosts[1 - i].replicator.tree.checkpoint();
+            self.after(HOP, Happening::Link(1 - i, Message::Silence { session }));
+        }
+        self.say_assigned(i, serial, drained);
+    }
+
+    fn lose_link(&mut self, i: usize, session: SessionId) {
+        let replicator = &mut self.hosts[i].replicator;
+        if replicator.session() != Some(session) {
+            return;
+        }
+        replicator.link = None;
+        replicator.synced = false;
+        let event = ReplicatorEvent::LinkLost {
+            session,
+            why: "the link is silent".into(),
+        };
+        self.replicator_event(i, Duration::ZERO, event);
+        if self.hosts[i].replicator.told
+            == Some(Assignment::Hold {
+                ending: Ending::Drain,
+            })
+        {
+            let replicator = &mut self.hosts[i].replicator;
+            replicator.waiting.clear();
+            self.finish_drain(i);
+        }
+    }
+
+    /// Called every 20 ms: connects, pings, writes, makes durable.
+    pub fn chores(&mut self) {
+        for i in 0..2 {
+            self.connect(i);
+            self.write(i);
+            self.report_durable(i);
+        }
+        let millis = self.now.as_millis() / 20;
+        for i in 0..2 {
+            if millis % 50 == 7 * i as u64 {
+                let host = &mut self.hosts[i];
+                host.replicator.tree.checkpoint();
+            }
+        }
+        let ready = |i: usize| self.hosts[i].shown;
+        if (0..2).any(|i| ready(i) == (model::Role::Prim, model::Phase::Ready)) {
+            let trees = [
+                &self.hosts[0].replicator.tree,
+                &self.hosts[1].replicator.tree,
+            ];
+            self.checks.protected(trees);
+        }
+    }
+
+    fn connect(&mut self, i: usize) {
+        let Some(serve) = self.hosts[i].replicator.serving() else {
+            return;
+        };
+        let Some(session) = serve.session.clone() else {
+            return;
+        };
+        let target_ready = self.hosts[1 - i].replicator.receives(session.id);
+        let linked = self.hosts[i].replicator.link == Some(session.id);
+        if linked && self.cut {
+            self.hosts[i].replicator.link = None;
+            self.hosts[1 - i].replicator.link = None;
+            for side in 0..2 {
+                let silence = Message::Silence {
+                    session: session.id,
+                };
+                self.after(LINK_SILENCE, Happening::Link(side, silence));
+            }
+            return;
+        }
+        if linked {
+            self.ping();
+            return;
+        }
+        let fresh = self.hosts[i].replicator.told == self.hosts[i].replicator.in_force;
+        let lost = self.hosts[i].replicator.tree.burnt.contains(&session.id);
+        if !target_ready || self.cut || !fresh || lost {
+            return;
+        }
+        self.hosts[i].replicator.tree.burnt.insert(session.id);
+        for side in 0..2 {
+            self.hosts[side].replicator.link = Some(session.id);
+            let event = ReplicatorEvent::LinkUp {
+                session: session.id,
+            };
+            self.replicator_event(side, HOP, event);
+        }
+        if session.resync {
+            self.hosts[1 - i].replicator.tree.begin_copy();
+            self.hosts[i].replicator.synced = false;
+            let copied = Message::Copied {
+                session: session.id,
+            };
+            self.after(RESYNC, Happening::Link(i, copied));
+        } else {
+            let (mine, theirs) = (&self.hosts[i], &self.hosts[1 - i]);
+            self.checks
+                .same(&mine.replicator.tree, &theirs.replicator.tree, &self.log);
+            self.hosts[i].replicator.synced = true;
+        }
+    }
+
+    fn copied(&mut self, i: usize, session: SessionId) {
+        let linked = self.hosts[i].replicator.link == Some(session);
+        if !linked || self.cut || !self.hosts[1 - i].replicator.receives(session) {
+            return;
+        }
+        let tree = self.hosts[i].replicator.tree.clone();
+        self.hosts[1 - i].replicator.tree.become_copy(&tree);
+        self.hosts[i].replicator.synced = true;
+        let number = tree.number();
+        self.replicator_event(i, HOP, ReplicatorEvent::Synced { session, number });
+    }
+
+    fn report_durable(&mut self, i: usize) {
+        let replicator = &self.hosts[i].replicator;
+        let Some(session) = replicator.link.filter(|_| replicator.synced) else {
+            return;
+        };
+        let number = self.hosts[1 - i].replicator.tree.number();
+        if self.now.as_millis() % 100 < 20 && !self.cut {
+            self.hosts[1 - i].replicator.tree.checkpoint();
+            self.replicator_event(i, HOP, ReplicatorEvent::TargetDurable { session, number });
+        }
+    }
+
+    fn ping(&mut self) {
+        let (received, echoed) = (self.now, Some(self.now - HOP));
+        for side in 0..2 {
+            let module = super::shop();
+            let ping = cluster::Input::DataLink {
+                module,
+                received,
+                echoed,
+            };
+            self.after(HOP, Happening::Give(side, ping));
+        }
+    }
+
+    /// The application writes through the address.
+    fn write(&mut self, i: usize) {
+        let host = &mut self.hosts[i];
+        let draining = host.replicator.told != host.replicator.in_force;
+        if !self.writing || !host.service || draining || host.replicator.waiting.len() > 2 {
+            return;
+        }
+        let Some(serve) = host.replicator.serving().cloned() else {
+            return;
+        };
+        let write = self.checks.next_write();
+        host.replicator.tree.apply(write);
+        if serve.required.is_empty() {
+            self.checks.acknowledge(write, &[i]);
+        } else {
+            host.replicator.waiting.push(write);
+        }
+        if let Some(session) = host.replicator.link.filter(|_| host.replicator.synced) {
+            self.after(
+                HOP,
+                Happening::Link(1 - i, Message::Write { session, write }),
+            );
+        }
+    }
+
+    /// Whether the node's replicator could acknowledge a write now.
+    pub fn can_acknowledge(&self, i: usize) -> bool {
+        let replicator = &self.hosts[i].replicator;
+        let Some(serve) = replicator.serving() else {
+            return false;
+        };
+        let peer = &self.hosts[1 - i].replicator;
+        let linked = replicator.link.is_some_and(|id| peer.receives(id));
+        serve.required.is_empty() || linked
+    }
+}
