@@ -29,7 +29,7 @@ impl Default for MountOptions {
 }
 
 /// Type of the mounts, as /proc/self/mountinfo shows it.
-pub(crate) const FILE_SYSTEM_TYPE: &str = "fuse.evenkeel";
+pub const FILE_SYSTEM_TYPE: &str = "fuse.evenkeel";
 
 /// Why a directory could not be mounted on.
 #[derive(Debug, thiserror::Error)]

@@ -5,6 +5,7 @@
 
 use crate::abi;
 use crate::cursor::{Cursor, Short};
+use crate::decode;
 
 /// A request of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -225,7 +226,7 @@ pub struct InitRequest {
 
 /// Node ids and counts of a batch of forgets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Forgets<'a>(&'a [u8]);
+pub struct Forgets<'a>(pub(crate) &'a [u8]);
 
 impl Forgets<'_> {
     /// The pairs of node id and count.
@@ -265,7 +266,7 @@ impl<'a> Request<'a> {
         let body = body
             .get(..body.len().checked_sub(extension).ok_or(Short)?)
             .ok_or(Short)?;
-        let operation = operation(opcode, Cursor::new(body))?;
+        let operation = decode::operation(opcode, Cursor::new(body))?;
         Ok(Request {
             unique,
             node,
@@ -275,270 +276,6 @@ impl<'a> Request<'a> {
             operation,
         })
     }
-}
-
-/// Decodes the body: namespace and attributes here, the rest further down.
-fn operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
-    Ok(match opcode {
-        abi::LOOKUP => Operation::Lookup { name: body.text()? },
-        abi::FORGET => Operation::Forget { count: body.u64()? },
-        abi::BATCH_FORGET => {
-            let count = body.u32()? as usize;
-            body.skip(4)?;
-            Operation::BatchForget(Forgets(body.take(count.checked_mul(16).ok_or(Short)?)?))
-        }
-        abi::GETATTR => {
-            let flags = body.u32()?;
-            body.skip(4)?;
-            let handle = body.u64()?;
-            Operation::GetAttr {
-                handle: (flags & abi::GETATTR_FH != 0).then_some(handle),
-            }
-        }
-        abi::STATX => {
-            let flags = body.u32()?;
-            body.skip(4)?;
-            let handle = body.u64()?;
-            body.skip(4)?;
-            let handle = (flags & abi::GETATTR_FH != 0).then_some(handle);
-            Operation::StatX {
-                handle,
-                mask: body.u32()?,
-            }
-        }
-        abi::SETATTR => Operation::SetAttr(set_attr(body)?),
-        abi::READLINK => Operation::ReadLink,
-        abi::SYMLINK => Operation::Symlink {
-            name: body.text()?,
-            target: body.text()?,
-        },
-        abi::MKNOD => {
-            let (mode, rdev) = (body.u32()?, body.u32()?);
-            body.skip(8)?;
-            Operation::MkNod {
-                name: body.text()?,
-                mode,
-                rdev,
-            }
-        }
-        abi::MKDIR => {
-            let mode = body.u32()?;
-            body.skip(4)?;
-            Operation::MkDir {
-                name: body.text()?,
-                mode,
-            }
-        }
-        abi::UNLINK => Operation::Unlink { name: body.text()? },
-        abi::RMDIR => Operation::RmDir { name: body.text()? },
-        abi::RENAME => rename(body.u64()?, 0, body)?,
-        abi::RENAME2 => {
-            let (new_parent, flags) = (body.u64()?, body.u32()?);
-            body.skip(4)?;
-            rename(new_parent, flags, body)?
-        }
-        abi::LINK => Operation::Link {
-            target: body.u64()?,
-            name: body.text()?,
-        },
-        _ => return file_operation(opcode, body),
-    })
-}
-
-fn rename(new_parent: u64, flags: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
-    Ok(Operation::Rename {
-        name: body.text()?,
-        new_parent,
-        new_name: body.text()?,
-        flags,
-    })
-}
-
-fn set_attr(mut body: Cursor<'_>) -> Result<SetAttr, Short> {
-    let valid = body.u32()?;
-    body.skip(4)?;
-    let (handle, size) = (body.u64()?, body.u64()?);
-    body.skip(8)?;
-    let (atime, mtime) = (body.u64()?.cast_signed(), body.u64()?.cast_signed());
-    body.skip(8)?;
-    let (atime_nanos, mtime_nanos) = (body.u32()?, body.u32()?);
-    body.skip(4)?;
-    let mode = body.u32()?;
-    body.skip(4)?;
-    let (uid, gid) = (body.u32()?, body.u32()?);
-    let has = |flag: u32| valid & flag != 0;
-    let moment = |given: u32, now: u32, seconds: i64, nanos: u32| match (has(now), has(given)) {
-        (true, _) => Some(Moment::Now),
-        (false, true) => Some(Moment::At(seconds, nanos)),
-        (false, false) => None,
-    };
-    Ok(SetAttr {
-        handle: has(abi::FATTR_FH).then_some(handle),
-        mode: has(abi::FATTR_MODE).then_some(mode),
-        uid: has(abi::FATTR_UID).then_some(uid),
-        gid: has(abi::FATTR_GID).then_some(gid),
-        size: has(abi::FATTR_SIZE).then_some(size),
-        atime: moment(abi::FATTR_ATIME, abi::FATTR_ATIME_NOW, atime, atime_nanos),
-        mtime: moment(abi::FATTR_MTIME, abi::FATTR_MTIME_NOW, mtime, mtime_nanos),
-        kill_privileges: has(abi::FATTR_KILL_SUIDGID),
-    })
-}
-
-/// Decodes the body of requests about open files and extended attributes.
-fn file_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
-    Ok(match opcode {
-        abi::OPEN => Operation::Open {
-            flags: body.u32()?,
-            kill_privileges: body.u32()? & abi::OPEN_KILL_SUIDGID != 0,
-        },
-        abi::CREATE => {
-            let (flags, mode) = (body.u32()?, body.u32()?);
-            body.skip(4)?;
-            let kill_privileges = body.u32()? & abi::OPEN_KILL_SUIDGID != 0;
-            Operation::Create {
-                name: body.text()?,
-                flags,
-                mode,
-                kill_privileges,
-            }
-        }
-        abi::READ => {
-            let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::Read {
-                handle,
-                offset,
-                size,
-            }
-        }
-        abi::READDIR | abi::READDIRPLUS => {
-            let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::ReadDir {
-                handle,
-                offset,
-                size,
-                plus: opcode == abi::READDIRPLUS,
-            }
-        }
-        abi::WRITE => write(body)?,
-        abi::STATFS => Operation::StatFs,
-        abi::RELEASE => Operation::Release {
-            handle: body.u64()?,
-        },
-        abi::FSYNC => Operation::Fsync {
-            handle: body.u64()?,
-            data_only: body.u32()? & abi::FSYNC_FDATASYNC != 0,
-        },
-        abi::FSYNCDIR => Operation::FsyncDir {
-            handle: body.u64()?,
-            data_only: body.u32()? & abi::FSYNC_FDATASYNC != 0,
-        },
-        abi::SETXATTR => {
-            let (size, flags) = (body.u32()? as usize, body.u32()?);
-            Operation::SetXattr {
-                name: body.text()?,
-                value: body.take(size)?,
-                flags,
-            }
-        }
-        abi::GETXATTR => {
-            let size = body.u32()?;
-            body.skip(4)?;
-            Operation::GetXattr {
-                name: body.text()?,
-                size,
-            }
-        }
-        abi::LISTXATTR => Operation::ListXattr { size: body.u32()? },
-        abi::REMOVEXATTR => Operation::RemoveXattr { name: body.text()? },
-        abi::FLUSH => Operation::Flush {
-            handle: body.u64()?,
-        },
-        abi::OPENDIR => Operation::OpenDir { flags: body.u32()? },
-        abi::RELEASEDIR => Operation::ReleaseDir {
-            handle: body.u64()?,
-        },
-        abi::FALLOCATE => {
-            let (handle, offset, length) = (body.u64()?, body.u64()?, body.u64()?);
-            Operation::Fallocate {
-                handle,
-                offset,
-                length,
-                mode: body.u32()?,
-            }
-        }
-        abi::LSEEK => {
-            let (handle, offset, whence) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::Lseek {
-                handle,
-                offset,
-                whence,
-            }
-        }
-        _ => return rare_operation(opcode, body),
-    })
-}
-
-fn write(mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
-    let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
-    let flags = body.u32()?;
-    body.skip(16)?;
-    Ok(Operation::Write {
-        handle,
-        offset,
-        data: body.take(size as usize)?,
-        from_cache: flags & abi::WRITE_CACHE != 0,
-        kill_privileges: flags & abi::WRITE_KILL_SUIDGID != 0,
-    })
-}
-
-fn rare_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
-    Ok(match opcode {
-        abi::INIT => {
-            let (major, minor) = (body.u32()?, body.u32()?);
-            let (readahead, low) = (body.u32()?, u64::from(body.u32()?));
-            // Kernels before 7.36 end the request here.
-            let high = body.u32().map_or(0, u64::from);
-            let flags = if low & abi::INIT_EXT == 0 {
-                low
-            } else {
-                low | (high << 32)
-            };
-            Operation::Init(InitRequest {
-                major,
-                minor,
-                readahead,
-                flags,
-            })
-        }
-        abi::GETLK => Operation::GetLock,
-        abi::SETLK => Operation::SetLock,
-        abi::SETLKW => Operation::SetLockWait,
-        abi::ACCESS => Operation::Access { mask: body.u32()? },
-        abi::INTERRUPT => Operation::Interrupt {
-            unique: body.u64()?,
-        },
-        abi::BMAP => Operation::Bmap,
-        abi::DESTROY => Operation::Destroy,
-        abi::IOCTL => {
-            let handle = body.u64()?;
-            body.skip(4)?;
-            Operation::Ioctl {
-                handle,
-                command: body.u32()?,
-            }
-        }
-        abi::POLL => Operation::Poll {
-            handle: body.u64()?,
-        },
-        abi::NOTIFY_REPLY => Operation::NotifyReply,
-        abi::COPY_FILE_RANGE => Operation::CopyFileRange,
-        abi::COPY_FILE_RANGE_64 => Operation::CopyFileRange64,
-        abi::SETUPMAPPING => Operation::SetupMapping,
-        abi::REMOVEMAPPING => Operation::RemoveMapping,
-        abi::SYNCFS => Operation::SyncFs,
-        abi::TMPFILE => Operation::TmpFile,
-        _ => Operation::Unknown(opcode),
-    })
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@
 //!
 //! | Request | Answer |
 //! |---|---|
-//! | lookup, forget, getattr, statx, setattr, readlink, symlink, mknod, mkdir, unlink, rmdir | done |
+//! | lookup, forget, getattr, statx, setattr, readlink | done |
+//! | symlink, mknod, mkdir, unlink, rmdir | done |
 //! | rename with `RENAME_NOREPLACE` and `RENAME_EXCHANGE`, link | done |
 //! | rename with `RENAME_WHITEOUT` | `EINVAL` |
 //! | open, create, read, write, fallocate, lseek, release, shared writable mappings | done |

@@ -30,9 +30,7 @@ struct Mount {
 pub fn below(path: &Path) -> Result<Vec<PathBuf>, Errno> {
     let path = canonical(path)?;
     let mounts = mounts()?.into_iter().map(|mount| mount.point);
-    Ok(mounts
-        .filter(|point| *point != path && point.starts_with(&path))
-        .collect())
+    Ok(mounts.filter(|point| *point != path && point.starts_with(&path)).collect())
 }
 
 /// Lays a read-only view of the directory over itself: reads stay native and coherent, writes
@@ -61,9 +59,7 @@ pub fn has_read_only_bind(path: &Path, root: &Root) -> Result<bool, Errno> {
     if (device, seen.stx_ino) != (below.dev, below.ino) || stat(&top)?.mount == below.mount {
         return Ok(false);
     }
-    Ok(rustix::fs::fstatvfs(&top)?
-        .f_flag
-        .contains(StatVfsMountFlags::RDONLY))
+    Ok(rustix::fs::fstatvfs(&top)?.f_flag.contains(StatVfsMountFlags::RDONLY))
 }
 
 /// Takes the read-only view away. Does nothing when it is not there.
@@ -85,7 +81,7 @@ pub fn remove_leftovers(path: &Path) -> Result<Vec<String>, Errno> {
         let Some(top) = topmost(&mounts, &path) else {
             return Ok(removed);
         };
-        let what = if top.kind == b"fuse.evenkeel" && is_dead(&path) {
+        let what = if top.kind == fuse::FILE_SYSTEM_TYPE.as_bytes() && is_dead(&path) {
             "a mount without a server"
         } else if is_bind_over_itself(top, &mounts) {
             "a read-only view"
@@ -128,11 +124,7 @@ fn canonical(path: &Path) -> Result<PathBuf, Errno> {
     let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
     match (path.parent(), path.file_name()) {
         (Some(above), Some(name)) => {
-            let above = if above == Path::new("") {
-                Path::new(".")
-            } else {
-                above
-            };
+            let above = if above == Path::new("") { Path::new(".") } else { above };
             Ok(above.canonicalize().map_err(failed)?.join(name))
         }
         _ => path.canonicalize().map_err(failed),
@@ -142,10 +134,7 @@ fn canonical(path: &Path) -> Result<PathBuf, Errno> {
 fn mounts() -> Result<Vec<Mount>, Errno> {
     let text = std::fs::read("/proc/self/mountinfo")
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-    Ok(text
-        .split(|byte| *byte == b'\n')
-        .filter_map(parse)
-        .collect())
+    Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
 fn parse(line: &[u8]) -> Option<Mount> {
@@ -156,21 +145,10 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let device = fields.next()?.to_vec();
     let root = unescape(fields.next()?);
     let point = unescape(fields.next()?);
-    let read_only = fields
-        .next()?
-        .split(|byte| *byte == b',')
-        .any(|option| option == b"ro");
+    let read_only = fields.next()?.split(|byte| *byte == b',').any(|option| option == b"ro");
     // Optional fields end with a dash.
     let kind = fields.skip_while(|field| *field != b"-").nth(1)?.to_vec();
-    Some(Mount {
-        id,
-        parent,
-        device,
-        root,
-        point,
-        read_only,
-        kind,
-    })
+    Some(Mount { id, parent, device, root, point, read_only, kind })
 }
 
 /// Blanks and the like are written as a backslash and three octal digits.
@@ -178,9 +156,7 @@ fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((first, tail)) = rest.split_first() {
-        let digits = tail
-            .get(..3)
-            .and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
         let code = digits.and_then(|digits| u8::from_str_radix(digits, 8).ok());
         match (first, code) {
             (b'\\', Some(code)) => {

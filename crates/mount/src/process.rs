@@ -11,19 +11,11 @@ pub fn prepare() {
     umask(Mode::empty());
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Fails only when it cannot be raised; what there is must do then.
-    let _ = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    );
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 /// How many descriptors the process may have open.
 pub(crate) fn descriptors_max() -> usize {
     let limit = getrlimit(Resource::Nofile).current;
-    limit
-        .and_then(|limit| usize::try_from(limit).ok())
-        .unwrap_or(usize::MAX)
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }

@@ -146,11 +146,7 @@ pub fn link(file: impl AsFd, directory: impl AsFd, name: &[u8]) -> Result<(), Er
 /// Removes a name of a file, or an empty directory.
 pub fn remove(directory: impl AsFd, name: &[u8], is_directory: bool) -> Result<(), Errno> {
     check_name(name)?;
-    let flags = if is_directory {
-        AtFlags::REMOVEDIR
-    } else {
-        AtFlags::empty()
-    };
+    let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
     rustix::fs::unlinkat(directory, name, flags)
 }
 
@@ -204,24 +200,12 @@ pub(crate) enum Moment {
 /// Sets the access and modification times.
 pub(crate) fn set_times(file: BorrowedFd<'_>, atime: Moment, mtime: Moment) -> Result<(), Errno> {
     let spec = |moment: Moment| match moment {
-        Moment::Keep => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
+        Moment::Keep => Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         // Not the time of day read here: files are stamped by a coarser clock that lags behind.
-        Moment::Now => Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_NOW,
-        },
-        Moment::At(at) => Timespec {
-            tv_sec: at.seconds,
-            tv_nsec: i64::from(at.nanoseconds),
-        },
+        Moment::Now => Timespec { tv_sec: 0, tv_nsec: UTIME_NOW },
+        Moment::At(at) => Timespec { tv_sec: at.seconds, tv_nsec: i64::from(at.nanoseconds) },
     };
-    let times = Timestamps {
-        last_access: spec(atime),
-        last_modification: spec(mtime),
-    };
+    let times = Timestamps { last_access: spec(atime), last_modification: spec(mtime) };
     rustix::fs::utimensat(file, "", &times, AtFlags::EMPTY_PATH)
 }
 

@@ -44,10 +44,8 @@ impl Handle {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Handle> {
         let (kind, bytes) = bytes.split_first_chunk::<4>()?;
-        (bytes.len() <= HANDLE_BYTES_MAX).then(|| Handle {
-            kind: i32::from_le_bytes(*kind),
-            bytes: bytes.into(),
-        })
+        (bytes.len() <= HANDLE_BYTES_MAX)
+            .then(|| Handle { kind: i32::from_le_bytes(*kind), bytes: bytes.into() })
     }
 }
 
@@ -107,12 +105,7 @@ pub fn open_name(directory: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
 /// Only for regular files and directories: opening a device or a pipe has effects.
 pub fn reopen(file: impl AsFd, flags: OFlags) -> Result<OwnedFd, Errno> {
     let path = magic_path(file.as_fd());
-    openat(
-        rustix::fs::CWD,
-        path.as_str(),
-        flags | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
+    openat(rustix::fs::CWD, path.as_str(), flags | OFlags::CLOEXEC, Mode::empty())
 }
 
 /// The handle of a name in a directory, or of the descriptor itself when the name is empty.
@@ -127,10 +120,7 @@ pub fn handle_of(directory: impl AsFd, name: &[u8]) -> Result<Handle, Errno> {
             let stat = stat(directory)?;
             let mut bytes = stat.dev.to_le_bytes().to_vec();
             bytes.extend_from_slice(&stat.ino.to_le_bytes());
-            Ok(Handle {
-                kind: NO_HANDLE,
-                bytes: bytes.into(),
-            })
+            Ok(Handle { kind: NO_HANDLE, bytes: bytes.into() })
         }
         outcome => outcome,
     }
@@ -166,11 +156,8 @@ struct RawHandle {
 
 #[allow(unsafe_code, reason = "name_to_handle_at has no safe wrapper")]
 fn name_to_handle(file: BorrowedFd<'_>) -> Result<Handle, Errno> {
-    let mut raw = RawHandle {
-        bytes: HANDLE_BYTES_MAX as u32,
-        kind: 0,
-        data: [0; HANDLE_BYTES_MAX],
-    };
+    let mut raw =
+        RawHandle { bytes: HANDLE_BYTES_MAX as u32, kind: 0, data: [0; HANDLE_BYTES_MAX] };
     let mut mount: libc::c_int = 0;
     // SAFETY: `raw` has the layout of file_handle and says truly how much room follows its
     // header; name and mount id point to live memory for the length of the call.
@@ -187,10 +174,7 @@ fn name_to_handle(file: BorrowedFd<'_>) -> Result<Handle, Errno> {
         return Err(last_errno());
     }
     let bytes = raw.data.get(..raw.bytes as usize).ok_or(Errno::OVERFLOW)?;
-    Ok(Handle {
-        kind: raw.kind,
-        bytes: bytes.into(),
-    })
+    Ok(Handle { kind: raw.kind, bytes: bytes.into() })
 }
 
 #[allow(unsafe_code, reason = "open_by_handle_at has no safe wrapper")]

@@ -73,17 +73,10 @@ pub fn stat(file: impl AsFd) -> Result<Stat, Errno> {
         mtime: stamp(found.stx_mtime),
         ctime: stamp(found.stx_ctime),
         btime: has(StatxFlags::BTIME).then(|| stamp(found.stx_btime)),
-        mount: if has(StatxFlags::MNT_ID) {
-            found.stx_mnt_id
-        } else {
-            0
-        },
+        mount: if has(StatxFlags::MNT_ID) { found.stx_mnt_id } else { 0 },
     })
 }
 
 fn stamp(time: StatxTimestamp) -> Stamp {
-    Stamp {
-        seconds: time.tv_sec,
-        nanoseconds: time.tv_nsec,
-    }
+    Stamp { seconds: time.tv_sec, nanoseconds: time.tv_nsec }
 }

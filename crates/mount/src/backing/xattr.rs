@@ -23,11 +23,7 @@ pub fn get_xattr(file: impl AsFd, name: &[u8]) -> Result<Vec<u8>, Errno> {
 pub fn list_xattr(file: impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
     let path = magic_path(file.as_fd());
     let names = read_growing(|buffer| rustix::fs::listxattr(path.as_str(), buffer))?;
-    Ok(names
-        .split(|byte| *byte == 0)
-        .filter(|name| !name.is_empty())
-        .map(<[u8]>::to_vec)
-        .collect())
+    Ok(names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect())
 }
 
 /// Sets an attribute; flags as of setxattr.

@@ -55,10 +55,7 @@ impl Server {
             return;
         };
         self.change(request, "changing attributes", |turn| {
-            match wanted
-                .handle
-                .and_then(|handle| self.files.file(handle).ok())
-            {
+            match wanted.handle.and_then(|handle| self.files.file(handle).ok()) {
                 Some(open) => self.apply(turn, request.node, open.file.as_fd(), wanted),
                 None => {
                     let file = self.tree.descriptor(request.node)?;
@@ -84,13 +81,7 @@ impl Server {
             Err(errno) if attr == Attr::default() => Err(errno),
             Ok(body) if attr == Attr::default() => Ok(turn.unchanged(&body)),
             // Also when only a part of it succeeded: that part is there.
-            outcome => Ok(turn.finish(
-                Op::SetAttr {
-                    file: self.tree.id(node),
-                    attr,
-                },
-                outcome,
-            )),
+            outcome => Ok(turn.finish(Op::SetAttr { file: self.tree.id(node), attr }, outcome)),
         }
     }
 
@@ -105,15 +96,9 @@ impl Server {
         let Some(mode) = without_privileges(mode) else {
             return Ok(());
         };
-        let attr = Attr {
-            mode: Some(mode & PERMISSIONS),
-            ..Attr::default()
-        };
+        let attr = Attr { mode: Some(mode & PERMISSIONS), ..Attr::default() };
         backing::set_attr(file, &attr)?;
-        turn.also(Op::SetAttr {
-            file: self.tree.id(node),
-            attr,
-        });
+        turn.also(Op::SetAttr { file: self.tree.id(node), attr });
         // Without data; the kernel may be holding pages of this very write.
         let _ = self.connection.forget_inode(node, -1, 0);
         Ok(())
@@ -133,10 +118,7 @@ fn apply_to(file: BorrowedFd<'_>, before: &Stat, wanted: &SetAttr) -> Result<(),
     let moment = |moment: Option<fuse::Moment>| match moment {
         None => Moment::Keep,
         Some(fuse::Moment::Now) => Moment::Now,
-        Some(fuse::Moment::At(seconds, nanoseconds)) => Moment::At(Stamp {
-            seconds,
-            nanoseconds,
-        }),
+        Some(fuse::Moment::At(seconds, nanoseconds)) => Moment::At(Stamp { seconds, nanoseconds }),
     };
     match (moment(wanted.atime), moment(wanted.mtime)) {
         (Moment::Keep, Moment::Keep) => Ok(()),

@@ -33,12 +33,7 @@ impl Server {
     }
 
     pub(super) fn read(&self, request: &Request<'_>, scratch: &mut Vec<u8>) {
-        let Operation::Read {
-            handle,
-            offset,
-            size,
-        } = request.operation
-        else {
+        let Operation::Read { handle, offset, size } = request.operation else {
             return;
         };
         let outcome = self.files.file(handle).and_then(|open| {
@@ -55,13 +50,7 @@ impl Server {
     }
 
     pub(super) fn write(&self, request: &Request<'_>) {
-        let Operation::Write {
-            handle,
-            offset,
-            data,
-            kill_privileges,
-            ..
-        } = request.operation
+        let Operation::Write { handle, offset, data, kill_privileges, .. } = request.operation
         else {
             return;
         };
@@ -83,26 +72,12 @@ impl Server {
             }
             let mtime = backing::stat(&open.file)?.mtime;
             let file = self.tree.id(open.node);
-            Ok(turn.finish(
-                Op::Write {
-                    file,
-                    offset,
-                    data,
-                    mtime,
-                },
-                Ok(body),
-            ))
+            Ok(turn.finish(Op::Write { file, offset, data, mtime }, Ok(body)))
         });
     }
 
     pub(super) fn allocate(&self, request: &Request<'_>) {
-        let Operation::Fallocate {
-            handle,
-            offset,
-            length,
-            mode,
-        } = request.operation
-        else {
+        let Operation::Fallocate { handle, offset, length, mode } = request.operation else {
             return;
         };
         self.change(request, "allocating space", |turn| {
@@ -113,23 +88,13 @@ impl Server {
             let (file, mtime) = (self.tree.id(open.node), after.mtime);
             match applied {
                 Ok(()) => {
-                    let op = Op::Allocate {
-                        file,
-                        mode,
-                        offset,
-                        length,
-                        mtime,
-                    };
+                    let op = Op::Allocate { file, mode, offset, length, mtime };
                     Ok(turn.finish(op, Ok(Vec::new())))
                 }
                 // A full disk may have let a part of it happen.
                 Err(errno) if before.size != after.size => {
                     let size = Some(after.size);
-                    let attr = Attr {
-                        size,
-                        mtime: Some(mtime),
-                        ..Attr::default()
-                    };
+                    let attr = Attr { size, mtime: Some(mtime), ..Attr::default() };
                     Ok(turn.finish(Op::SetAttr { file, attr }, Err(errno)))
                 }
                 Err(errno) => Err(errno),
@@ -139,9 +104,7 @@ impl Server {
 
     pub(super) fn seek(&self, handle: u64, offset: u64, whence: u32) -> Result<Vec<u8>, Errno> {
         let open = self.files.file(handle)?;
-        let offset = i64::try_from(offset)
-            .map_err(|_| Errno::INVAL)?
-            .cast_unsigned();
+        let offset = i64::try_from(offset).map_err(|_| Errno::INVAL)?.cast_unsigned();
         let target = match whence.cast_signed() {
             libc::SEEK_DATA => SeekFrom::Data(offset),
             libc::SEEK_HOLE => SeekFrom::Hole(offset),
@@ -173,18 +136,8 @@ impl Server {
         if !truncate {
             return Ok(turn.unchanged(&body));
         }
-        let attr = Attr {
-            size: Some(0),
-            mtime: Some(stat.mtime),
-            ..Attr::default()
-        };
-        Ok(turn.finish(
-            Op::SetAttr {
-                file: self.tree.id(node),
-                attr,
-            },
-            Ok(body),
-        ))
+        let attr = Attr { size: Some(0), mtime: Some(stat.mtime), ..Attr::default() };
+        Ok(turn.finish(Op::SetAttr { file: self.tree.id(node), attr }, Ok(body)))
     }
 }
 

@@ -53,22 +53,12 @@ impl Listed {
 impl Server {
     pub(super) fn open_directory(&self, node: u64) -> Result<Vec<u8>, Errno> {
         let reader = backing::read_dir(&*self.tree.descriptor(node)?)?;
-        let listed = Listed {
-            reader,
-            ahead: VecDeque::new(),
-            offset: 0,
-        };
+        let listed = Listed { reader, ahead: VecDeque::new(), offset: 0 };
         Ok(reply::open(self.files.add_directory(node, listed), 0))
     }
 
     pub(super) fn list(&self, request: &Request<'_>) -> Result<Vec<u8>, Errno> {
-        let Operation::ReadDir {
-            handle,
-            offset,
-            size,
-            plus,
-        } = request.operation
-        else {
+        let Operation::ReadDir { handle, offset, size, plus } = request.operation else {
             return Err(Errno::INVAL);
         };
         let open = self.files.directory(handle)?;
@@ -113,10 +103,7 @@ impl Server {
             }
             // Dots, and what has just gone: the bare entry, as a plain listing shows it.
             Err(_) => {
-                let attr = Attr {
-                    ino: entry.ino,
-                    ..Attr::default()
-                };
+                let attr = Attr { ino: entry.ino, ..Attr::default() };
                 listing.add_plus(name, 0, &attr, entry.kind.dirent(), next);
             }
         }
@@ -131,12 +118,7 @@ impl Server {
         });
         match opened {
             Ok((node, file)) => {
-                self.sync(
-                    request,
-                    node,
-                    super::sync::Synced::Directory(file),
-                    data_only,
-                );
+                self.sync(request, node, super::sync::Synced::Directory(file), data_only);
             }
             Err(errno) => self.refuse(request, errno),
         }

@@ -15,9 +15,7 @@ impl Server {
             Operation::Lookup { name } => self.lookup(request, name),
             Operation::Forget { count } => self.tree.forget(request.node, *count),
             Operation::BatchForget(forgets) => {
-                forgets
-                    .iter()
-                    .for_each(|(node, count)| self.tree.forget(node, count));
+                forgets.iter().for_each(|(node, count)| self.tree.forget(node, count));
             }
             Operation::SetAttr(_) => self.set_attr(request),
             Operation::Symlink { .. } | Operation::MkNod { .. } | Operation::MkDir { .. } => {
@@ -28,10 +26,7 @@ impl Server {
             Operation::Rename { .. } => self.rename(request),
             Operation::Link { target, name } => self.link(request, *target, name),
             Operation::Create { .. } => self.create(request),
-            Operation::Open {
-                flags,
-                kill_privileges,
-            } => {
+            Operation::Open { flags, kill_privileges } => {
                 self.open(request, *flags, *kill_privileges);
             }
             Operation::Read { .. } => self.read(request, scratch),
@@ -72,11 +67,7 @@ impl Server {
             Operation::ListXattr { size } => {
                 self.answer(request, self.list_xattr(request, *size));
             }
-            Operation::Lseek {
-                handle,
-                offset,
-                whence,
-            } => {
+            Operation::Lseek { handle, offset, whence } => {
                 self.answer(request, self.seek(*handle, *offset, *whence));
             }
             Operation::Release { handle } => {

@@ -45,42 +45,26 @@ impl Files {
     }
 
     pub(super) fn close_file(&self, handle: u64) {
-        let closed = self
-            .files
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&handle);
+        let closed = self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&handle);
         // Closed outside the lock: the last close of a removed file may take long.
         drop(closed);
     }
 
     pub(super) fn add_directory(&self, node: u64, listed: Listed) -> u64 {
         let handle = self.number();
-        let directory = Arc::new(OpenDirectory {
-            node,
-            listed: Mutex::new(listed),
-        });
-        let mut directories = self
-            .directories
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let directory = Arc::new(OpenDirectory { node, listed: Mutex::new(listed) });
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
         directories.insert(handle, directory);
         handle
     }
 
     pub(super) fn directory(&self, handle: u64) -> Result<Arc<OpenDirectory>, Errno> {
-        let directories = self
-            .directories
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let directories = self.directories.read().unwrap_or_else(PoisonError::into_inner);
         directories.get(&handle).map(Arc::clone).ok_or(Errno::BADF)
     }
 
     pub(super) fn close_directory(&self, handle: u64) {
-        let mut directories = self
-            .directories
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut directories = self.directories.write().unwrap_or_else(PoisonError::into_inner);
         directories.remove(&handle);
     }
 

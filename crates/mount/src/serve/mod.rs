@@ -64,19 +64,11 @@ impl Serving {
         let (syncs, workers) = Syncs::start(&connection, &order)?;
         serving.threads.extend(workers);
         let files = Files::default();
-        let server = Arc::new(Server {
-            connection,
-            tree,
-            order,
-            files,
-            syncs,
-        });
+        let server = Arc::new(Server { connection, tree, order, files, syncs });
         for number in 0..threads.max(1) {
             let server = Arc::clone(&server);
             let name = format!("fuse-{number}");
-            let thread = std::thread::Builder::new()
-                .name(name)
-                .spawn(move || server.serve())?;
+            let thread = std::thread::Builder::new().name(name).spawn(move || server.serve())?;
             serving.threads.push(thread);
         }
         Ok(serving)

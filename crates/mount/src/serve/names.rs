@@ -43,49 +43,23 @@ impl Server {
     /// Everything that is created without being opened.
     pub(super) fn make(&self, request: &Request<'_>) {
         let new = match request.operation {
-            Operation::MkNod { name, mode, rdev } => New {
-                name,
-                mode,
-                rdev,
-                target: b"",
-            },
-            Operation::MkDir { name, mode } => New {
-                name,
-                mode: mode & PERMISSIONS | DIRECTORY,
-                rdev: 0,
-                target: b"",
-            },
-            Operation::Symlink { name, target } => New {
-                name,
-                mode: SYMLINK,
-                rdev: 0,
-                target,
-            },
+            Operation::MkNod { name, mode, rdev } => New { name, mode, rdev, target: b"" },
+            Operation::MkDir { name, mode } => {
+                New { name, mode: mode & PERMISSIONS | DIRECTORY, rdev: 0, target: b"" }
+            }
+            Operation::Symlink { name, target } => New { name, mode: SYMLINK, rdev: 0, target },
             _ => return,
         };
         self.change(request, "creating a file", |turn| {
-            self.make_new(turn, request, &new, |node, stat| {
-                Ok(reply::entry(node, &attr_of(stat)))
-            })
+            self.make_new(turn, request, &new, |node, stat| Ok(reply::entry(node, &attr_of(stat))))
         });
     }
 
     pub(super) fn create(&self, request: &Request<'_>) {
-        let Operation::Create {
-            name,
-            flags,
-            mode,
-            kill_privileges,
-        } = request.operation
-        else {
+        let Operation::Create { name, flags, mode, kill_privileges } = request.operation else {
             return;
         };
-        let new = New {
-            name,
-            mode: mode & PERMISSIONS | REGULAR,
-            rdev: 0,
-            target: b"",
-        };
+        let new = New { name, mode: mode & PERMISSIONS | REGULAR, rdev: 0, target: b"" };
         let body = |node: u64, stat: &Stat, handle: u64| {
             reply::create(node, &attr_of(stat), handle, cache_mode(flags))
         };
@@ -119,9 +93,7 @@ impl Server {
         let (mode, gid) = backing::inherit(&backing::stat(&*directory)?, new.mode, request.gid);
         let rdev = u64::from(new.rdev);
         let file = backing::create(&*directory, name, mode, request.uid, gid, rdev, target)?;
-        let made = self
-            .tree
-            .introduce(file, request.node, name, Reference::Kernel);
+        let made = self.tree.introduce(file, request.node, name, Reference::Kernel);
         let made = made.and_then(|(node, stat)| match body(node, &stat) {
             Ok(body) => Ok((node, stat, body)),
             Err(errno) => {
@@ -187,13 +159,7 @@ impl Server {
     }
 
     pub(super) fn rename(&self, request: &Request<'_>) {
-        let Operation::Rename {
-            name,
-            new_parent,
-            new_name,
-            flags,
-        } = request.operation
-        else {
+        let Operation::Rename { name, new_parent, new_name, flags } = request.operation else {
             return;
         };
         self.change(request, "renaming", |turn| {
@@ -206,13 +172,7 @@ impl Server {
                 found => Some(found?),
             };
             backing::rename(&*from, name, &*to, new_name, flags)?;
-            self.moved(
-                &file,
-                other,
-                (request.node, name),
-                (new_parent, new_name),
-                flags,
-            );
+            self.moved(&file, other, (request.node, name), (new_parent, new_name), flags);
             let op = Op::Rename {
                 parent: self.tree.id(request.node),
                 name,
@@ -236,10 +196,7 @@ impl Server {
         flags: u32,
     ) {
         // Two names of one file: the call did nothing.
-        if other
-            .as_ref()
-            .is_some_and(|other| backing::same_file(file, other).unwrap_or(false))
-        {
+        if other.as_ref().is_some_and(|other| backing::same_file(file, other).unwrap_or(false)) {
             return;
         }
         self.tree.name_moved(file, from, to);

@@ -53,9 +53,7 @@ impl Syncs {
             let (jobs, order) = (Arc::clone(&jobs), Arc::clone(order));
             let connection = Arc::clone(connection);
             let name = format!("sync-{number}");
-            Builder::new()
-                .name(name)
-                .spawn(move || work(&jobs, &connection, &order))
+            Builder::new().name(name).spawn(move || work(&jobs, &connection, &order))
         });
         let workers = workers.collect::<io::Result<Vec<_>>>()?;
         Ok((Syncs(Mutex::new(sender)), workers))
@@ -66,12 +64,7 @@ impl Server {
     /// Begins a sync of `node`; its caller is answered when it ended here and there.
     pub(super) fn sync(&self, request: &Request<'_>, node: u64, what: Synced, data_only: bool) {
         let number = self.order.lock().sync_begins(self.tree.id(node), data_only);
-        let job = Job {
-            what,
-            data_only,
-            number,
-            unique: request.unique,
-        };
+        let job = Job { what, data_only, number, unique: request.unique };
         let sender = self.syncs.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sender.send(job).is_err() {
             let answer = Answer::new(&self.connection, request.unique, Err(Errno::IO));

@@ -89,9 +89,7 @@ impl Server {
     /// Answers with an error, and tells the recorder of one that makes this copy bad.
     pub(super) fn refuse(&self, request: &Request<'_>, errno: Errno) {
         if is_bad(errno) {
-            self.order
-                .lock()
-                .copy_failed("reading the backing store", errno);
+            self.order.lock().copy_failed("reading the backing store", errno);
         }
         self.connection.reply_error(request.unique, errno);
     }

@@ -16,12 +16,7 @@ pub(super) struct Descriptors {
 
 impl Descriptors {
     pub(super) fn new(capacity: usize) -> Descriptors {
-        Descriptors {
-            capacity,
-            uses: 0,
-            by_node: HashMap::new(),
-            by_use: BTreeMap::new(),
-        }
+        Descriptors { capacity, uses: 0, by_node: HashMap::new(), by_use: BTreeMap::new() }
     }
 
     pub(super) fn get(&mut self, node: u64) -> Option<Arc<OwnedFd>> {

@@ -59,15 +59,9 @@ impl Tree {
     /// Opens the directory with this index in the module's configuration, before anything is
     /// mounted over it.
     pub fn open(index: u16, path: &Path) -> Result<Tree, TreeError> {
-        let failed = |errno| TreeError::Open {
-            path: path.to_owned(),
-            errno,
-        };
+        let failed = |errno| TreeError::Open { path: path.to_owned(), errno };
         if let Some(below) = mounts::below(path).map_err(failed)?.into_iter().next() {
-            return Err(TreeError::Nested {
-                path: path.to_owned(),
-                below,
-            });
+            return Err(TreeError::Nested { path: path.to_owned(), below });
         }
         let root = Root::open(path).map_err(failed)?;
         Tree::of(index, Arc::new(root)).map_err(failed)
@@ -76,18 +70,10 @@ impl Tree {
     /// The tree of a root that was opened before.
     pub fn of(index: u16, root: Arc<Root>) -> Result<Tree, Errno> {
         let handle = backing::handle_of(&*root, b"")?;
-        let directory = root
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|_| Errno::MFILE)?;
+        let directory = root.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
         let cached_max = CACHED_MAX.min(process::descriptors_max() / 4);
         let table = Mutex::new(Table::new(handle, directory, cached_max));
-        Ok(Tree {
-            index,
-            root,
-            table,
-            names: RwLock::new(()),
-        })
+        Ok(Tree { index, root, table, names: RwLock::new(()) })
     }
 
     /// Its root in the backing file system.
@@ -99,10 +85,7 @@ impl Tree {
     /// The id of a node of this tree.
     #[must_use]
     pub fn id(&self, node: u64) -> FileId {
-        FileId {
-            tree: self.index,
-            node,
-        }
+        FileId { tree: self.index, node }
     }
 
     /// Finds a name and pins the id of what it names until `unpin`. `EXDEV` tells that another
@@ -134,6 +117,24 @@ impl Tree {
     pub fn name_of(&self, file: FileId) -> Option<(FileId, Vec<u8>)> {
         let (parent, name) = self.table().name_of(self.node(file).ok()?)?;
         Some((self.id(parent), name))
+    }
+
+    /// All known names, the newest last. There may be more that nobody looked up.
+    #[must_use]
+    pub fn names_of(&self, file: FileId) -> Vec<(FileId, Vec<u8>)> {
+        let Ok(node) = self.node(file) else { return Vec::new() };
+        let names = self.table().names_of(node);
+        names.into_iter().map(|(parent, name)| (self.id(parent), name)).collect()
+    }
+
+    /// The id of what stands under a name, if it is known. Takes no lock that a change holds, so
+    /// a recorder may ask.
+    #[must_use]
+    pub fn known_child(&self, parent: FileId, name: &[u8]) -> Option<FileId> {
+        let directory = self.descriptor(self.node(parent).ok()?).ok()?;
+        let handle = backing::handle_of(&*directory, name).ok()?;
+        let node = self.table().node_of(&handle)?;
+        Some(self.id(node))
     }
 
     /// Opens a regular file or directory, or anything with `O_PATH`.
@@ -266,11 +267,7 @@ impl Tree {
     }
 
     fn node(&self, file: FileId) -> Result<u64, Errno> {
-        if file.tree == self.index {
-            Ok(file.node)
-        } else {
-            Err(Errno::STALE)
-        }
+        if file.tree == self.index { Ok(file.node) } else { Err(Errno::STALE) }
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

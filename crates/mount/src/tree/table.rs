@@ -69,15 +69,7 @@ impl Table {
         let held = (!handle.opens()).then(|| Arc::clone(&file));
         self.by_handle.insert(handle.clone(), node);
         let names = Vec::new();
-        let inode = Inode {
-            handle,
-            kind,
-            lookups: 0,
-            pins: 0,
-            children: 0,
-            names,
-            held,
-        };
+        let inode = Inode { handle, kind, lookups: 0, pins: 0, children: 0, names, held };
         self.inodes.insert(node, inode);
         self.cache.insert(node, file);
         node
@@ -151,9 +143,7 @@ impl Table {
             return;
         };
         let known = inode.names.len();
-        inode
-            .names
-            .retain(|(directory, known)| (*directory, &**known) != (parent, name));
+        inode.names.retain(|(directory, known)| (*directory, &**known) != (parent, name));
         if inode.names.len() < known {
             self.child_left(parent);
         }
@@ -163,6 +153,11 @@ impl Table {
     pub(super) fn name_of(&self, node: u64) -> Option<(u64, Vec<u8>)> {
         let (parent, name) = self.inodes.get(&node)?.names.last()?;
         Some((*parent, name.to_vec()))
+    }
+
+    pub(super) fn names_of(&self, node: u64) -> Vec<(u64, Vec<u8>)> {
+        let names = self.inodes.get(&node).map_or(&[][..], |inode| &inode.names);
+        names.iter().map(|(parent, name)| (*parent, name.to_vec())).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -194,10 +189,7 @@ impl Table {
 }
 
 fn has_name(inode: &Inode, parent: u64, name: &[u8]) -> bool {
-    inode
-        .names
-        .iter()
-        .any(|(directory, known)| (*directory, &**known) == (parent, name))
+    inode.names.iter().any(|(directory, known)| (*directory, &**known) == (parent, name))
 }
 
 #[cfg(test)]
@@ -223,10 +215,7 @@ mod tests {
         table.add_name(child, directory, b"child");
         table.release(directory, Reference::Kernel, 1);
         assert_eq!(table.name_of(child), Some((directory, b"child".to_vec())));
-        assert_eq!(
-            table.name_of(directory),
-            Some((fuse::ROOT, b"directory".to_vec()))
-        );
+        assert_eq!(table.name_of(directory), Some((fuse::ROOT, b"directory".to_vec())));
         table.release(child, Reference::Kernel, 1);
         assert_eq!(table.len(), 1);
         assert_eq!(table.know(handle(3), Kind::File, file()), 4);
