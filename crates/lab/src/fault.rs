@@ -2,7 +2,7 @@
 //! works from any process, for nothing is remembered outside of `lab.json` and the kernel.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -18,6 +18,8 @@ use crate::{Lab, boot, cgroup, disk, network, plan, proc};
 const FREEZE_CHECKS: u32 = 1000;
 /// How long between two looks: nothing announces that a thread has stopped.
 const FREEZE_PAUSE: Duration = Duration::from_millis(5);
+/// At how many looks in a row nobody may run.
+const QUIET_LOOKS: u32 = 5;
 /// Subcommands of evenkeel whose threads must have stopped before a host counts as frozen.
 const OWN_DAEMONS: [&str; 4] = ["daemon", "replicator", "keeper", "witness"];
 
@@ -56,10 +58,8 @@ impl Lab {
         }
         let root = init.path("root");
         let disks = &state.spec(host)?.disks;
-        let ends: Vec<Result<()>> = disks
-            .iter()
-            .map(|disk| disk::shut_down(&own_mount(&root, &disk.name)))
-            .collect();
+        let ends: Vec<Result<()>> =
+            disks.iter().map(|disk| disk::shut_down(&own_mount(&root, &disk.name))).collect();
         boot::kill(&self.store, host)?;
         ends.into_iter().collect()
     }
@@ -88,10 +88,7 @@ impl Lab {
     pub fn thaw(&self, host: &str) -> Result<()> {
         let state = self.store.load()?;
         let init = state.init(host)?;
-        cgroup::set_frozen(
-            &cgroup::required(&state.name, host, "thawing a host")?,
-            false,
-        )?;
+        cgroup::set_frozen(&cgroup::required(&state.name, host, "thawing a host")?, false)?;
         continue_daemons(init);
         Ok(())
     }
@@ -188,9 +185,7 @@ impl Lab {
         state.position(one)?;
         state.position(other)?;
         if one == other {
-            return Err(Error::Invalid(format!(
-                "{one} has no link to itself that could be cut"
-            )));
+            return Err(Error::Invalid(format!("{one} has no link to itself that could be cut")));
         }
         let state = self.store.update(|state| {
             change(&mut state.cuts);
@@ -202,11 +197,7 @@ impl Lab {
     fn set_cable(&self, host: &str, network: &str, plugged: bool) -> Result<()> {
         let state = self.store.load()?;
         state.network_position(network)?;
-        if !state
-            .networks_of(state.spec(host)?)
-            .iter()
-            .any(|name| name == network)
-        {
+        if !state.networks_of(state.spec(host)?).iter().any(|name| name == network) {
             return Err(Error::Invalid(format!("{host} is not joined to {network}")));
         }
         let cable = (host.to_owned(), network.to_owned());
@@ -238,17 +229,20 @@ fn add(cuts: &mut Vec<(String, String)>, (from, to): (&str, &str)) {
 }
 
 /// The cgroup freezer never reports a task that waits for FUSE as frozen. So our own daemons are
-/// stopped by signal first and checked thread by thread; the others may then wait where they are.
+/// stopped by signal first and checked thread by thread; then it is enough that nobody runs: who
+/// waits in the kernel is caught on its way back.
 fn freeze_verified(init: ProcessId, cgroup: &Path) -> Result<()> {
     let daemons = stop_daemons(init);
-    check("stopping of the daemons", || {
-        daemons.iter().all(|pid| is_stopped(*pid))
-    })?;
+    let stopped = |pid: &i32| thread_states(*pid).iter().all(|state| "TtZX".contains(*state));
+    check("stopping of the daemons", || daemons.iter().all(stopped))?;
     cgroup::set_frozen(cgroup, true)?;
-    if daemons.is_empty() {
-        return check("freezing of the processes", || cgroup::is_frozen(cgroup));
-    }
-    Ok(())
+    let mut quiet = 0;
+    check("freezing of the processes", || {
+        let running = |pid: &i32| thread_states(*pid).contains(&'R');
+        let still = !proc::in_namespace_of(init).iter().any(running);
+        quiet = if still { quiet + 1 } else { 0 };
+        cgroup::is_frozen(cgroup) || (!daemons.is_empty() && quiet >= QUIET_LOOKS)
+    })
 }
 
 fn stop_daemons(init: ProcessId) -> Vec<i32> {
@@ -276,29 +270,17 @@ fn is_own_daemon(arguments: &[String]) -> bool {
         return false;
     };
     let name = Path::new(program).file_name().unwrap_or_default();
-    name == "evenkeel"
-        && arguments
-            .iter()
-            .any(|word| OWN_DAEMONS.contains(&word.as_str()))
+    name == "evenkeel" && arguments.iter().any(|word| OWN_DAEMONS.contains(&word.as_str()))
 }
 
-/// Whether every thread of a process is stopped; a process that has ended is, too.
-fn is_stopped(pid: i32) -> bool {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
-        return true;
-    };
-    let states = threads.flatten().map(|thread| stat_of(&thread.path()));
-    states
-        .flatten()
-        .all(|stat| matches!(stat.state, 'T' | 't' | 'Z' | 'X'))
+/// The states of a process's threads; none if it has ended.
+fn thread_states(pid: i32) -> Vec<char> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let stats = threads.flatten().map(|thread| Stat::read(&thread.path().join("stat")));
+    stats.flatten().map(|stat| stat.state).collect()
 }
 
-fn stat_of(thread: &Path) -> Option<Stat> {
-    let path: PathBuf = thread.join("stat");
-    Stat::read(&path).ok()
-}
-
-fn check(what: &str, done: impl Fn() -> bool) -> Result<()> {
+fn check(what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
     for _ in 0..FREEZE_CHECKS {
         if done() {
             return Ok(());
@@ -306,10 +288,7 @@ fn check(what: &str, done: impl Fn() -> bool) -> Result<()> {
         thread::sleep(FREEZE_PAUSE);
     }
     let seconds = (FREEZE_PAUSE * FREEZE_CHECKS).as_secs();
-    Err(Error::Late {
-        what: what.to_owned(),
-        seconds,
-    })
+    Err(Error::Late { what: what.to_owned(), seconds })
 }
 
 #[cfg(test)]
@@ -319,9 +298,7 @@ mod tests {
     #[test]
     fn our_daemons_are_told_from_other_programs() {
         let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
-        assert!(is_own_daemon(&words(
-            "/run/lab/evenkeel --root /mnt/state daemon"
-        )));
+        assert!(is_own_daemon(&words("/run/lab/evenkeel --root /mnt/state daemon")));
         assert!(is_own_daemon(&words("evenkeel replicator shop")));
         assert!(!is_own_daemon(&words("/usr/sbin/other daemon")));
         assert!(!is_own_daemon(&words("/run/lab/evenkeel status")));

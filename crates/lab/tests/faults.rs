@@ -18,10 +18,7 @@ fn cuts_hit_exactly_the_named_direction() {
     lab.cut("node1", "node2").unwrap();
     assert!(is_cut(&node1, &node2) && is_cut(&node2, &node1));
     for node in [&node1, &node2] {
-        assert!(
-            reaches(&client, node) && reaches(node, &client),
-            "the client reaches both"
-        );
+        assert!(reaches(&client, node) && reaches(node, &client), "the client reaches both");
     }
     lab.restore("node2", "node1").unwrap();
     assert!(reaches(&node1, &node2) && reaches(&node2, &node1));
@@ -35,18 +32,8 @@ fn cuts_hit_exactly_the_named_direction() {
     assert!(reaches(&client, &node2));
     lab.restore_network("node1", "lan0").unwrap();
     assert!(reaches(&node1, &node2));
-    assert!(
-        lab.cut("node1", "nobody")
-            .unwrap_err()
-            .to_string()
-            .contains("no host nobody")
-    );
-    assert!(
-        lab.cut_network("node1", "wan")
-            .unwrap_err()
-            .to_string()
-            .contains("no network wan")
-    );
+    assert!(lab.cut("node1", "nobody").unwrap_err().to_string().contains("no host nobody"));
+    assert!(lab.cut_network("node1", "wan").unwrap_err().to_string().contains("no network wan"));
 }
 
 #[test]
@@ -71,24 +58,14 @@ fn a_kill_ends_everything_even_what_ignores_signals() {
     let lab = Lab::create(options("kill", vec![one_disk("node1")])).unwrap();
     let node = lab.host("node1").unwrap();
     let stubborn = "trap '' TERM INT HUP QUIT; (sleep 1000 & sleep 1000) & echo up; sleep 1000";
-    let process = node
-        .spawn(SpawnSpec::new(["setsid", "sh", "-c", stubborn]))
-        .unwrap();
+    let process = node.spawn(SpawnSpec::new(["setsid", "sh", "-c", stubborn])).unwrap();
     let mut command = node.command(["sh", "-c", "echo up; sleep 1000"]).unwrap();
     let mut entered = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut said = [0; 3];
-    entered
-        .stdout
-        .take()
-        .unwrap()
-        .read_exact(&mut said)
-        .unwrap();
+    entered.stdout.take().unwrap().read_exact(&mut said).unwrap();
     lab.kill("node1").unwrap();
     assert!(!process.is_alive());
-    assert!(
-        !entered.wait().unwrap().success(),
-        "what was run by entering ends too"
-    );
+    assert!(!entered.wait().unwrap().success(), "what was run by entering ends too");
     assert!(node.init().is_err());
 }
 
@@ -99,14 +76,8 @@ fn power_loss_keeps_what_was_synced_and_nothing_else() {
     // The journal commits by itself every few seconds: the unsynced part comes last, and power is
     // lost at once.
     shell(&node, "head -c 300000 /dev/urandom > /srv/old; sync");
-    shell(
-        &node,
-        "echo safe > /srv/synced; sync /srv/synced; sync -f /srv/synced",
-    );
-    shell(
-        &node,
-        "echo lost > /srv/unsynced; echo lost >> /srv/synced; echo x > /mnt/state/lost",
-    );
+    shell(&node, "echo safe > /srv/synced; sync /srv/synced; sync -f /srv/synced");
+    shell(&node, "echo lost > /srv/unsynced; echo lost >> /srv/synced; echo x > /mnt/state/lost");
     lab.power("node1").unwrap();
     assert!(!node.is_up());
     lab.start("node1").unwrap();
@@ -126,12 +97,7 @@ fn a_frozen_host_stands_still_and_goes_on_when_thawed() {
     // A shell under the name of our daemon: stopped by signal, for the freezer alone is not trusted.
     shell(&node, "mkdir -p /srv/bin; cp /bin/sh /srv/bin/evenkeel");
     let spin = ["/srv/bin/evenkeel", "-c", "while :; do :; done", "daemon"];
-    let daemon = node
-        .spawn(SpawnSpec::new(spin))
-        .unwrap()
-        .outside
-        .unwrap()
-        .pid;
+    let daemon = node.spawn(SpawnSpec::new(spin)).unwrap().outside.unwrap().pid;
     let read = || node.read_file("/srv/count").unwrap_or_default();
     while read().is_empty() {
         std::thread::yield_now();
@@ -162,9 +128,7 @@ fn a_full_disk_refuses_and_takes_again() {
     let lab = Lab::create(options("fill", vec![one_disk("node1")])).unwrap();
     let node = lab.host("node1").unwrap();
     assert!(lab.fill("node1", "/srv/ballast").unwrap() > 1 << 20);
-    let full = node
-        .run(["sh", "-c", "head -c 100000 /dev/zero > /srv/more"])
-        .unwrap();
+    let full = node.run(["sh", "-c", "head -c 100000 /dev/zero > /srv/more"]).unwrap();
     assert!(!full.status.success());
     assert!(String::from_utf8_lossy(&full.stderr).contains("No space left"));
     lab.unfill("node1", "/srv/ballast").unwrap();

@@ -19,45 +19,21 @@ fn hosts_exchange_datagrams_and_have_their_own_names_files_and_pids() {
     let lab = two_nodes_and_a_client("talk");
     let (node1, node2) = (lab.host("node1").unwrap(), lab.host("node2").unwrap());
     let client = lab.host("client").unwrap();
-    for (from, to) in [
-        (&node1, &node2),
-        (&node2, &node1),
-        (&client, &node1),
-        (&node2, &client),
-    ] {
+    for (from, to) in [(&node1, &node2), (&node2, &node1), (&client, &node1), (&node2, &client)] {
         assert!(reaches(from, to), "{} to {}", from.name(), to.name());
     }
     assert_eq!(shell(&node1, "hostname"), "node1");
-    assert_eq!(
-        shell(&node1, "getent hosts node2").split(' ').next(),
-        Some("10.77.0.12")
-    );
+    assert_eq!(shell(&node1, "getent hosts node2").split(' ').next(), Some("10.77.0.12"));
     assert_eq!(shell(&node1, "cat /proc/1/comm"), "lab_host");
-    shell(
-        &node1,
-        "echo one > /srv/file; echo x > /mnt/state/s; echo t > /tmp/lab-test-file",
-    );
+    shell(&node1, "echo one > /srv/file; echo x > /mnt/state/s; echo t > /tmp/lab-test-file");
     node2.write_file("/srv/sub/file", "two").unwrap();
     assert_eq!(node2.read_file("/srv/sub/file").unwrap(), "two");
     assert_eq!(shell(&node2, "ls /srv"), "lost+found\nsub");
     assert!(!std::path::Path::new("/tmp/lab-test-file").exists());
-    assert_ne!(
-        shell(&node1, "cat /proc/sys/kernel/random/boot_id"),
-        machine_boot_id()
-    );
-    assert_eq!(
-        shell(&node1, "/run/lab/evenkeel; echo $?"),
-        "2",
-        "the binary is in its place"
-    );
-    assert_eq!(
-        node1.run(["sh", "-c", "exit 7"]).unwrap().status.code(),
-        Some(7)
-    );
-    assert_eq!(
-        node1.run(["/does/not/exist"]).unwrap().status.code(),
-        Some(127)
-    );
+    assert_ne!(shell(&node1, "cat /proc/sys/kernel/random/boot_id"), machine_boot_id());
+    assert_eq!(shell(&node1, "/run/lab/evenkeel; echo $?"), "2", "the binary is in its place");
+    assert_eq!(node1.run(["sh", "-c", "exit 7"]).unwrap().status.code(), Some(7));
+    assert_eq!(node1.run(["/does/not/exist"]).unwrap().status.code(), Some(127));
     let output = node1.run_with_input(["cat"], b"through").unwrap();
     assert_eq!(output.stdout, b"through");
 }
@@ -67,31 +43,19 @@ fn spawned_programs_are_watched_and_orphans_reaped() {
     let lab = Lab::create(options("spawn", vec![one_disk("node1")])).unwrap();
     let node = lab.host("node1").unwrap();
     let spec = SpawnSpec::new(["sh", "-c", "echo $WORD; pwd; id -un; exit 3"]);
-    let spec = spec
-        .env("WORD", "hello")
-        .user("nobody")
-        .cwd("/srv")
-        .log("words.log");
+    let spec = spec.env("WORD", "hello").user("nobody").cwd("/srv").log("words.log");
     let process = node.spawn(spec).unwrap();
     assert_eq!(process.wait().unwrap(), Exit::Code(3));
     assert_eq!(node.log("words.log").unwrap(), "hello\n/srv\nnobody\n");
     // The grandchild becomes init's child and must not stay a zombie.
     shell(&node, "(true &) ; true");
-    let sleeper = node
-        .spawn(SpawnSpec::new(["sleep", "1000"]).cgroup("app"))
-        .unwrap();
+    let sleeper = node.spawn(SpawnSpec::new(["sleep", "1000"]).cgroup("app")).unwrap();
     assert!(sleeper.is_alive());
     assert!(shell(&node, &format!("cat /proc/{}/cgroup", sleeper.pid)).ends_with("/app"));
     sleeper.kill(9).unwrap();
     assert_eq!(sleeper.wait().unwrap(), Exit::Signal(9));
-    assert_eq!(
-        shell(&node, "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l"),
-        "0"
-    );
-    let refused = node
-        .spawn(SpawnSpec::new(["/does/not/exist"]))
-        .unwrap_err()
-        .to_string();
+    assert_eq!(shell(&node, "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l"), "0");
+    let refused = node.spawn(SpawnSpec::new(["/does/not/exist"])).unwrap_err().to_string();
     assert!(refused.contains("/does/not/exist"), "{refused}");
 }
 
@@ -105,19 +69,10 @@ fn a_host_boots_again_with_the_same_disks_and_address_and_another_boot_id() {
     assert!(refused.contains("running already"), "{refused}");
     lab.kill("node1").unwrap();
     assert!(!node1.is_up());
-    assert!(
-        node1
-            .run(["true"])
-            .unwrap_err()
-            .to_string()
-            .contains("down")
-    );
+    assert!(node1.run(["true"]).unwrap_err().to_string().contains("down"));
     lab.start("node1").unwrap();
     assert_eq!(shell(&node1, "cat /srv/file"), "kept");
-    assert_ne!(
-        shell(&node1, "cat /proc/sys/kernel/random/boot_id"),
-        boot_id
-    );
+    assert_ne!(shell(&node1, "cat /proc/sys/kernel/random/boot_id"), boot_id);
     assert!(reaches(&node2, &node1) && reaches(&node1, &node2));
 }
 
@@ -128,15 +83,8 @@ fn a_directory_of_a_disk_appears_at_a_second_place() {
     let node = lab.host("node1").unwrap();
     shell(&node, "echo x > /opt/file");
     assert_eq!(shell(&node, "cat /srv/.opt/file"), "x");
-    let user = node
-        .spawn(SpawnSpec::new(["sleep", "1000"]).cwd("/srv"))
-        .unwrap();
-    assert!(
-        node.unmount_disk("data")
-            .unwrap_err()
-            .to_string()
-            .contains("/srv")
-    );
+    let user = node.spawn(SpawnSpec::new(["sleep", "1000"]).cwd("/srv")).unwrap();
+    assert!(node.unmount_disk("data").unwrap_err().to_string().contains("/srv"));
     user.kill(9).unwrap();
     user.wait().unwrap();
     node.unmount_disk("data").unwrap();
@@ -150,26 +98,15 @@ fn a_dropped_lab_leaves_nothing() {
     let lab = two_nodes_and_a_client("drop");
     let name = lab.name();
     let node = lab.host("node1").unwrap();
-    node.spawn(SpawnSpec::new([
-        "sh",
-        "-c",
-        "cd /srv; trap '' TERM; sleep 1000",
-    ]))
-    .unwrap();
-    assert!(
-        !leftovers(&name).is_empty(),
-        "the search itself must find something"
-    );
+    node.spawn(SpawnSpec::new(["sh", "-c", "cd /srv; trap '' TERM; sleep 1000"])).unwrap();
+    assert!(!leftovers(&name).is_empty(), "the search itself must find something");
     drop(lab);
     assert_eq!(leftovers(&name), Vec::<String>::new());
 }
 
 #[test]
 fn a_lab_that_cannot_be_built_leaves_nothing() {
-    let mut bad = options(
-        "bad",
-        vec![one_disk("node1").bind("/srv/x", "/no/such/place")],
-    );
+    let mut bad = options("bad", vec![one_disk("node1").bind("/srv/x", "/no/such/place")]);
     let name = bad.name.clone();
     let message = Lab::create(bad.clone()).unwrap_err().to_string();
     assert!(message.contains("/no/such/place"), "{message}");
@@ -203,12 +140,7 @@ fn a_kept_lab_is_attached_to_broken_and_removed() {
     assert!(again.contains("kept"), "{again}");
     Lab::remove(&name).unwrap();
     assert_eq!(leftovers(&name), Vec::<String>::new());
-    assert!(
-        Lab::attach(&name)
-            .unwrap_err()
-            .to_string()
-            .contains("there is no lab")
-    );
+    assert!(Lab::attach(&name).unwrap_err().to_string().contains("there is no lab"));
 }
 
 fn refusal_of_another(name: &str) -> String {
@@ -224,10 +156,7 @@ fn victim() {
     let mut options = options("x", vec![one_disk("node1"), HostSpec::client("client")]);
     options.name = std::env::var("LAB_TEST_VICTIM").unwrap();
     let lab = Lab::create(options).unwrap();
-    lab.host("node1")
-        .unwrap()
-        .spawn(SpawnSpec::new(["sleep", "1000"]))
-        .unwrap();
+    lab.host("node1").unwrap().spawn(SpawnSpec::new(["sleep", "1000"])).unwrap();
     eprintln!("built");
     loop {
         std::thread::park();
@@ -245,18 +174,10 @@ fn a_lab_whose_owner_was_killed_leaves_nothing_after_the_next_create() {
         .spawn()
         .unwrap();
     let said = BufReader::new(victim.stderr.take().unwrap()).lines();
-    assert!(
-        said.map_while(Result::ok).any(|line| line == "built"),
-        "the victim built its lab"
-    );
+    assert!(said.map_while(Result::ok).any(|line| line == "built"), "the victim built its lab");
     let attached = Lab::attach(&name).unwrap();
     let init = attached.host("node1").unwrap().init().unwrap();
-    assert!(
-        Lab::remove(&name)
-            .unwrap_err()
-            .to_string()
-            .contains("in use")
-    );
+    assert!(Lab::remove(&name).unwrap_err().to_string().contains("in use"));
     victim.kill().unwrap();
     victim.wait().unwrap();
     // Its hosts die with it; only files and what holds them remain for the next lab to remove.
@@ -272,8 +193,5 @@ fn a_lab_whose_owner_was_killed_leaves_nothing_after_the_next_create() {
 }
 
 fn machine_boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap()
-        .trim()
-        .to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned()
 }

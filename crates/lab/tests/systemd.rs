@@ -19,9 +19,7 @@ fn a_systemd_host_boots_answers_serves_and_leaves_nothing() {
     assert!(reaches(&node1, &node2) && reaches(&node2, &node1));
 
     let unit = "[Service]\nExecStart=/bin/sleep 1000\n";
-    node1
-        .write_file("/etc/systemd/system/sleeper.service", unit)
-        .unwrap();
+    node1.write_file("/etc/systemd/system/sleeper.service", unit).unwrap();
     assert!(!std::path::Path::new("/etc/systemd/system/sleeper.service").exists());
     shell(&node1, "systemctl daemon-reload && systemctl start sleeper");
     assert_eq!(shell(&node1, "systemctl is-active sleeper"), "active");
@@ -32,22 +30,13 @@ fn a_systemd_host_boots_answers_serves_and_leaves_nothing() {
 
     let identity = shell(&node1, "cat /etc/machine-id");
     let boot_id = shell(&node1, "cat /proc/sys/kernel/random/boot_id");
-    shell(
-        &node1,
-        "echo safe > /srv/safe; sync -f /srv/safe; echo lost > /srv/lost",
-    );
+    shell(&node1, "echo safe > /srv/safe; sync -f /srv/safe; echo lost > /srv/lost");
     lab.power("node1").unwrap();
     lab.start("node1").unwrap();
     node1.wait_ready().unwrap();
-    assert_eq!(
-        shell(&node1, "cat /srv/safe; ls /srv/lost 2>/dev/null || true"),
-        "safe"
-    );
+    assert_eq!(shell(&node1, "cat /srv/safe; ls /srv/lost 2>/dev/null || true"), "safe");
     assert_eq!(shell(&node1, "cat /etc/machine-id"), identity);
-    assert_ne!(
-        shell(&node1, "cat /proc/sys/kernel/random/boot_id"),
-        boot_id
-    );
+    assert_ne!(shell(&node1, "cat /proc/sys/kernel/random/boot_id"), boot_id);
     drop(lab);
     assert_eq!(leftovers(&name), Vec::<String>::new());
 }

@@ -16,28 +16,15 @@ use lab::{Disk, Host, HostSpec, Lab, LabOptions};
 /// The binary with `lab-init` and `lab-enter`; cargo builds it before the tests.
 pub fn binary() -> PathBuf {
     let own = std::env::current_exe().unwrap();
-    let path = own
-        .parent()
-        .unwrap()
-        .parent()
-        .unwrap()
-        .join("examples/lab_host");
-    assert!(
-        path.exists(),
-        "{} is missing: cargo build -p lab --examples",
-        path.display()
-    );
+    let path = own.parent().unwrap().parent().unwrap().join("examples/lab_host");
+    assert!(path.exists(), "{} is missing: cargo build -p lab --examples", path.display());
     path
 }
 
 /// A name that no other test uses at the same time.
 pub fn fresh_name(what: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    format!(
-        "{what}-{}-{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    )
+    format!("{what}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 pub fn small(mut host: HostSpec) -> HostSpec {
@@ -57,19 +44,12 @@ pub fn options(what: &str, hosts: Vec<HostSpec>) -> LabOptions {
 }
 
 pub fn two_nodes_and_a_client(what: &str) -> Lab {
-    let hosts = vec![
-        HostSpec::node("node1"),
-        HostSpec::node("node2"),
-        HostSpec::client("client"),
-    ];
+    let hosts = vec![HostSpec::node("node1"), HostSpec::node("node2"), HostSpec::client("client")];
     Lab::create(options(what, hosts)).unwrap()
 }
 
 pub fn one_disk(name: &str) -> HostSpec {
-    HostSpec {
-        disks: vec![Disk::new("data", "/srv")],
-        ..HostSpec::node(name)
-    }
+    HostSpec { disks: vec![Disk::new("data", "/srv")], ..HostSpec::node(name) }
 }
 
 pub fn shell(host: &Host, script: &str) -> String {
@@ -98,9 +78,7 @@ fn arrives(from: &Host, to: &Host, tries: u32) -> bool {
     let sender = bind(from);
     let port = receiver.local_addr().unwrap().port();
     let target = SocketAddr::new(to.address("lan0").unwrap(), port);
-    receiver
-        .set_read_timeout(Some(Duration::from_millis(20)))
-        .unwrap();
+    receiver.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
     let source = sender.local_addr().unwrap();
     for _ in 0..tries {
         // A link that is down may refuse to send: that is the answer sought.
@@ -117,21 +95,14 @@ fn arrives(from: &Host, to: &Host, tries: u32) -> bool {
 fn bind(host: &Host) -> std::net::UdpSocket {
     let address = SocketAddr::new(host.address("lan0").unwrap(), 0);
     let netns = host.netns().unwrap();
-    net::namespace::enter(netns.as_fd(), || std::net::UdpSocket::bind(address))
-        .unwrap()
-        .unwrap()
+    net::namespace::enter(netns.as_fd(), || std::net::UdpSocket::bind(address)).unwrap().unwrap()
 }
 
 /// Everything on this machine that names the lab: mounts, loop devices, cgroups, processes, files.
 pub fn leftovers(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-    found.extend(
-        mounts
-            .lines()
-            .filter(|line| line.contains(name))
-            .map(str::to_owned),
-    );
+    found.extend(mounts.lines().filter(|line| line.contains(name)).map(str::to_owned));
     for entry in fs::read_dir("/sys/block").unwrap().flatten() {
         let file = fs::read_to_string(entry.path().join("loop/backing_file")).unwrap_or_default();
         if file.contains(name) {
@@ -155,12 +126,7 @@ pub fn leftovers(name: &str) -> Vec<String> {
 fn processes_of(name: &str) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap().flatten() {
-        let Ok(pid) = entry
-            .file_name()
-            .into_string()
-            .unwrap_or_default()
-            .parse::<u32>()
-        else {
+        let Ok(pid) = entry.file_name().into_string().unwrap_or_default().parse::<u32>() else {
             continue;
         };
         if is_foreign_zombie(&entry.path()) {
@@ -180,12 +146,7 @@ fn processes_of(name: &str) -> Vec<String> {
 /// A dead process that some other parent, the machine's init, has yet to reap.
 fn is_foreign_zombie(process: &Path) -> bool {
     let status = fs::read_to_string(process.join("status")).unwrap_or_default();
-    let field = |name| {
-        status
-            .lines()
-            .find_map(|line| line.strip_prefix(name))
-            .unwrap_or("")
-    };
+    let field = |name| status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
     let own = std::process::id().to_string();
     field("State:").trim().starts_with('Z') && field("PPid:").trim() != own
 }
