@@ -1,0 +1,249 @@
+//! What the recorder sees: every change, in order, enough of it to rebuild an equal tree.
+
+mod common;
+#[path = "common/script.rs"]
+mod script;
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+
+use common::{Fixture, describe, scratch};
+use fuse::{Answer, Errno};
+use mount::Recorder;
+use mount::backing::{self, Root};
+use replica::op::{Attr, FileId, Op, Stamp};
+use rustix::fs::OFlags;
+
+/// Applies every change to a second tree, at once.
+struct Copying {
+    files: BTreeMap<FileId, OwnedFd>,
+    syncs: u64,
+}
+
+impl Copying {
+    fn new(path: &Path) -> Copying {
+        let root = Root::open(path).unwrap();
+        let root = root.as_fd().try_clone_to_owned().unwrap();
+        Copying { files: BTreeMap::from([(FileId::root(0), root)]), syncs: 0 }
+    }
+
+    fn stamp(&self, file: FileId, mtime: Stamp) {
+        let attr = Attr { mtime: Some(mtime), ..Attr::default() };
+        backing::set_attr(&self.files[&file], &attr).unwrap();
+    }
+
+    fn opened(&self, file: FileId) -> OwnedFd {
+        backing::reopen(&self.files[&file], OFlags::RDWR).unwrap()
+    }
+
+    fn name(&mut self, op: &Op<'_>) {
+        match *op {
+            Op::Create {
+                parent,
+                name,
+                file,
+                mode,
+                uid,
+                gid,
+                rdev,
+                target,
+                mtime,
+                parent_mtime,
+            } => {
+                let directory = &self.files[&parent];
+                let made = backing::create(directory, name, mode, uid, gid, rdev, target).unwrap();
+                assert!(self.files.insert(file, made).is_none(), "{file:?} was given twice");
+                self.stamp(file, mtime);
+                self.stamp(parent, parent_mtime);
+            }
+            Op::Link { file, parent, name, parent_mtime } => {
+                backing::link(&self.files[&file], &self.files[&parent], name).unwrap();
+                self.stamp(parent, parent_mtime);
+            }
+            Op::Remove { parent, name, directory, parent_mtime } => {
+                backing::remove(&self.files[&parent], name, directory).unwrap();
+                self.stamp(parent, parent_mtime);
+            }
+            Op::Rename { parent, name, new_parent, new_name, flags, .. } => {
+                let (from, to) = (&self.files[&parent], &self.files[&new_parent]);
+                backing::rename(from, name, to, new_name, flags).unwrap();
+                let Op::Rename { parent_mtime, new_parent_mtime, .. } = *op else { return };
+                self.stamp(parent, parent_mtime);
+                self.stamp(new_parent, new_parent_mtime);
+            }
+            _ => {}
+        }
+    }
+
+    fn content(&mut self, op: &Op<'_>) {
+        match *op {
+            Op::Write { file, offset, data, mtime } => {
+                let written = rustix::io::pwrite(self.opened(file), data, offset).unwrap();
+                assert_eq!(written, data.len());
+                self.stamp(file, mtime);
+            }
+            Op::Allocate { file, mode, offset, length, mtime } => {
+                backing::allocate(self.opened(file), mode, offset, length).unwrap();
+                self.stamp(file, mtime);
+            }
+            Op::SetAttr { file, ref attr } => {
+                backing::set_attr(&self.files[&file], attr).unwrap();
+            }
+            Op::SetXattr { file, name, value } => {
+                backing::set_xattr(&self.files[&file], name, value, 0).unwrap();
+            }
+            Op::RemoveXattr { file, name } => {
+                backing::remove_xattr(&self.files[&file], name).unwrap();
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Recorder for Copying {
+    fn admit(&mut self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
+        self.name(&op);
+        self.content(&op);
+        if let Some(answer) = answer {
+            answer.send();
+        }
+    }
+
+    fn sync_begins(&mut self, file: FileId, _data_only: bool) -> u64 {
+        assert!(self.files.contains_key(&file));
+        self.syncs += 1;
+        self.syncs
+    }
+
+    fn sync_ended(&mut self, sync: u64, local: Result<(), Errno>, answer: Answer) {
+        assert!(sync <= self.syncs && local.is_ok());
+        answer.send();
+    }
+
+    fn copy_failed(&mut self, what: &str, errno: Errno) {
+        panic!("{what}: {errno}");
+    }
+}
+
+#[test]
+fn what_is_recorded_rebuilds_an_equal_tree() {
+    let copy = scratch("copy");
+    let mut fixture = Fixture::recording("recorded", Copying::new(&copy));
+    script::run(&fixture.view);
+    // Left to the kernel, which stamps it when the mount goes.
+    fixture.detach();
+    let (expected, seen) = (describe(&fixture.source, true), describe(&copy, true));
+    for (path, text) in &expected {
+        assert_eq!(Some(text), seen.get(path), "{}", path.display());
+    }
+    assert_eq!(expected, seen);
+    let mtime = |path: &Path| fs::metadata(path).unwrap().modified().unwrap();
+    assert_eq!(mtime(&fixture.source), mtime(&copy));
+    fs::remove_dir_all(&copy).unwrap();
+}
+
+/// Tells what happens, and holds back every answer until it is told to give them.
+struct Telling {
+    told: Sender<String>,
+    held: Arc<Mutex<Vec<Answer>>>,
+    admitted: Result<(), Errno>,
+}
+
+impl Recorder for Telling {
+    fn admit(&mut self) -> Result<(), Errno> {
+        self.admitted
+    }
+
+    fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
+        self.told.send(format!("{op:?}")).unwrap();
+        self.held.lock().unwrap().extend(answer);
+    }
+
+    fn sync_begins(&mut self, file: FileId, data_only: bool) -> u64 {
+        self.told.send(format!("sync {} {data_only}", file.node)).unwrap();
+        42
+    }
+
+    fn sync_ended(&mut self, sync: u64, local: Result<(), Errno>, answer: Answer) {
+        self.told.send(format!("synced {sync} {local:?}")).unwrap();
+        self.held.lock().unwrap().push(answer);
+    }
+
+    fn copy_failed(&mut self, _what: &str, _errno: Errno) {}
+}
+
+#[test]
+fn nobody_is_answered_before_the_recorder_says_so() {
+    let (told, heard) = channel();
+    let held = Arc::new(Mutex::new(Vec::new()));
+    let recorder = Telling { told, held: Arc::clone(&held), admitted: Ok(()) };
+    let fixture = Fixture::recording("held", recorder);
+    let path = fixture.view.join("file");
+    let writer = std::thread::spawn(move || {
+        let file = File::create(path)?;
+        rustix::io::pwrite(&file, b"data", 0)?;
+        file.sync_data()
+    });
+    let release = || held.lock().unwrap().pop().unwrap();
+    assert!(heard.recv().unwrap().starts_with("Create"));
+    assert!(fixture.source.join("file").exists(), "applied, but not answered");
+    assert!(!writer.is_finished());
+    release().send();
+    assert!(heard.recv().unwrap().starts_with("Write { file: FileId { tree: 0, node: 2 }"));
+    // Others go on while it waits.
+    assert_eq!(fs::read_dir(&fixture.view).unwrap().count(), 1);
+    release().send();
+    assert_eq!(heard.recv().unwrap(), "sync 2 true");
+    assert_eq!(heard.recv().unwrap(), "synced 42 Ok(())");
+    // Dropped instead of sent: an error, not a caller who waits for ever.
+    drop(release());
+    let error = writer.join().unwrap().unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EIO));
+}
+
+#[test]
+fn what_is_not_admitted_is_not_applied() {
+    let (told, _heard) = channel();
+    let held = Arc::default();
+    let recorder = Telling { told, held, admitted: Err(Errno::ROFS) };
+    let fixture = Fixture::recording("refused", recorder);
+    let error = fs::write(fixture.view.join("file"), b"").unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    assert_eq!(fs::read_dir(&fixture.source).unwrap().count(), 0);
+}
+
+#[test]
+fn ids_and_names_follow_renames_and_links() {
+    let fixture = Fixture::new("names");
+    let (view, tree) = (&fixture.view, &fixture.tree);
+    let root = FileId::root(0);
+    fs::create_dir(view.join("d")).unwrap();
+    fs::write(view.join("a"), b"a").unwrap();
+    let (directory, _) = tree.lookup(root, b"d").unwrap();
+    let (file, stat) = tree.lookup(root, b"a").unwrap();
+    assert_eq!((stat.size, tree.name_of(file)), (1, Some((root, b"a".to_vec()))));
+    fs::rename(view.join("a"), view.join("d/b")).unwrap();
+    assert_eq!(tree.name_of(file), Some((directory, b"b".to_vec())));
+    assert_eq!(tree.lookup(directory, b"b").unwrap().0, file);
+    fs::hard_link(view.join("d/b"), view.join("c")).unwrap();
+    fs::remove_file(view.join("d/b")).unwrap();
+    assert_eq!(tree.name_of(file), Some((root, b"c".to_vec())));
+    fs::remove_file(view.join("c")).unwrap();
+    assert_eq!(tree.name_of(file), None);
+    // Pinned, it can still be read: for what is open nowhere else.
+    assert_eq!(tree.stat(file).unwrap().nlink, 0);
+    tree.unpin(file);
+    tree.unpin(file);
+    assert_eq!(tree.lookup(root, b"c").unwrap_err(), Errno::NOENT);
+    fs::write(view.join("c"), b"new").unwrap();
+    assert!(tree.lookup(root, b"c").unwrap().0 > file, "ids are never used twice");
+    assert_eq!(tree.lookup(root, b"..").unwrap_err(), Errno::INVAL);
+}
