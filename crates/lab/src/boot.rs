@@ -18,9 +18,7 @@ use crate::{cgroup, disk, init, network, plan};
 pub(crate) fn furnish(store: &Store, spec: &HostSpec) -> Result<()> {
     let dir = store.host_dir(&spec.name);
     fs::create_dir(&dir).during(|| cannot("create", &dir))?;
-    spec.disks
-        .iter()
-        .try_for_each(|disk| disk::create(&dir, disk))
+    spec.disks.iter().try_for_each(|disk| disk::create(&dir, disk))
 }
 
 /// Boots the switch and makes its bridges.
@@ -34,9 +32,7 @@ pub(crate) fn switch(store: &Store) -> Result<()> {
 pub(crate) fn host(store: &Store, name: &str) -> Result<()> {
     let state = store.load()?;
     if state.init(name).is_ok() {
-        return Err(Error::Invalid(format!(
-            "the host {name} is running already"
-        )));
+        return Err(Error::Invalid(format!("the host {name} is running already")));
     }
     disk::wait_released(&store.host_dir(name))?;
     boot(store, &state, state.spec(name)?)?;
@@ -50,11 +46,8 @@ pub(crate) fn host(store: &Store, name: &str) -> Result<()> {
 /// Kills a host at once and waits until it has let go of its disks.
 pub(crate) fn kill(store: &Store, name: &str) -> Result<()> {
     let state = store.load()?;
-    let processes: Vec<ProcessId> = [state.inits.get(name), state.watchers.get(name)]
-        .into_iter()
-        .flatten()
-        .copied()
-        .collect();
+    let processes: Vec<ProcessId> =
+        [state.inits.get(name), state.watchers.get(name)].into_iter().flatten().copied().collect();
     proc::kill_and_wait(&processes).during(|| format!("cannot kill {name}"))?;
     store.update(|state| {
         state.inits.remove(name);
@@ -84,15 +77,8 @@ fn boot(store: &Store, state: &LabState, spec: &HostSpec) -> Result<()> {
     let log = log.during(|| cannot("open", &log_path))?;
     let (reports, writer) = std::io::pipe().during(|| "cannot make a pipe".to_owned())?;
     let mut command = Command::new(&state.binary);
-    command
-        .arg(init::COMMAND)
-        .arg(&dir)
-        .stdin(Stdio::null())
-        .stdout(writer)
-        .stderr(log);
-    let mut child = command
-        .spawn()
-        .during(|| format!("cannot run {}", state.binary.display()))?;
+    command.arg(init::COMMAND).arg(&dir).stdin(Stdio::null()).stdout(writer).stderr(log);
+    let mut child = command.spawn().during(|| format!("cannot run {}", state.binary.display()))?;
     // Its copy of the pipe's end would keep the report open for ever.
     drop(command);
     let mut init = None;
@@ -101,9 +87,7 @@ fn boot(store: &Store, state: &LabState, spec: &HostSpec) -> Result<()> {
         .then(|| i32::try_from(child.id()).ok().and_then(ProcessId::of))
         .flatten();
     if watcher.is_none() {
-        child
-            .wait()
-            .during(|| format!("cannot wait for the init of {name}"))?;
+        child.wait().during(|| format!("cannot wait for the init of {name}"))?;
     }
     let init = match result {
         Ok(init) => init,
@@ -115,9 +99,7 @@ fn boot(store: &Store, state: &LabState, spec: &HostSpec) -> Result<()> {
     };
     store.update(|state| {
         state.inits.insert(name.clone(), init);
-        state
-            .watchers
-            .extend(watcher.map(|watcher| (name.clone(), watcher)));
+        state.watchers.extend(watcher.map(|watcher| (name.clone(), watcher)));
     })
 }
 
@@ -130,10 +112,7 @@ fn await_ready(
 ) -> Result<ProcessId> {
     let mut ready = false;
     let mut failure = None;
-    let failed = |message: String| Error::Boot {
-        host: host.to_owned(),
-        message,
-    };
+    let failed = |message: String| Error::Boot { host: host.to_owned(), message };
     for line in BufReader::new(reports).lines() {
         let line = line.during(|| format!("cannot read the report of {host}"))?;
         match serde_json::from_str(&line) {
@@ -153,10 +132,7 @@ fn await_ready(
 
 fn tail(text: &str) -> &str {
     let text = text.trim_end();
-    text.char_indices()
-        .rev()
-        .nth(500)
-        .map_or(text, |(index, _)| &text[index..])
+    text.char_indices().rev().nth(500).map_or(text, |(index, _)| &text[index..])
 }
 
 /// All hosts by name, with their addresses on the first network they are joined to.

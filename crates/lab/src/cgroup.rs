@@ -118,13 +118,7 @@ mod tests {
     fn the_hierarchy_is_found_among_those_of_version_1() {
         let text = "39 31 0:36 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids\n\
                     41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n";
-        assert_eq!(
-            find_mount_point(text),
-            Some("/sys/fs/cgroup/unified".into())
-        );
-        assert_eq!(
-            find_mount_point("1 0 0:1 / / rw - ext4 /dev/vda rw\n"),
-            None
-        );
+        assert_eq!(find_mount_point(text), Some("/sys/fs/cgroup/unified".into()));
+        assert_eq!(find_mount_point("1 0 0:1 / / rw - ext4 /dev/vda rw\n"), None);
     }
 }

@@ -38,10 +38,7 @@ pub(crate) fn create(dir: &Path, disk: &Disk) -> Result<()> {
     let output = match command.args(options).arg(&path).output() {
         Ok(output) => output,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(Error::Missing {
-                program,
-                package: disk.fs.package().to_owned(),
-            });
+            return Err(Error::Missing { program, package: disk.fs.package().to_owned() });
         }
         Err(error) => return Err(error).during(|| format!("cannot run {program}")),
     };
@@ -49,20 +46,12 @@ pub(crate) fn create(dir: &Path, disk: &Disk) -> Result<()> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(Error::Invalid(format!(
-        "{program} {} failed: {}",
-        path.display(),
-        said.trim()
-    )))
+    Err(Error::Invalid(format!("{program} {} failed: {}", path.display(), said.trim())))
 }
 
 /// Whether this machine has loop devices, said before anything is made.
 pub(crate) fn check_loop() -> Result<()> {
-    File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/loop-control")
-        .map_err(Error::NoLoop)?;
+    File::options().read(true).write(true).open("/dev/loop-control").map_err(Error::NoLoop)?;
     Ok(())
 }
 
@@ -99,10 +88,7 @@ pub(crate) fn wait_released(dir: &Path) -> Result<()> {
         if Instant::now() > end {
             let names: Vec<String> = used.iter().map(|path| path.display().to_string()).collect();
             let what = format!("unmounting of {} ({})", dir.display(), names.join(", "));
-            return Err(Error::Late {
-                what,
-                seconds: RELEASE_SECONDS,
-            });
+            return Err(Error::Late { what, seconds: RELEASE_SECONDS });
         }
         // The kernel announces the release of a loop device to nobody who could wait for it.
         thread::sleep(Duration::from_millis(2));
@@ -128,10 +114,7 @@ pub(crate) fn loops_below(dir: &Path) -> Vec<PathBuf> {
         let backing = fs::read_to_string(entry.path().join("loop/backing_file"));
         backing.is_ok_and(|path| Path::new(path.trim_end()).starts_with(dir))
     };
-    let names = entries
-        .flatten()
-        .filter(below)
-        .map(|entry| entry.file_name());
+    let names = entries.flatten().filter(below).map(|entry| entry.file_name());
     names.map(|name| Path::new("/dev").join(name)).collect()
 }
 
@@ -144,11 +127,7 @@ pub(crate) fn shut_down(root: &Path) -> Result<()> {
 
 /// Writes the file at `path` until its file system is full. Returns its size in bytes.
 pub(crate) fn fill(path: &Path) -> Result<u64> {
-    let open = File::options()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .open(path);
+    let open = File::options().create(true).write(true).truncate(true).open(path);
     let mut file = open.during(|| cannot("create", path))?;
     let mut size = 0_u64;
     let mut chunk = 64_u64 << 20;

@@ -25,8 +25,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     match parse(args).and_then(|plan| plan.run()) {
         Ok(status) => {
             let code = status.code().or(status.signal().map(|signal| 128 + signal));
-            code.and_then(|code| u8::try_from(code).ok())
-                .map_or(ExitCode::FAILURE, ExitCode::from)
+            code.and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
         }
         Err(error) => {
             // Nothing can be done when even standard error is gone.
@@ -47,9 +46,7 @@ struct Plan {
 fn parse(args: Vec<OsString>) -> io::Result<Plan> {
     let usage = || io::Error::other("usage: lab-enter PID [--cgroup DIR] [--user NAME] -- COMMAND");
     let mut args = args.into_iter();
-    let pid = args
-        .next()
-        .and_then(|pid| Pid::from_raw(pid.to_str()?.parse().ok()?));
+    let pid = args.next().and_then(|pid| Pid::from_raw(pid.to_str()?.parse().ok()?));
     let mut plan = Plan {
         pid: pid.ok_or_else(usage)?,
         cgroup: None,
@@ -72,11 +69,7 @@ fn parse(args: Vec<OsString>) -> io::Result<Plan> {
             Some(_) | None => return Err(usage()),
         }
     }
-    if plan.command.is_empty() {
-        Err(usage())
-    } else {
-        Ok(plan)
-    }
+    if plan.command.is_empty() { Err(usage()) } else { Ok(plan) }
 }
 
 impl Plan {
@@ -94,10 +87,8 @@ impl Plan {
             | ThreadNameSpaceType::CONTROL_GROUP;
         rustix::thread::move_into_thread_name_spaces(host.as_fd(), namespaces)?;
         let user = user::find(&self.user)?;
-        let (program, arguments) = self
-            .command
-            .split_first()
-            .ok_or_else(|| io::Error::other("no command"))?;
+        let (program, arguments) =
+            self.command.split_first().ok_or_else(|| io::Error::other("no command"))?;
         let mut command = Command::new(program);
         command.args(arguments).envs(user::environment(&user));
         command.current_dir(self.cwd.unwrap_or_else(|| "/".into()));

@@ -101,10 +101,7 @@ pub(crate) trait During<T> {
 
 impl<T, E: Into<io::Error>> During<T> for std::result::Result<T, E> {
     fn during(self, what: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|error| Error::Io {
-            what: what(),
-            source: error.into(),
-        })
+        self.map_err(|error| Error::Io { what: what(), source: error.into() })
     }
 }
 

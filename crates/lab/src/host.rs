@@ -66,10 +66,7 @@ impl Host {
     /// When the lab has no such network.
     pub fn address(&self, network: &str) -> Result<IpAddr> {
         let state = self.store.load()?;
-        Ok(plan::address(
-            state.network_position(network)?,
-            state.position(&self.name)?,
-        ))
+        Ok(plan::address(state.network_position(network)?, state.position(&self.name)?))
     }
 
     /// All addresses that it has at this moment, virtual ones and loopback included.
@@ -167,15 +164,10 @@ impl Host {
         let state = self.store.load()?;
         let init = state.init(&self.name)?;
         let mut command = Command::new(&state.binary);
-        command
-            .arg(enter::COMMAND)
-            .arg(init.pid.to_string())
-            .args(["--user", user]);
+        command.arg(enter::COMMAND).arg(init.pid.to_string()).args(["--user", user]);
         if let Some(cgroup) = cgroup::of_lab(&state.name) {
             // Not the host's own cgroup: a systemd inside allows no process there.
-            command
-                .arg("--cgroup")
-                .arg(cgroup.join(&self.name).join(enter::COMMAND));
+            command.arg("--cgroup").arg(cgroup.join(&self.name).join(enter::COMMAND));
         }
         command.arg("--").args(argv);
         Ok(command)
@@ -189,9 +181,7 @@ impl Host {
     pub fn run<S: AsRef<OsStr>>(&self, argv: impl IntoIterator<Item = S>) -> Result<Output> {
         let mut command = self.command(argv)?;
         command.stdin(Stdio::null());
-        command
-            .output()
-            .during(|| format!("cannot run a command on {}", self.name))
+        command.output().during(|| format!("cannot run a command on {}", self.name))
     }
 
     /// The same with `input` as its standard input.
@@ -205,10 +195,7 @@ impl Host {
     ) -> Result<Output> {
         let what = || format!("cannot run a command on {}", self.name);
         let mut command = self.command(argv)?;
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().during(what)?;
         let stdin = child.stdin.take();
         std::thread::scope(|scope| {
@@ -246,10 +233,7 @@ impl Host {
     /// # Errors
     /// When it is down or the disk is in use.
     pub fn unmount_disk(&self, disk: &str) -> Result<()> {
-        self.ask(&Request::Unmount {
-            disk: disk.to_owned(),
-        })
-        .map(drop)
+        self.ask(&Request::Unmount { disk: disk.to_owned() }).map(drop)
     }
 
     /// Mounts a disk that was unmounted.
@@ -257,10 +241,7 @@ impl Host {
     /// # Errors
     /// When it is down or the disk cannot be mounted.
     pub fn mount_disk(&self, disk: &str) -> Result<()> {
-        self.ask(&Request::Mount {
-            disk: disk.to_owned(),
-        })
-        .map(drop)
+        self.ask(&Request::Mount { disk: disk.to_owned() }).map(drop)
     }
 
     /// Waits until a systemd host has started its units; a tiny one is ready when it is booted.
@@ -285,10 +266,7 @@ impl Host {
             std::thread::sleep(SYSTEMD_PAUSE);
         }
         let message = format!("systemd says {said:?}; see journalctl on the host");
-        Err(Error::Boot {
-            host: self.name.clone(),
-            message,
-        })
+        Err(Error::Boot { host: self.name.clone(), message })
     }
 
     /// What the init and the programs of this host wrote to a log in its directory.
@@ -321,16 +299,11 @@ impl Host {
 
     fn refuse(&self, what: &str, mend: &str) -> Error {
         let name = &self.name;
-        Error::Invalid(format!(
-            "{name} runs systemd, which does not {what} for the lab; {mend}"
-        ))
+        Error::Invalid(format!("{name} runs systemd, which does not {what} for the lab; {mend}"))
     }
 
     fn odd(&self, reply: &Reply) -> Error {
-        Error::Refused {
-            host: self.name.clone(),
-            message: format!("it answered {reply:?}"),
-        }
+        Error::Refused { host: self.name.clone(), message: format!("it answered {reply:?}") }
     }
 }
 
@@ -340,12 +313,7 @@ impl Process {
     /// # Errors
     /// When the host is down or the process has ended.
     pub fn kill(&self, signal: i32) -> Result<()> {
-        self.host
-            .ask(&Request::Kill {
-                pid: self.pid,
-                signal,
-            })
-            .map(drop)
+        self.host.ask(&Request::Kill { pid: self.pid, signal }).map(drop)
     }
 
     /// Sends a signal to it and everything in its process group.
@@ -353,12 +321,7 @@ impl Process {
     /// # Errors
     /// When the host is down or the group is empty.
     pub fn kill_group(&self, signal: i32) -> Result<()> {
-        self.host
-            .ask(&Request::Kill {
-                pid: -self.pid,
-                signal,
-            })
-            .map(drop)
+        self.host.ask(&Request::Kill { pid: -self.pid, signal }).map(drop)
     }
 
     /// Waits for its end.

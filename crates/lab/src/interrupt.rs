@@ -58,10 +58,7 @@ mod tests {
         assert!(!interrupt.requested());
         signal_hook::low_level::raise(SIGTERM).unwrap();
         assert!(interrupt.requested());
-        let mut poll = [rustix::event::PollFd::new(
-            &interrupt,
-            rustix::event::PollFlags::IN,
-        )];
+        let mut poll = [rustix::event::PollFd::new(&interrupt, rustix::event::PollFlags::IN)];
         assert_eq!(rustix::event::poll(&mut poll, None).unwrap(), 1);
     }
 }

@@ -91,9 +91,7 @@ impl Lab {
     /// Without root.
     pub fn list() -> Result<Vec<LabInfo>> {
         require_root()?;
-        let states = state::names()
-            .into_iter()
-            .filter_map(|name| Store::of(&name).load().ok());
+        let states = state::names().into_iter().filter_map(|name| Store::of(&name).load().ok());
         Ok(states.map(|state| info(&state)).collect())
     }
 
@@ -126,12 +124,7 @@ impl Lab {
 
     /// Its name.
     pub fn name(&self) -> String {
-        self.store
-            .dir
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned()
+        self.store.dir.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
     /// Its directory.
@@ -145,10 +138,7 @@ impl Lab {
     /// When it has none of that name.
     pub fn host(&self, name: &str) -> Result<Host> {
         self.store.load()?.position(name)?;
-        Ok(Host {
-            store: self.store.clone(),
-            name: name.to_owned(),
-        })
+        Ok(Host { store: self.store.clone(), name: name.to_owned() })
     }
 
     /// All its hosts, in the order of their addresses.
@@ -157,12 +147,7 @@ impl Lab {
     /// When the lab is gone.
     pub fn hosts(&self) -> Result<Vec<Host>> {
         let hosts = self.store.load()?.hosts.into_iter();
-        Ok(hosts
-            .map(|spec| Host {
-                store: self.store.clone(),
-                name: spec.name,
-            })
-            .collect())
+        Ok(hosts.map(|spec| Host { store: self.store.clone(), name: spec.name }).collect())
     }
 
     /// What the list of labs says of it.
@@ -186,11 +171,7 @@ impl Lab {
             let kind = state.spec(name).map_or(InitKind::Tiny, |spec| spec.init);
             match kind {
                 InitKind::Tiny => {
-                    Host {
-                        store: self.store.clone(),
-                        name: name.clone(),
-                    }
-                    .detach()?;
+                    Host { store: self.store.clone(), name: name.clone() }.detach()?;
                 }
                 InitKind::Systemd => {
                     let watcher: Vec<ProcessId> =
@@ -200,10 +181,7 @@ impl Lab {
             }
         }
         self.owned = None;
-        Ok(Lab {
-            store: self.store.clone(),
-            owned: None,
-        })
+        Ok(Lab { store: self.store.clone(), owned: None })
     }
 
     /// Removes the lab, with the errors that a drop cannot return.
@@ -305,9 +283,7 @@ fn is_empty(dir: &Path) -> bool {
 fn is_of_a_lab(process: ProcessId) -> bool {
     let namespace = |path: &Path| fs::read_link(path).ok();
     let own = namespace(Path::new("/proc/self/ns/pid"));
-    proc::arguments(process.pid)
-        .iter()
-        .any(|word| word == crate::init::COMMAND)
+    proc::arguments(process.pid).iter().any(|word| word == crate::init::COMMAND)
         || namespace(&process.path("ns/pid")) != own
 }
 
@@ -325,10 +301,7 @@ fn info(state: &LabState) -> LabInfo {
     LabInfo {
         name: state.name.clone(),
         kept: state.kept,
-        owner: state
-            .owner
-            .filter(|owner| !state.kept && owner.is_alive())
-            .map(|owner| owner.pid),
+        owner: state.owner.filter(|owner| !state.kept && owner.is_alive()).map(|owner| owner.pid),
         networks: state.networks.clone(),
         hosts: state.hosts.iter().enumerate().map(host).collect(),
         cuts: state.cuts.clone(),
@@ -337,11 +310,7 @@ fn info(state: &LabState) -> LabInfo {
 }
 
 fn require_root() -> Result<()> {
-    if rustix::process::geteuid().is_root() {
-        Ok(())
-    } else {
-        Err(Error::NotRoot)
-    }
+    if rustix::process::geteuid().is_root() { Ok(()) } else { Err(Error::NotRoot) }
 }
 
 /// A name from a command line must not lead out of the directory of labs.
@@ -350,22 +319,14 @@ fn names_a_lab(name: &str, store: &Store) -> bool {
 }
 
 fn no_lab(name: &str) -> Error {
-    Error::NoLab {
-        name: name.to_owned(),
-        base: state::base_dir().display().to_string(),
-    }
+    Error::NoLab { name: name.to_owned(), base: state::base_dir().display().to_string() }
 }
 
 fn in_use(name: &str, store: &Store) -> Error {
     let owner = match store.load() {
         Ok(state) if state.kept => format!(" (kept; `evenkeel lab down {name}` removes it)"),
-        Ok(state) => state
-            .owner
-            .map_or_else(String::new, |o| format!(" by process {}", o.pid)),
+        Ok(state) => state.owner.map_or_else(String::new, |o| format!(" by process {}", o.pid)),
         Err(_) => String::new(),
     };
-    Error::InUse {
-        name: name.to_owned(),
-        owner,
-    }
+    Error::InUse { name: name.to_owned(), owner }
 }

@@ -48,20 +48,11 @@ pub(crate) fn connect(state: &LabState, host: &str) -> Result<()> {
             }
             netlink.create_veth(&port, &network, inside.as_fd())?;
             netlink.set_master(&port, &network)?;
-            if pulled {
-                Ok(())
-            } else {
-                netlink.set_up(&port)
-            }
+            if pulled { Ok(()) } else { netlink.set_up(&port) }
         })?;
         within(&inside, &what, |netlink| {
             netlink.set_mac(&network, plan::hardware_address(number, position))?;
-            netlink.add_address(
-                &network,
-                plan::address(number, position),
-                plan::PREFIX,
-                None,
-            )?;
+            netlink.add_address(&network, plan::address(number, position), plan::PREFIX, None)?;
             netlink.set_up(&network)
         })?;
     }
@@ -90,28 +81,16 @@ pub(crate) fn set_plugged(
 ) -> Result<()> {
     let switch = namespace(state.init(plan::SWITCH)?)?;
     let port = plan::port(host, network);
-    within(
-        &switch,
-        &format!("cannot switch the port {port}"),
-        |netlink| {
-            if plugged {
-                netlink.set_up(&port)
-            } else {
-                netlink.set_down(&port)
-            }
-        },
-    )
+    within(&switch, &format!("cannot switch the port {port}"), |netlink| {
+        if plugged { netlink.set_up(&port) } else { netlink.set_down(&port) }
+    })
 }
 
 /// All addresses of a host, those that were added later included.
 pub(crate) fn addresses(init: ProcessId) -> Result<Vec<IpAddr>> {
     let inside = namespace(init)?;
     within(&inside, "cannot list addresses", |netlink| {
-        Ok(netlink
-            .addresses()?
-            .iter()
-            .map(|address| address.ip)
-            .collect())
+        Ok(netlink.addresses()?.iter().map(|address| address.ip).collect())
     })
 }
 
@@ -120,19 +99,14 @@ fn within<T: Send>(
     what: &str,
     work: impl FnOnce(&mut Netlink) -> std::result::Result<T, net::Error> + Send,
 ) -> Result<T> {
-    flatten(
-        net::namespace::enter(namespace.as_fd(), || work(&mut Netlink::open()?)),
-        what,
-    )
+    flatten(net::namespace::enter(namespace.as_fd(), || work(&mut Netlink::open()?)), what)
 }
 
 fn flatten<T>(
     result: std::result::Result<std::result::Result<T, net::Error>, net::Error>,
     what: &str,
 ) -> Result<T> {
-    let failed = |error: net::Error| Error::Network {
-        what: what.to_owned(),
-        message: error.to_string(),
-    };
+    let failed =
+        |error: net::Error| Error::Network { what: what.to_owned(), message: error.to_string() };
     result.and_then(|inner| inner).map_err(failed)
 }

@@ -56,19 +56,13 @@ impl HostSpec {
 
     /// A host without disks of its own: a client or a witness that need not survive.
     pub fn client(name: &str) -> Self {
-        HostSpec {
-            disks: Vec::new(),
-            ..HostSpec::node(name)
-        }
+        HostSpec { disks: Vec::new(), ..HostSpec::node(name) }
     }
 
     /// Shows `source`, a directory on one of the disks (made if missing), at `target` too.
     #[must_use]
     pub fn bind(mut self, source: &str, target: &str) -> Self {
-        self.binds.push(Bind {
-            source: source.into(),
-            target: target.into(),
-        });
+        self.binds.push(Bind { source: source.into(), target: target.into() });
         self
     }
 
@@ -96,12 +90,7 @@ pub struct Disk {
 impl Disk {
     /// An ext4 disk of [`DISK_BYTES`] mounted at `at`.
     pub fn new(name: &str, at: &str) -> Self {
-        Disk {
-            name: name.to_owned(),
-            at: at.into(),
-            bytes: DISK_BYTES,
-            fs: FsType::Ext4,
-        }
+        Disk { name: name.to_owned(), at: at.into(), bytes: DISK_BYTES, fs: FsType::Ext4 }
     }
 
     /// File name of the image inside the host's directory.
@@ -170,10 +159,7 @@ impl LabOptions {
         let mut names: Vec<&str> = self.hosts.iter().map(|host| host.name.as_str()).collect();
         names.push(plan::SWITCH);
         refuse_twice("host", &names)?;
-        refuse_twice(
-            "network",
-            &self.networks.iter().map(String::as_str).collect::<Vec<_>>(),
-        )?;
+        refuse_twice("network", &self.networks.iter().map(String::as_str).collect::<Vec<_>>())?;
         if self.networks.len() > plan::NETWORKS_MAX || self.hosts.len() > plan::HOSTS_MAX {
             return Err(Error::Invalid(format!(
                 "a lab has at most {} networks and {} hosts",
@@ -241,9 +227,7 @@ fn check_name(what: &str, name: &str, length_max: usize) -> Result<()> {
 fn refuse_twice(what: &str, names: &[&str]) -> Result<()> {
     for (index, name) in names.iter().enumerate() {
         if names[..index].contains(name) {
-            return Err(Error::Invalid(format!(
-                "the {what} name {name} is used twice"
-            )));
+            return Err(Error::Invalid(format!("the {what} name {name} is used twice")));
         }
     }
     Ok(())
@@ -274,25 +258,12 @@ mod tests {
         assert!(bad.check().unwrap_err().to_string().contains("a-z, 0-9"));
         let mut bad = options();
         bad.hosts[1].name = "node1".into();
-        assert_eq!(
-            bad.check().unwrap_err().to_string(),
-            "the host name node1 is used twice"
-        );
+        assert_eq!(bad.check().unwrap_err().to_string(), "the host name node1 is used twice");
         let mut bad = options();
         bad.hosts[1].name = "a-long-client".into();
-        assert!(
-            bad.check()
-                .unwrap_err()
-                .to_string()
-                .contains("shorter names")
-        );
+        assert!(bad.check().unwrap_err().to_string().contains("shorter names"));
         let mut bad = options();
         bad.hosts[1].networks = Some(vec!["wan".into()]);
-        assert!(
-            bad.check()
-                .unwrap_err()
-                .to_string()
-                .contains("does not have")
-        );
+        assert!(bad.check().unwrap_err().to_string().contains("does not have"));
     }
 }

@@ -18,35 +18,18 @@ const FIRST_HOST: u8 = 11;
 
 /// The address of a host on a network, both counted from 0: `10.77.NETWORK.(11 + HOST)`.
 pub fn address(network: usize, host: usize) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(
-        10,
-        77,
-        low(network),
-        FIRST_HOST.saturating_add(low(host)),
-    ))
+    IpAddr::V4(Ipv4Addr::new(10, 77, low(network), FIRST_HOST.saturating_add(low(host))))
 }
 
 /// A free address of a network for virtual IPs: `10.77.NETWORK.(200 + NUMBER)`.
 pub fn virtual_address(network: usize, number: usize) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(
-        10,
-        77,
-        low(network),
-        200_u8.saturating_add(low(number)),
-    ))
+    IpAddr::V4(Ipv4Addr::new(10, 77, low(network), 200_u8.saturating_add(low(number))))
 }
 
 /// The hardware address of a host on a network: it stays the same when the host is booted again,
 /// as a machine's does, so that its neighbours need not forget it.
 pub(crate) fn hardware_address(network: usize, host: usize) -> [u8; 6] {
-    [
-        0x02,
-        0x4b,
-        0x45,
-        0,
-        low(network),
-        FIRST_HOST.saturating_add(low(host)),
-    ]
+    [0x02, 0x4b, 0x45, 0, low(network), FIRST_HOST.saturating_add(low(host))]
 }
 
 /// The switch's end of the cable between a host and a network.

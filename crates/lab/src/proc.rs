@@ -23,10 +23,7 @@ impl ProcessId {
     /// The process that has this pid now, or `None`.
     pub fn of(pid: i32) -> Option<ProcessId> {
         let stat = Stat::read(&PathBuf::from(format!("/proc/{pid}/stat"))).ok()?;
-        Some(ProcessId {
-            pid,
-            start: stat.start,
-        })
+        Some(ProcessId { pid, start: stat.start })
     }
 
     /// The calling process.
@@ -61,10 +58,8 @@ impl ProcessId {
 
 /// Kills all of `processes`, waits until they are gone, and reaps those that are our children.
 pub(crate) fn kill_and_wait(processes: &[ProcessId]) -> io::Result<()> {
-    let open: Vec<(ProcessId, OwnedFd)> = processes
-        .iter()
-        .filter_map(|process| Some((*process, process.open()?)))
-        .collect();
+    let open: Vec<(ProcessId, OwnedFd)> =
+        processes.iter().filter_map(|process| Some((*process, process.open()?))).collect();
     for (_, fd) in &open {
         match rustix::process::pidfd_send_signal(fd, Signal::KILL) {
             Ok(()) | Err(rustix::io::Errno::SRCH) => {}
@@ -117,10 +112,7 @@ impl Stat {
     fn parse(text: &str) -> Option<Stat> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_ascii_whitespace().collect();
         let state = fields.first()?.chars().next()?;
-        Some(Stat {
-            state,
-            start: fields.get(19)?.parse().ok()?,
-        })
+        Some(Stat { state, start: fields.get(19)?.parse().ok()? })
     }
 }
 
@@ -128,10 +120,7 @@ impl Stat {
 pub(crate) fn arguments(pid: i32) -> Vec<String> {
     let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes).into_owned();
-    text.split('\0')
-        .filter(|part| !part.is_empty())
-        .map(str::to_owned)
-        .collect()
+    text.split('\0').filter(|part| !part.is_empty()).map(str::to_owned).collect()
 }
 
 /// All processes in the pid namespace whose pid 1 is `init`, itself included.
@@ -158,10 +147,7 @@ fn all_pids() -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc") else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }
 
 #[cfg(test)]
@@ -179,12 +165,6 @@ mod tests {
     fn the_own_process_is_alive_and_another_start_time_is_not() {
         let own = ProcessId::own().unwrap();
         assert!(own.is_alive());
-        assert!(
-            !ProcessId {
-                start: own.start + 1,
-                ..own
-            }
-            .is_alive()
-        );
+        assert!(!ProcessId { start: own.start + 1, ..own }.is_alive());
     }
 }

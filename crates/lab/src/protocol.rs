@@ -71,10 +71,7 @@ pub struct SpawnSpec {
 impl SpawnSpec {
     /// A program with its arguments.
     pub fn new<S: Into<String>>(argv: impl IntoIterator<Item = S>) -> Self {
-        SpawnSpec {
-            argv: argv.into_iter().map(Into::into).collect(),
-            ..SpawnSpec::default()
-        }
+        SpawnSpec { argv: argv.into_iter().map(Into::into).collect(), ..SpawnSpec::default() }
     }
 
     /// Sets one variable of the environment.
@@ -162,17 +159,11 @@ pub(crate) enum Reply {
 /// Asks the init of the host whose directory is `dir`.
 pub(crate) fn call(host: &str, dir: &Path, request: &Request) -> Result<Reply> {
     let reply = exchange(dir, request).map_err(|source| Error::Io {
-        what: format!(
-            "cannot reach the init of {host} at {}",
-            dir.join(SOCKET).display()
-        ),
+        what: format!("cannot reach the init of {host} at {}", dir.join(SOCKET).display()),
         source,
     })?;
     match reply {
-        Reply::Failed(message) => Err(Error::Refused {
-            host: host.to_owned(),
-            message,
-        }),
+        Reply::Failed(message) => Err(Error::Refused { host: host.to_owned(), message }),
         Reply::Done | Reply::Spawned { .. } | Reply::Exited(_) => Ok(reply),
     }
 }

@@ -80,9 +80,7 @@ pub(crate) fn lock_base() -> Result<File> {
 
 impl Store {
     pub(crate) fn of(name: &str) -> Store {
-        Store {
-            dir: base_dir().join(name),
-        }
+        Store { dir: base_dir().join(name) }
     }
 
     pub(crate) fn host_dir(&self, host: &str) -> PathBuf {
@@ -91,10 +89,7 @@ impl Store {
 
     /// The lock of the lab's owner, or `None` while somebody else holds it.
     pub(crate) fn try_own(&self) -> Result<Option<File>> {
-        match lock(
-            &self.dir.join(OWNER_LOCK),
-            FlockOperation::NonBlockingLockExclusive,
-        ) {
+        match lock(&self.dir.join(OWNER_LOCK), FlockOperation::NonBlockingLockExclusive) {
             Ok(file) => Ok(Some(file)),
             Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
@@ -104,9 +99,7 @@ impl Store {
     pub(crate) fn load(&self) -> Result<LabState> {
         let path = self.dir.join("lab.json");
         let text = fs::read(&path).during(|| cannot("read", &path))?;
-        serde_json::from_slice(&text)
-            .map_err(io::Error::from)
-            .during(|| cannot("read", &path))
+        serde_json::from_slice(&text).map_err(io::Error::from).during(|| cannot("read", &path))
     }
 
     pub(crate) fn save(&self, state: &LabState) -> Result<()> {
@@ -143,23 +136,18 @@ impl LabState {
 
     /// Position of a network in the address plan.
     pub(crate) fn network_position(&self, network: &str) -> Result<usize> {
-        self.networks
-            .iter()
-            .position(|name| name == network)
-            .ok_or_else(|| {
-                let known = self.networks.join(", ");
-                Error::Invalid(format!(
-                    "the lab {} has no network {network}; it has {known}",
-                    self.name
-                ))
-            })
+        self.networks.iter().position(|name| name == network).ok_or_else(|| {
+            let known = self.networks.join(", ");
+            Error::Invalid(format!(
+                "the lab {} has no network {network}; it has {known}",
+                self.name
+            ))
+        })
     }
 
     /// Networks that a host is joined to.
     pub(crate) fn networks_of(&self, spec: &HostSpec) -> Vec<String> {
-        spec.networks
-            .clone()
-            .unwrap_or_else(|| self.networks.clone())
+        spec.networks.clone().unwrap_or_else(|| self.networks.clone())
     }
 
     /// Pid 1 of a host, if it runs.

@@ -53,25 +53,14 @@ pub(crate) fn child_signals() -> io::Result<OwnedFd> {
         let mut set: libc::sigset_t = std::mem::zeroed();
         check(libc::sigemptyset(&raw mut set))?;
         check(libc::sigaddset(&raw mut set, libc::SIGCHLD))?;
-        check(libc::sigprocmask(
-            libc::SIG_BLOCK,
-            &raw const set,
-            std::ptr::null_mut(),
-        ))?;
-        let fd = check(libc::signalfd(
-            -1,
-            &raw const set,
-            libc::SFD_CLOEXEC | libc::SFD_NONBLOCK,
-        ))?;
+        check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))?;
+        let fd = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
 }
 
 /// Takes over a descriptor that the program inherited under a known number.
-#[allow(
-    unsafe_code,
-    reason = "a number from the command line is turned into a descriptor"
-)]
+#[allow(unsafe_code, reason = "a number from the command line is turned into a descriptor")]
 pub(crate) fn inherited(number: i32) -> io::Result<OwnedFd> {
     // SAFETY: F_GETFD takes no pointer; it fails when the number is not an open descriptor.
     check(unsafe { libc::fcntl(number, libc::F_GETFD) })?;
@@ -130,9 +119,5 @@ pub(crate) fn shut_down_file_system(root: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

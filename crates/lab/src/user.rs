@@ -38,12 +38,7 @@ fn find_in(passwd: &str, wanted: &str) -> Option<User> {
         };
         let matches = *name == wanted || *uid == wanted;
         let (uid, gid) = (uid.parse().ok()?, gid.parse().ok()?);
-        matches.then(|| User {
-            name: (*name).to_owned(),
-            uid,
-            gid,
-            home: (*home).to_owned(),
-        })
+        matches.then(|| User { name: (*name).to_owned(), uid, gid, home: (*home).to_owned() })
     })
 }
 

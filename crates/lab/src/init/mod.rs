@@ -26,10 +26,7 @@ pub(crate) const COMMAND: &str = "lab-init";
 
 /// Runs the init that the command line asks for; the process must have no other thread.
 pub fn run() -> ExitCode {
-    let args: Vec<String> = std::env::args()
-        .skip_while(|arg| arg != COMMAND)
-        .skip(1)
-        .collect();
+    let args: Vec<String> = std::env::args().skip_while(|arg| arg != COMMAND).skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
         [dir] => begin(Path::new(dir)),
@@ -63,26 +60,14 @@ fn begin(path: &Path) -> io::Result<()> {
     let listener = protocol::listen(&dir)?;
     let owner = match boot.owner {
         None => None,
-        Some(owner) => Some(
-            owner
-                .open()
-                .ok_or_else(|| io::Error::other("the owner is gone"))?,
-        ),
+        Some(owner) => Some(owner.open().ok_or_else(|| io::Error::other("the owner is gone"))?),
     };
     if let Some(cgroup) = &boot.cgroup {
         cgroup::join(cgroup)?;
     }
     sys::unshare_host().map_err(explain("cannot make namespaces"))?;
     let Some(pid) = sys::fork_sibling()? else {
-        return Err(become_pid_1(
-            path,
-            &boot,
-            &Inherited {
-                dir,
-                listener,
-                owner,
-            },
-        ));
+        return Err(become_pid_1(path, &boot, &Inherited { dir, listener, owner }));
     };
     report(&BootReport::Pid(pid));
     match (boot.spec.init, owner) {
@@ -115,17 +100,12 @@ fn become_pid_1(path: &Path, boot: &Boot, inherited: &Inherited) -> io::Error {
 /// Second stage: pid 1 of the new pid namespace.
 fn pid_1(path: &Path, fds: &[&str]) -> io::Result<()> {
     let mut fds = fds.iter().map(|text| {
-        let number = text
-            .parse()
-            .map_err(|_| io::Error::other("not a descriptor"))?;
+        let number = text.parse().map_err(|_| io::Error::other("not a descriptor"))?;
         let fd = sys::inherited(number)?;
         rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC)?;
         io::Result::Ok(fd)
     });
-    let mut next = || {
-        fds.next()
-            .unwrap_or_else(|| Err(io::Error::other("too few descriptors")))
-    };
+    let mut next = || fds.next().unwrap_or_else(|| Err(io::Error::other("too few descriptors")));
     let dir = next()?;
     let listener = UnixListener::from(next()?);
     let owner = fds.next().transpose()?;
@@ -135,14 +115,7 @@ fn pid_1(path: &Path, fds: &[&str]) -> io::Result<()> {
     match boot.spec.init {
         InitKind::Tiny => {
             mounts::prepare(&boot, &dir)?;
-            let server = serve::Server::new(
-                &boot,
-                Inherited {
-                    dir,
-                    listener,
-                    owner,
-                },
-            )?;
+            let server = serve::Server::new(&boot, Inherited { dir, listener, owner })?;
             report(&BootReport::Ready);
             // From here on the log takes everything; the lab sees the end of the report.
             rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;

@@ -24,12 +24,7 @@ pub(super) fn prepare(boot: &Boot, dir: &OwnedFd) -> io::Result<()> {
     release_foreign(&boot.binary)?;
     rustix::system::sethostname(boot.spec.name.as_bytes())?;
     kernel_file_systems(Path::new("/"), boot)?;
-    for (path, mode) in [
-        ("/tmp", "1777"),
-        ("/run", "755"),
-        ("/mnt", "755"),
-        ("/dev/shm", "1777"),
-    ] {
+    for (path, mode) in [("/tmp", "1777"), ("/run", "755"), ("/mnt", "755"), ("/dev/shm", "1777")] {
         memory(Path::new(path), mode)?;
     }
     lab_files(Path::new("/"), boot, &binary)?;
@@ -66,10 +61,7 @@ fn foreign(mountinfo: &str) -> impl Iterator<Item = &str> {
         let (kind, rest) = rest.split_once(' ')?;
         let fuse = kind == "fuse" || kind == "fuseblk" || kind.starts_with("fuse.");
         let device = rest.starts_with("/dev/loop");
-        mount
-            .split(' ')
-            .nth(4)
-            .filter(|path| (fuse || device) && !path.contains('\\'))
+        mount.split(' ').nth(4).filter(|path| (fuse || device) && !path.contains('\\'))
     })
 }
 
@@ -97,12 +89,7 @@ pub(super) fn kernel_file_systems(root: &Path, boot: &Boot) -> io::Result<()> {
 
 /// A tmpfs of the host's own.
 pub(super) fn memory(path: &Path, mode: &str) -> io::Result<()> {
-    mount(
-        "tmpfs",
-        path,
-        MountFlags::NOSUID | MountFlags::NODEV,
-        &format!("mode={mode}"),
-    )
+    mount("tmpfs", path, MountFlags::NOSUID | MountFlags::NODEV, &format!("mode={mode}"))
 }
 
 /// `/run/lab`: the binary at a fixed path, a boot id that is new at each boot, the hosts' names.
@@ -111,34 +98,22 @@ pub(super) fn lab_files(root: &Path, boot: &Boot, binary: &OwnedFd) -> io::Resul
     fs::create_dir_all(dir.join("disk"))?;
     let program = dir.join("evenkeel");
     fs::write(&program, "")?;
-    bind(
-        Path::new(&format!("/proc/self/fd/{}", binary.as_raw_fd())),
-        &program,
-    )?;
+    bind(Path::new(&format!("/proc/self/fd/{}", binary.as_raw_fd())), &program)?;
 
     let fresh = fs::read_to_string("/proc/sys/kernel/random/uuid")?;
     fs::write(dir.join("boot_id"), fresh)?;
-    bind(
-        &dir.join("boot_id"),
-        &at(root, "/proc/sys/kernel/random/boot_id"),
-    )?;
+    bind(&dir.join("boot_id"), &at(root, "/proc/sys/kernel/random/boot_id"))?;
 
     fs::write(dir.join("hosts"), &boot.hosts_file)?;
     let hosts = at(root, "/etc/hosts");
-    if hosts.exists() {
-        bind(&dir.join("hosts"), &hosts)
-    } else {
-        Ok(())
-    }
+    if hosts.exists() { bind(&dir.join("hosts"), &hosts) } else { Ok(()) }
 }
 
 /// Mounts a disk at `/run/lab/disk/NAME`, and from there at its place: the first stays reachable
 /// when something is mounted over the second.
 pub(super) fn mount_disk(root: &Path, dir: &OwnedFd, disk: &Disk) -> io::Result<()> {
-    let (_device, path) = disk::attach(dir, disk).map_err(explain(&format!(
-        "cannot put the disk {} on a loop device",
-        disk.name
-    )))?;
+    let (_device, path) = disk::attach(dir, disk)
+        .map_err(explain(&format!("cannot put the disk {} on a loop device", disk.name)))?;
     let own = own_mount(root, &disk.name);
     fs::create_dir_all(&own)?;
     let what = format!("cannot mount the disk {} ({})", disk.name, disk.fs.name());
@@ -167,9 +142,7 @@ pub(super) fn unmount_disk(disk: &Disk, binds: &[Bind]) -> io::Result<()> {
 
 /// The second places of directories on a disk.
 pub(super) fn binds_of<'a>(disk: &Disk, binds: &'a [Bind]) -> impl Iterator<Item = &'a Bind> {
-    binds
-        .iter()
-        .filter(move |bind| bind.source.starts_with(&disk.at))
+    binds.iter().filter(move |bind| bind.source.starts_with(&disk.at))
 }
 
 /// Shows a directory of a disk at a second place.
@@ -197,13 +170,11 @@ pub(crate) fn at(root: &Path, path: impl AsRef<Path>) -> PathBuf {
 }
 
 pub(super) fn bind(source: &Path, target: &Path) -> io::Result<()> {
-    rustix::mount::mount_bind(source, target)
-        .map_err(io::Error::from)
-        .map_err(explain(&format!(
-            "cannot show {} at {} (both must exist)",
-            source.display(),
-            target.display()
-        )))
+    rustix::mount::mount_bind(source, target).map_err(io::Error::from).map_err(explain(&format!(
+        "cannot show {} at {} (both must exist)",
+        source.display(),
+        target.display()
+    )))
 }
 
 fn unmount(path: &Path) -> io::Result<()> {
@@ -216,10 +187,7 @@ pub(super) fn mount(kind: &str, path: &Path, flags: MountFlags, data: &str) -> i
     let data = std::ffi::CString::new(data)?;
     rustix::mount::mount(kind, path, kind, flags, Some(data.as_c_str()))
         .map_err(io::Error::from)
-        .map_err(explain(&format!(
-            "cannot mount {kind} at {}",
-            path.display()
-        )))
+        .map_err(explain(&format!("cannot mount {kind} at {}", path.display())))
 }
 
 #[cfg(test)]
@@ -233,9 +201,6 @@ mod tests {
                     31 27 0:41 / /home/x rw shared:3 - fuse.sshfs a:/ rw\n\
                     32 27 0:42 / /sys/fs/fuse/connections rw - fusectl fusectl rw\n\
                     33 27 7:0 / /mnt/img rw - ext4 /dev/loop0 rw\n";
-        assert_eq!(
-            foreign(text).collect::<Vec<_>>(),
-            ["/srv/a", "/home/x", "/mnt/img"]
-        );
+        assert_eq!(foreign(text).collect::<Vec<_>>(), ["/srv/a", "/home/x", "/mnt/img"]);
     }
 }

@@ -80,17 +80,8 @@ impl Server {
             PollFd::new(&self.inherited.listener, PollFlags::IN),
             PollFd::new(&self.signals, PollFlags::IN),
         ];
-        poll.extend(
-            self.callers
-                .iter()
-                .map(|c| PollFd::new(&c.stream, PollFlags::IN)),
-        );
-        poll.extend(
-            self.inherited
-                .owner
-                .as_ref()
-                .map(|fd| PollFd::new(fd, PollFlags::IN)),
-        );
+        poll.extend(self.callers.iter().map(|c| PollFd::new(&c.stream, PollFlags::IN)));
+        poll.extend(self.inherited.owner.as_ref().map(|fd| PollFd::new(fd, PollFlags::IN)));
         loop {
             match rustix::event::poll(&mut poll, None) {
                 Ok(_) => break,
@@ -112,12 +103,7 @@ impl Server {
         while let Ok((stream, _)) = self.inherited.listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
                 let received = Vec::new();
-                self.callers.push(Caller {
-                    stream,
-                    received,
-                    waits_for: None,
-                    done: false,
-                });
+                self.callers.push(Caller { stream, received, waits_for: None, done: false });
             }
         }
     }
@@ -149,9 +135,7 @@ impl Server {
                 }
                 None => Reply::Failed(format!("process {pid} was not started by the lab")),
             },
-            Ok(request) => self
-                .obey(request)
-                .unwrap_or_else(|e| Reply::Failed(e.to_string())),
+            Ok(request) => self.obey(request).unwrap_or_else(|e| Reply::Failed(e.to_string())),
             Err(error) => Reply::Failed(format!("not understood: {error}")),
         };
         self.callers[index].answer(&reply);
@@ -182,12 +166,7 @@ impl Server {
     }
 
     fn disk(&self, name: &str) -> io::Result<crate::options::Disk> {
-        let disk = self
-            .spec
-            .disks
-            .iter()
-            .find(|disk| disk.name == name)
-            .cloned();
+        let disk = self.spec.disks.iter().find(|disk| disk.name == name).cloned();
         disk.ok_or_else(|| io::Error::other(format!("there is no disk {name}")))
     }
 
@@ -197,29 +176,18 @@ impl Server {
         };
         let log = match &spec.log {
             Some(log) if log.contains('/') => {
-                return Err(io::Error::other(format!(
-                    "the log {log} must be a plain file name"
-                )));
+                return Err(io::Error::other(format!("the log {log} must be a plain file name")));
             }
             Some(log) => log.clone(),
             None => {
-                let name = Path::new(program)
-                    .file_name()
-                    .unwrap_or_default()
-                    .to_string_lossy();
+                let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
                 format!("{name}.{}.log", self.children.len())
             }
         };
         let user = user::find(spec.user.as_deref().unwrap_or("root"))?;
         let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .env_clear()
-            .envs(user::environment(&user))
-            .envs(&spec.env);
-        command
-            .current_dir(spec.cwd.as_deref().unwrap_or(Path::new("/")))
-            .process_group(0);
+        command.args(arguments).env_clear().envs(user::environment(&user)).envs(&spec.env);
+        command.current_dir(spec.cwd.as_deref().unwrap_or(Path::new("/"))).process_group(0);
         self.redirect(&mut command, &log)?;
         become_user(&mut command, &user);
         let child = within_cgroup(spec.cgroup.as_deref(), || command.spawn());
@@ -233,10 +201,7 @@ impl Server {
         let flags = OFlags::CREATE | OFlags::APPEND | OFlags::WRONLY | OFlags::CLOEXEC;
         let mode = Mode::from_raw_mode(0o644);
         let log = rustix::fs::openat(&self.inherited.dir, log, flags, mode)?;
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(())
     }
 

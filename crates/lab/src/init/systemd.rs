@@ -68,10 +68,7 @@ pub(super) fn watch(init: i32, owner: &OwnedFd, host_cgroup: Option<&Path>) -> i
         cgroup::join(lab)?;
     }
     loop {
-        let mut poll = [
-            PollFd::new(owner, PollFlags::IN),
-            PollFd::new(&host, PollFlags::IN),
-        ];
+        let mut poll = [PollFd::new(owner, PollFlags::IN), PollFd::new(&host, PollFlags::IN)];
         match rustix::event::poll(&mut poll, None) {
             Ok(_) if !poll[1].revents().is_empty() => return Ok(()),
             Ok(_) => rustix::process::pidfd_send_signal(&host, Signal::KILL)?,
@@ -91,12 +88,7 @@ pub(super) fn boot(boot: &Boot, dir: &OwnedFd) -> io::Result<()> {
     let root = overlay()?;
     mounts::kernel_file_systems(&root, boot)?;
     devices(&root)?;
-    for (path, mode) in [
-        ("/tmp", "1777"),
-        ("/run", "755"),
-        ("/mnt", "755"),
-        ("/dev/shm", "1777"),
-    ] {
+    for (path, mode) in [("/tmp", "1777"), ("/run", "755"), ("/mnt", "755"), ("/dev/shm", "1777")] {
         mounts::memory(&mounts::at(&root, path), mode)?;
     }
     mounts::lab_files(&root, boot, &binary)?;
@@ -112,10 +104,7 @@ pub(super) fn boot(boot: &Boot, dir: &OwnedFd) -> io::Result<()> {
     report(&BootReport::Ready);
     rustix::stdio::dup2_stdout(rustix::stdio::stderr())?;
     let mut command = Command::new(&program);
-    command
-        .env_clear()
-        .env("container", "evenkeel-lab")
-        .env("PATH", PATH);
+    command.env_clear().env("container", "evenkeel-lab").env("PATH", PATH);
     Err(command.args(["--system", "--log-target=journal"]).exec())
 }
 
@@ -135,11 +124,7 @@ fn overlay() -> io::Result<PathBuf> {
     for dir in [&upper, &work, &root] {
         fs::create_dir(dir)?;
     }
-    let data = format!(
-        "lowerdir=/,upperdir={},workdir={}",
-        upper.display(),
-        work.display()
-    );
+    let data = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
     mounts::mount("overlay", &root, MountFlags::empty(), &data)?;
     Ok(root)
 }
@@ -150,12 +135,7 @@ fn devices(root: &Path) -> io::Result<()> {
     fs::create_dir(dev.join("shm"))?;
     fs::create_dir(dev.join("pts"))?;
     let safe = MountFlags::NOSUID | MountFlags::NOEXEC;
-    mounts::mount(
-        "devpts",
-        &dev.join("pts"),
-        safe,
-        "newinstance,ptmxmode=0666,mode=620,gid=5",
-    )?;
+    mounts::mount("devpts", &dev.join("pts"), safe, "newinstance,ptmxmode=0666,mode=620,gid=5")?;
     for name in DEVICES {
         let source = Path::new("/dev").join(name);
         // A machine without /dev/fuse still boots; what needs it says so.
@@ -189,24 +169,14 @@ fn configure(root: &Path, boot: &Boot, dir: &OwnedFd) -> io::Result<()> {
     replace(&units.join("evenkeel-lab.target"), TARGET)?;
     link(&units.join("default.target"), "evenkeel-lab.target")?;
     let mut masked: Vec<String> = MASKED.iter().map(|&unit| unit.to_owned()).collect();
-    for place in [
-        "/etc/systemd/system",
-        "/usr/lib/systemd/system",
-        "/lib/systemd/system",
-    ] {
+    for place in ["/etc/systemd/system", "/usr/lib/systemd/system", "/lib/systemd/system"] {
         let place = mounts::at(root, place);
         masked.extend(names(&place.join("timers.target.wants")));
     }
-    for wants in [
-        "sockets.target.wants",
-        "sysinit.target.wants",
-        "basic.target.wants",
-    ] {
+    for wants in ["sockets.target.wants", "sysinit.target.wants", "basic.target.wants"] {
         masked.extend(names(&units.join(wants)));
     }
-    masked
-        .iter()
-        .try_for_each(|unit| link(&units.join(unit), "/dev/null"))
+    masked.iter().try_for_each(|unit| link(&units.join(unit), "/dev/null"))
 }
 
 /// The same at each boot of the host, and unlike that of the machine and of other hosts.
@@ -227,10 +197,7 @@ fn names(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
-    entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect()
+    entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// Writes a new file, never through a symbolic link of the machine's.
