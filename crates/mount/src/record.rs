@@ -9,6 +9,9 @@ use fuse::{Answer, Errno};
 use replica::op::{FileId, Op};
 
 /// Takes every change in the order in which it was applied; decides when callers are answered.
+///
+/// It is called under the order lock, and changes of names also hold the tree's lock of names.
+/// So it must neither wait nor call `Tree::lookup`; all else of a tree may be used.
 pub trait Recorder: Send {
     /// Asked before a change is applied; an errno refuses it.
     fn admit(&mut self) -> Result<(), Errno>;

@@ -1,5 +1,7 @@
 //! Databases on the mount: SQLite in both journal modes, and a real PostgreSQL.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::os::unix::process::CommandExt;

@@ -1,5 +1,7 @@
 //! Starting, dying, cleaning up, and living with few descriptors.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 
 use std::fs::{self, File};

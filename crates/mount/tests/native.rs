@@ -1,5 +1,7 @@
 //! The mount against the native file system: the same calls, the same results, the same tree.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 #[path = "common/script.rs"]
 mod script;

@@ -1,5 +1,7 @@
 //! What the recorder sees: every change, in order, enough of it to rebuild an equal tree.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod common;
 #[path = "common/script.rs"]
 mod script;

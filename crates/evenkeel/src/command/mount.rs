@@ -21,9 +21,6 @@ pub struct MountArgs {
     /// Threads that serve requests.
     #[arg(long, default_value_t = 4)]
     threads: usize,
-    /// Stay in the foreground, which is the only way so far.
-    #[arg(long)]
-    foreground: bool,
 }
 
 /// Mounts, waits for SIGINT or SIGTERM, unmounts.
@@ -46,7 +43,11 @@ fn serve(args: &MountArgs) -> Result<(), Box<dyn std::error::Error>> {
     let tree = Arc::new(Tree::open(0, &args.source)?);
     let order = Arc::new(Order::new(Immediate));
     let serving = Serving::start(tree, order, &args.target, args.threads)?;
-    eprintln!("serving {} at {}", args.source.display(), args.target.display());
+    eprintln!(
+        "serving {} at {}",
+        args.source.display(),
+        args.target.display()
+    );
     signals.forever().next();
     serving.detach()?;
     Ok(())

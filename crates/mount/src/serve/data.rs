@@ -142,11 +142,14 @@ impl Server {
 }
 
 /// How the backing file is opened. The kernel supplies offsets and asks for syncs, so appending
-/// and synchronous opens are none; a file only written to may yet be read by the page cache.
+/// and synchronous opens are none; a file only written to may yet be read by the page cache, and
+/// one opened for reading only may be truncated by that.
 pub(super) fn access(flags: u32) -> OFlags {
-    match OFlags::from_bits_retain(flags) & OFlags::RWMODE {
-        OFlags::RDONLY => OFlags::RDONLY,
-        _ => OFlags::RDWR,
+    let flags = OFlags::from_bits_retain(flags);
+    if flags & OFlags::RWMODE == OFlags::RDONLY && !flags.contains(OFlags::TRUNC) {
+        OFlags::RDONLY
+    } else {
+        OFlags::RDWR
     }
 }
 

@@ -107,7 +107,7 @@ fn links_and_renames(root: &Path, log: &mut Log) {
 
 fn open_but_gone(root: &Path, log: &mut Log) {
     let path = root.join("gone");
-    let mut file = OpenOptions::new().read(true).write(true).create(true).open(&path).unwrap();
+    let mut file = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     file.write_all(b"still here").unwrap();
     log.io("unlink open", fs::remove_file(&path));
     log.io("write on", file.write_all(b", really"));
@@ -146,7 +146,7 @@ fn contents(root: &Path, log: &mut Log) {
     drop(file);
 
     let path = root.join("written");
-    log.io("write only", OpenOptions::new().write(true).create(true).open(&path).map(drop));
+    log.io("write only", OpenOptions::new().write(true).create_new(true).open(&path).map(drop));
     let file = OpenOptions::new().write(true).open(&path).unwrap();
     log.io("odd writes", (0..300).try_for_each(|i| file.write_all_at(&[i as u8; 777], i * 1000)));
     let both = OpenOptions::new().read(true).write(true).open(&path).unwrap();
@@ -161,6 +161,11 @@ fn contents(root: &Path, log: &mut Log) {
     log.io("truncating open", File::create(root.join("one more")).map(drop));
     fs::write(root.join("one more"), b"some bytes").unwrap();
     log.io("truncating open", File::create(root.join("one more")).map(drop));
+    log.note("empty", fs::metadata(root.join("one more")).unwrap().len());
+    fs::write(root.join("one more"), b"some bytes").unwrap();
+    let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::TRUNC;
+    let read_only = rustix::fs::open(root.join("one more"), flags, Mode::empty());
+    log.note("truncating open for reading", read_only.map(drop));
     log.note("empty", fs::metadata(root.join("one more")).unwrap().len());
 }
 
