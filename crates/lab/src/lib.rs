@@ -13,6 +13,7 @@ mod host;
 pub mod init;
 pub mod interrupt;
 mod lab;
+pub mod ledger;
 mod network;
 mod options;
 mod plan;
