@@ -94,7 +94,7 @@ fn a_frozen_host_stands_still_and_goes_on_when_thawed() {
     let node = lab.host("node1").unwrap();
     let count = "i=0; while :; do i=$((i+1)); echo $i > /srv/.n; mv /srv/.n /srv/count; done";
     let counter = node.spawn(SpawnSpec::new(["sh", "-c", count])).unwrap();
-    // A shell under the name of our daemon: stopped by signal, for the freezer alone is not trusted.
+    // A shell under the name of our daemon: stopped by signal, not by the freezer alone.
     shell(&node, "mkdir -p /srv/bin; cp /bin/sh /srv/bin/evenkeel");
     let spin = ["/srv/bin/evenkeel", "-c", "while :; do :; done", "daemon"];
     let daemon = node.spawn(SpawnSpec::new(spin)).unwrap().outside.unwrap().pid;
@@ -124,6 +124,34 @@ fn a_frozen_host_stands_still_and_goes_on_when_thawed() {
 }
 
 #[test]
+fn a_host_freezes_and_dies_while_a_process_waits_for_fuse() {
+    let lab = Lab::create(options("stuck", vec![one_disk("node1")])).unwrap();
+    let node = lab.host("node1").unwrap();
+    shell(&node, "mkdir /srv/mnt");
+    let server = ["/run/lab/evenkeel", "stuck-mount", "/srv/mnt", "daemon"];
+    let server = node.spawn(SpawnSpec::new(server).log("server.log")).unwrap();
+    let said = || node.log("server.log").unwrap();
+    while said() != "mounted\n" {
+        assert!(server.is_alive(), "{}", said());
+        std::thread::yield_now();
+    }
+    let waiting = node.spawn(SpawnSpec::new(["touch", "/srv/mnt/file"])).unwrap();
+    let (server, waiting) = (server.outside.unwrap(), waiting.outside.unwrap());
+    while !kernel_stack(waiting.pid).contains("fuse") {
+        assert!(waiting.is_alive(), "it waits until the file system answers, which is never");
+        std::thread::yield_now();
+    }
+    lab.freeze("node1").unwrap();
+    assert_eq!(state(server.pid), "T");
+    lab.thaw("node1").unwrap();
+    assert_ne!(state(server.pid), "T");
+    lab.freeze("node1").unwrap();
+    lab.power("node1").unwrap();
+    assert!(!server.is_alive() && !waiting.is_alive());
+    lab.start("node1").unwrap();
+}
+
+#[test]
 fn a_full_disk_refuses_and_takes_again() {
     let lab = Lab::create(options("fill", vec![one_disk("node1")])).unwrap();
     let node = lab.host("node1").unwrap();
@@ -137,6 +165,10 @@ fn a_full_disk_refuses_and_takes_again() {
 
 fn cpu_ticks(pid: i32) -> String {
     stat(pid)[11..13].join(" ")
+}
+
+fn kernel_stack(pid: i32) -> String {
+    std::fs::read_to_string(format!("/proc/{pid}/stack")).unwrap()
 }
 
 fn state(pid: i32) -> String {
