@@ -33,12 +33,7 @@ impl Contact {
     /// Bookkeeping of a daemon started at `incarnation` (nanoseconds on its own clock).
     #[must_use]
     pub fn new(incarnation: u64) -> Contact {
-        Contact {
-            incarnation,
-            sequence: 0,
-            sent: VecDeque::new(),
-            peers: BTreeMap::new(),
-        }
+        Contact { incarnation, sequence: 0, sent: VecDeque::new(), peers: BTreeMap::new() }
     }
 
     /// Stamps a heartbeat that is sent to `to` at `now`: incarnation, sequence and echo. Send the
@@ -51,10 +46,8 @@ impl Contact {
         }
         heartbeat.incarnation = self.incarnation;
         heartbeat.sequence = self.sequence;
-        let (echo, echo_incarnation) = self
-            .peers
-            .get(to)
-            .map_or((0, 0), |seen| (seen.sequence, seen.incarnation));
+        let (echo, echo_incarnation) =
+            self.peers.get(to).map_or((0, 0), |seen| (seen.sequence, seen.incarnation));
         heartbeat.echo = echo;
         heartbeat.echo_incarnation = echo_incarnation;
     }
@@ -63,15 +56,12 @@ impl Contact {
     /// seen, or of an earlier incarnation or boot; else when it was received and when this node
     /// sent the newest of its own that it echoes.
     pub fn receive(&mut self, now: Time, heartbeat: &Heartbeat) -> Option<(Time, Option<Time>)> {
-        let seen = self
-            .peers
-            .entry(heartbeat.from.clone())
-            .or_insert_with(|| Seen {
-                boot: heartbeat.boot,
-                incarnation: 0,
-                sequence: 0,
-                past_boots: BTreeSet::new(),
-            });
+        let seen = self.peers.entry(heartbeat.from.clone()).or_insert_with(|| Seen {
+            boot: heartbeat.boot,
+            incarnation: 0,
+            sequence: 0,
+            past_boots: BTreeSet::new(),
+        });
         if seen.boot != heartbeat.boot {
             if seen.past_boots.contains(&heartbeat.boot) {
                 return None;
@@ -84,10 +74,7 @@ impl Contact {
         seen.incarnation = heartbeat.incarnation;
         seen.sequence = heartbeat.sequence;
         let mine = heartbeat.echo_incarnation == self.incarnation;
-        let echoed = self
-            .sent
-            .iter()
-            .find(|(sequence, _)| mine && *sequence == heartbeat.echo);
+        let echoed = self.sent.iter().find(|(sequence, _)| mine && *sequence == heartbeat.echo);
         Some((now, echoed.map(|(_, at)| *at)))
     }
 }
@@ -115,10 +102,7 @@ mod tests {
         let (mut at_a, mut at_b) = (Contact::new(7), Contact::new(9));
         let mut there = heartbeat("a", 1);
         at_a.stamp(Time::from_millis(10), &b, &mut there);
-        assert_eq!(
-            at_b.receive(Time::from_millis(5), &there),
-            Some((Time::from_millis(5), None))
-        );
+        assert_eq!(at_b.receive(Time::from_millis(5), &there), Some((Time::from_millis(5), None)));
         let mut back = heartbeat("b", 2);
         at_b.stamp(Time::from_millis(6), &a, &mut back);
         let (_, echoed) = at_a.receive(Time::from_millis(20), &back).unwrap();
@@ -139,19 +123,10 @@ mod tests {
         new.stamp(Time::ZERO, &b, &mut restarted);
         assert!(at_b.receive(Time::ZERO, &restarted).is_some());
         old.stamp(Time::ZERO, &b, &mut first);
-        assert!(
-            at_b.receive(Time::ZERO, &first).is_none(),
-            "an earlier incarnation"
-        );
+        assert!(at_b.receive(Time::ZERO, &first).is_none(), "an earlier incarnation");
         let mut rebooted = heartbeat("a", 3);
         Contact::new(1).stamp(Time::ZERO, &b, &mut rebooted);
-        assert!(
-            at_b.receive(Time::ZERO, &rebooted).is_some(),
-            "another boot"
-        );
-        assert!(
-            at_b.receive(Time::ZERO, &restarted).is_none(),
-            "an earlier boot"
-        );
+        assert!(at_b.receive(Time::ZERO, &rebooted).is_some(), "another boot");
+        assert!(at_b.receive(Time::ZERO, &restarted).is_none(), "an earlier boot");
     }
 }

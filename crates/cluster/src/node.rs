@@ -34,12 +34,7 @@ impl Node {
             effects.extend(mirror.run(now, |mirror| mirror.resume(module.running.as_ref())));
             modules.insert(module.config.name.clone(), mirror);
         }
-        let mut node = Node {
-            name,
-            modules,
-            handled: now,
-            announced: BTreeMap::new(),
-        };
+        let mut node = Node { name, modules, handled: now, announced: BTreeMap::new() };
         node.announce(&mut effects);
         (node, effects)
     }
@@ -54,15 +49,8 @@ impl Node {
         }
         match input {
             Input::Tick => {}
-            Input::Heartbeat {
-                heartbeat,
-                received,
-                echoed,
-            } => {
-                for mirror in self
-                    .modules
-                    .values_mut()
-                    .filter(|m| *m.peer_name() == heartbeat.from)
+            Input::Heartbeat { heartbeat, received, echoed } => {
+                for mirror in self.modules.values_mut().filter(|m| *m.peer_name() == heartbeat.from)
                 {
                     effects.extend(mirror.run(now, |m| m.hear(&heartbeat, received, echoed)));
                 }
@@ -83,31 +71,21 @@ impl Node {
     /// When to hand in `Input::Tick`, at the latest; none when there is nothing to decide.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let own = self
-            .modules
-            .values()
-            .map(|mirror| self.handled + mirror.timeout() / 4);
-        own.chain(self.modules.values().filter_map(Mirror::wake))
-            .min()
+        let own = self.modules.values().map(|mirror| self.handled + mirror.timeout() / 4);
+        own.chain(self.modules.values().filter_map(Mirror::wake)).min()
     }
 
     /// What heartbeats are to say of this node's modules.
     #[must_use]
     pub fn reports(&self) -> BTreeMap<ModuleName, Report> {
-        self.modules
-            .iter()
-            .map(|(name, mirror)| (name.clone(), mirror.report()))
-            .collect()
+        self.modules.iter().map(|(name, mirror)| (name.clone(), mirror.report())).collect()
     }
 
     /// The node as people and programs see it.
     #[must_use]
     pub fn status(&self, now: Time) -> NodeStatus {
         let each = |(name, mirror): (&ModuleName, &Mirror)| (name.clone(), mirror.status(now));
-        NodeStatus {
-            node: self.name.clone(),
-            modules: self.modules.iter().map(each).collect(),
-        }
+        NodeStatus { node: self.name.clone(), modules: self.modules.iter().map(each).collect() }
     }
 
     fn announce(&mut self, effects: &mut Vec<Effect>) {

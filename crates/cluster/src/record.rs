@@ -36,6 +36,10 @@ pub struct Record {
     pub target_may_promote: bool,
     /// R5: this node may promote itself in the current epoch.
     pub promotable: bool,
+    /// The last epoch shared with the peer, as long as the opening checkpoint of the one that
+    /// follows it is not known to be complete: a crash before that leads back here.
+    #[serde(default)]
+    pub unopened: Option<Epoch>,
     /// Whether the operator wants the module started on this node.
     pub started: bool,
 }

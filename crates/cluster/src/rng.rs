@@ -13,10 +13,7 @@ impl Rng {
     /// A generator whose sequence depends on all of `seed` and on `stream`.
     pub(crate) fn new(seed: u128, stream: u64) -> Rng {
         let mixed = mix(stream.wrapping_add(0x51ed_270b_7a3f_9c15));
-        Rng {
-            low: (seed as u64) ^ mixed,
-            high: ((seed >> 64) as u64).wrapping_add(mixed),
-        }
+        Rng { low: (seed as u64) ^ mixed, high: ((seed >> 64) as u64).wrapping_add(mixed) }
     }
 
     /// A new id; never 0, which stands for "none".

@@ -78,27 +78,15 @@ impl Witness {
     /// A witness with the registers kept by an earlier one.
     #[must_use]
     pub fn new(registers: BTreeMap<Key, Register>) -> Witness {
-        let registers = registers
-            .into_iter()
-            .map(|(k, r)| (k, (r.current, r.members)))
-            .collect();
-        Witness {
-            registers,
-            halves: BTreeMap::new(),
-        }
+        let registers = registers.into_iter().map(|(k, r)| (k, (r.current, r.members))).collect();
+        Witness { registers, halves: BTreeMap::new() }
     }
 
     /// All registers, to be kept durably.
     #[must_use]
     pub fn registers(&self) -> BTreeMap<Key, Register> {
         let whole = |(key, (current, members)): (&Key, &(EpochId, BTreeSet<NodeName>))| {
-            (
-                key.clone(),
-                Register {
-                    current: *current,
-                    members: members.clone(),
-                },
-            )
+            (key.clone(), Register { current: *current, members: members.clone() })
         };
         self.registers.iter().map(whole).collect()
     }
@@ -120,26 +108,16 @@ impl Witness {
             (Request::Enrol { epoch, members }, None) => self.enrol(key, from, epoch, members),
             (Request::Enrol { epoch, .. }, Some((current, members))) => {
                 let same = epoch == current;
-                (
-                    None,
-                    if same {
-                        Answer::Granted
-                    } else {
-                        Answer::Refused { current, members }
-                    },
-                )
+                (None, if same { Answer::Granted } else { Answer::Refused { current, members } })
             }
             (Request::Swap { new, .. }, Some((current, _))) if current == new => {
                 (None, Answer::Granted)
             }
-            (
-                Request::Swap {
-                    expected,
-                    new,
-                    members,
-                },
-                Some((current, _)),
-            ) if current == expected => (Some(self.write(key, new, members)), Answer::Granted),
+            (Request::Swap { expected, new, members }, Some((current, _)))
+                if current == expected =>
+            {
+                (Some(self.write(key, new, members)), Answer::Granted)
+            }
             (Request::Swap { .. }, Some((current, members))) => {
                 (None, Answer::Refused { current, members })
             }
@@ -153,10 +131,7 @@ impl Witness {
         epoch: EpochId,
         members: BTreeSet<NodeName>,
     ) -> (Option<Register>, Answer) {
-        let half = self
-            .halves
-            .entry(key.clone())
-            .or_insert_with(|| (epoch, BTreeSet::new()));
+        let half = self.halves.entry(key.clone()).or_insert_with(|| (epoch, BTreeSet::new()));
         if half.0 != epoch {
             *half = (epoch, BTreeSet::new());
         }
@@ -169,8 +144,7 @@ impl Witness {
     }
 
     fn write(&mut self, key: &Key, current: EpochId, members: BTreeSet<NodeName>) -> Register {
-        self.registers
-            .insert(key.clone(), (current, members.clone()));
+        self.registers.insert(key.clone(), (current, members.clone()));
         Register { current, members }
     }
 }
@@ -183,28 +157,15 @@ mod tests {
         let name = |text| ModuleName::new(text).unwrap();
         let (a, b) = (NodeName::new("a").unwrap(), NodeName::new("b").unwrap());
         let both = BTreeSet::from([a.clone(), b.clone()]);
-        (
-            Witness::default(),
-            (name("cluster"), name("shop")),
-            a,
-            b,
-            both,
-        )
+        (Witness::default(), (name("cluster"), name("shop")), a, b, both)
     }
 
     #[test]
     fn a_register_is_created_by_both_members_only() {
         let (mut witness, key, a, b, members) = setting();
         let epoch = EpochId(1);
-        let enrol = Request::Enrol {
-            epoch,
-            members: members.clone(),
-        };
-        let swap = Request::Swap {
-            expected: epoch,
-            new: EpochId(2),
-            members,
-        };
+        let enrol = Request::Enrol { epoch, members: members.clone() };
+        let swap = Request::Swap { expected: epoch, new: EpochId(2), members };
         assert_eq!(witness.handle(&key, &a, swap).1, Answer::Missing);
         assert_eq!(witness.handle(&key, &a, enrol.clone()).1, Answer::Half);
         assert_eq!(witness.handle(&key, &a, enrol.clone()).1, Answer::Half);
@@ -223,14 +184,8 @@ mod tests {
             members: members.clone(),
         };
         assert_eq!(witness.handle(&key, &a, swap(1, 2)).1, Answer::Granted);
-        assert_eq!(
-            witness.handle(&key, &a, swap(1, 2)),
-            (None, Answer::Granted)
-        );
-        let refused = Answer::Refused {
-            current: EpochId(2),
-            members: members.clone(),
-        };
+        assert_eq!(witness.handle(&key, &a, swap(1, 2)), (None, Answer::Granted));
+        let refused = Answer::Refused { current: EpochId(2), members: members.clone() };
         assert_eq!(witness.handle(&key, &b, swap(1, 3)), (None, refused));
         let kept = Witness::new(witness.registers());
         assert_eq!(kept, witness);

@@ -24,9 +24,7 @@ impl Dice {
 }
 
 fn number(name: &str) -> Option<u64> {
-    std::env::var(name)
-        .ok()
-        .map(|text| text.parse().expect("a number"))
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
 }
 
 #[test]
@@ -69,11 +67,7 @@ fn play(seed: u64) -> World {
             break;
         }
     }
-    let shown = [0, 1].map(|i| {
-        world
-            .status(i)
-            .map(|s| (s.role, s.phase, s.copy, s.reasons))
-    });
+    let shown = [0, 1].map(|i| world.status(i).map(|s| (s.role, s.phase, s.copy, s.reasons)));
     let log = world::check::tail(&world.log);
     assert!(settled, "seed {seed} does not settle: {shown:#?}\n{log}");
     world

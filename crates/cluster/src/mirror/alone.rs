@@ -45,10 +45,7 @@ impl Mirror {
         let epoch = self.propose();
         if let Some(peer) = &peer {
             if peer.consent == Some(epoch.id) {
-                self.info(
-                    "consent",
-                    format!("{} consents to stay behind", self.peer_name),
-                );
+                self.info("consent", format!("{} consents to stay behind", self.peer_name));
                 self.adopt(epoch, false);
                 self.open();
                 return true;
@@ -101,11 +98,7 @@ impl Mirror {
 
     /// The epoch this node would go on in: the one asked for before, if any.
     fn propose(&mut self) -> Epoch {
-        let epoch = self
-            .record
-            .pending
-            .clone()
-            .or_else(|| self.proposal.clone());
+        let epoch = self.record.pending.clone().or_else(|| self.proposal.clone());
         let epoch = epoch.unwrap_or_else(|| {
             let epoch = self.next_epoch(false);
             self.info(
@@ -140,18 +133,12 @@ impl Mirror {
             }
             self.block(
                 "no-witness",
-                format!(
-                    "{} is silent and no witness can say who goes on",
-                    self.peer_name
-                ),
+                format!("{} is silent and no witness can say who goes on", self.peer_name),
             );
             return Verdict::Open;
         }
         let Some(expected) = self.record.registered else {
-            self.block(
-                "not-enrolled",
-                "the witness does not know this pair yet".into(),
-            );
+            self.block("not-enrolled", "the witness does not know this pair yet".into());
             return Verdict::Open;
         };
         if self.record.pending.as_ref() != Some(epoch) {
@@ -159,11 +146,7 @@ impl Mirror {
             self.persist(|record| record.pending = pending);
         }
         let members = epoch.members.clone();
-        match self.ask_witness(Request::Swap {
-            expected,
-            new: epoch.id,
-            members,
-        }) {
+        match self.ask_witness(Request::Swap { expected, new: epoch.id, members }) {
             Some(Answer::Granted) => Verdict::Granted,
             Some(Answer::Refused { .. }) => {
                 self.warn(
@@ -215,11 +198,7 @@ impl Mirror {
             Verdict::Granted => self.go_on(epoch, true, "the witness grants it"),
             Verdict::Policy => {
                 self.by_policy = true;
-                self.go_on(
-                    epoch,
-                    false,
-                    "no witness is configured and policy allows it",
-                )
+                self.go_on(epoch, false, "no witness is configured and policy allows it")
             }
             Verdict::Refused => {
                 self.persist(|record| record.pending = None);
@@ -231,13 +210,7 @@ impl Mirror {
     }
 
     fn go_on(&mut self, epoch: Epoch, granted: bool, why: &str) -> bool {
-        self.info(
-            "alone",
-            format!(
-                "{} goes on alone without {}: {why}",
-                self.me, self.peer_name
-            ),
-        );
+        self.info("alone", format!("{} goes on alone without {}: {why}", self.me, self.peer_name));
         self.adopt(epoch, granted);
         self.undecided_since = None;
         self.block = None;
@@ -252,10 +225,7 @@ impl Mirror {
         if self.front.addresses && self.due(bound) {
             self.warn(
                 "fenced",
-                format!(
-                    "{} is undecided for too long: it drops its addresses",
-                    self.me
-                ),
+                format!("{} is undecided for too long: it drops its addresses", self.me),
             );
             self.front.fenced = true;
             self.set_addresses(false);
@@ -298,10 +268,7 @@ impl Mirror {
         }
         self.info(
             "consents",
-            format!(
-                "{} consents that {} goes on without it",
-                self.me, self.peer_name
-            ),
+            format!("{} consents that {} goes on without it", self.me, self.peer_name),
         );
         if self.is_current() {
             self.persist(|record| {
@@ -351,10 +318,7 @@ impl Mirror {
         if self.record.copy == (StoredCopy::Outdated { consent: given }) {
             self.info(
                 "consent-void",
-                format!(
-                    "{} never used this node's consent: its copy counts again",
-                    self.peer_name
-                ),
+                format!("{} never used this node's consent: its copy counts again", self.peer_name),
             );
             self.persist(|record| {
                 record.copy = StoredCopy::Current;

@@ -86,10 +86,7 @@ impl Mirror {
 
     /// Whether the epoch names the peer, rights or not.
     pub(crate) fn names_peer(&self) -> bool {
-        self.record
-            .epoch
-            .as_ref()
-            .is_some_and(|epoch| epoch.members.contains(&self.peer_name))
+        self.record.epoch.as_ref().is_some_and(|epoch| epoch.members.contains(&self.peer_name))
     }
 
     /// Whether the peer is not lost. Until a node has listened for a whole timeout it assumes so.
@@ -115,30 +112,19 @@ impl Mirror {
 
     /// When the node without the role, having lost contact, may act on that.
     pub(crate) fn silence_due(&mut self) -> bool {
-        let delay = if self.record.holds_role {
-            Duration::ZERO
-        } else {
-            SECOND_DELAY
-        };
+        let delay = if self.record.holds_role { Duration::ZERO } else { SECOND_DELAY };
         let at = self.contact_until() + delay;
         self.due(at)
     }
 
     /// The newest proof that the peer knew of this node.
     pub(crate) fn last_echo(&self) -> Time {
-        self.peer
-            .echoed
-            .max(self.peer.link_echoed)
-            .unwrap_or(self.listening)
+        self.peer.echoed.max(self.peer.link_echoed).unwrap_or(self.listening)
     }
 
     /// The newest sign of life.
     pub(crate) fn last_receipt(&self) -> Time {
-        self.peer
-            .received
-            .max(self.peer.link_received)
-            .unwrap_or(Time::ZERO)
-            .max(self.listening)
+        self.peer.received.max(self.peer.link_received).unwrap_or(Time::ZERO).max(self.listening)
     }
 
     /// Whether heartbeats pass both ways: only then the peer's report counts.
@@ -146,20 +132,13 @@ impl Mirror {
         if !self.peer.two_way || self.peer.report.is_none() {
             return false;
         }
-        let until = self
-            .peer
-            .received
-            .map_or(Time::ZERO, |at| at + self.timeout());
+        let until = self.peer.received.map_or(Time::ZERO, |at| at + self.timeout());
         !self.due(until)
     }
 
     /// The peer's report, if it counts.
     pub(crate) fn heard(&mut self) -> Option<Report> {
-        if self.is_heard() {
-            self.peer.report.clone()
-        } else {
-            None
-        }
+        if self.is_heard() { self.peer.report.clone() } else { None }
     }
 
     /// The configuration keys in which the nodes differ.
@@ -167,12 +146,8 @@ impl Mirror {
         let Some(report) = &self.peer.report else {
             return Vec::new();
         };
-        let mut keys: Vec<String> = self
-            .digest
-            .keys()
-            .chain(report.config.keys())
-            .cloned()
-            .collect();
+        let mut keys: Vec<String> =
+            self.digest.keys().chain(report.config.keys()).cloned().collect();
         keys.sort();
         keys.dedup();
         keys.retain(|key| self.digest.get(key) != report.config.get(key));
@@ -209,26 +184,19 @@ impl Mirror {
         if with_peer {
             members.insert(self.peer_name.clone());
         }
-        let number = self
-            .record
-            .epoch
-            .as_ref()
-            .map_or(1, |epoch| epoch.number + 1);
+        let number = self.record.epoch.as_ref().map_or(1, |epoch| epoch.number + 1);
         let id = EpochId(self.rng.id());
-        Epoch {
-            number,
-            id,
-            parent: self.epoch_id(),
-            author: self.me.clone(),
-            members,
-        }
+        Epoch { number, id, parent: self.epoch_id(), author: self.me.clone(), members }
     }
 
     /// Adopts an epoch in which this node is an authority, and the role with it.
     pub(crate) fn adopt(&mut self, epoch: Epoch, granted: bool) {
-        let (me, boot) = (self.me.clone(), self.boot);
+        let (me, boot, sole) = (self.me.clone(), self.boot, self.is_sole());
         self.number = None;
         self.persist(|record| {
+            if !sole {
+                record.unopened = record.epoch.clone();
+            }
             if let Some(old) = record.epoch.take() {
                 record.lineage.push(old.id);
             }
@@ -260,15 +228,7 @@ impl Mirror {
         let mine = self.report();
         let rank = |r: &Report, first: bool| {
             let acting = is_acting(r) && !r.leaving;
-            (
-                acting,
-                !r.leaving,
-                r.copy,
-                r.number,
-                r.role_term,
-                r.holds_role,
-                first,
-            )
+            (acting, !r.leaving, r.copy, r.number, r.role_term, r.holds_role, first)
         };
         rank(&mine, self.first) > rank(peer, !self.first)
     }
@@ -290,10 +250,7 @@ impl Mirror {
     }
 
     pub(crate) fn is_acting_state(&self) -> bool {
-        matches!(
-            self.state,
-            State::Promote(_) | State::Serve | State::HandOver { .. }
-        )
+        matches!(self.state, State::Promote(_) | State::Serve | State::HandOver { .. })
     }
 }
 

@@ -32,15 +32,11 @@ impl Mirror {
     pub(crate) fn take_in(&mut self, input: Input) {
         match input {
             Input::Heartbeat { .. } | Input::Tick => {}
-            Input::DataLink {
-                received, echoed, ..
-            } => {
+            Input::DataLink { received, echoed, .. } => {
                 self.peer.link_received = self.peer.link_received.max(Some(received));
                 self.peer.link_echoed = self.peer.link_echoed.max(echoed);
             }
-            Input::Witness {
-                request, answer, ..
-            } => self.hear_witness(request, answer),
+            Input::Witness { request, answer, .. } => self.hear_witness(request, answer),
             Input::WitnessUnreachable { why, .. } => self.miss_witness(why),
             Input::Replicator { event, .. } => self.hear_replicator(event),
             Input::AddressesSet { held, error, .. } => {
@@ -51,10 +47,7 @@ impl Mirror {
             }
             Input::ServiceDone { action, error, .. } => self.service_done(action, error),
             Input::ServiceDied { how, .. } => {
-                self.warn(
-                    "service-died",
-                    format!("a program of the application died: {how}"),
-                );
+                self.warn("service-died", format!("a program of the application died: {how}"));
                 self.front.died = Some(how);
             }
             Input::PersistFailed { error, .. } => self.persist_failed(error),
@@ -75,10 +68,7 @@ impl Mirror {
             crate::effect::ServiceAction::Stop | crate::effect::ServiceAction::Kill => {
                 self.front.running = false;
                 if let Some(error) = error {
-                    self.warn(
-                        "service-stop-failed",
-                        format!("stopping was not clean: {error}"),
-                    );
+                    self.warn("service-stop-failed", format!("stopping was not clean: {error}"));
                 }
             }
         }
@@ -87,11 +77,7 @@ impl Mirror {
     fn hear_replicator(&mut self, event: ReplicatorEvent) {
         let replicator = &mut self.replicator;
         match event {
-            ReplicatorEvent::Assigned {
-                serial,
-                number,
-                drained,
-            } => {
+            ReplicatorEvent::Assigned { serial, number, drained } => {
                 if serial == replicator.serial && replicator.ack.is_none() {
                     replicator.ack = Some((number, drained));
                     self.note_number(number);
@@ -99,10 +85,7 @@ impl Mirror {
             }
             ReplicatorEvent::Refused { serial, why } => {
                 if serial == replicator.serial {
-                    self.warn(
-                        "replicator-refused",
-                        format!("the replicator refused: {why}"),
-                    );
+                    self.warn("replicator-refused", format!("the replicator refused: {why}"));
                     self.replicator.refused = Some(why);
                 }
             }
@@ -117,10 +100,7 @@ impl Mirror {
             }
             ReplicatorEvent::Synced { session, .. } => replicator.synced = Some(session),
             ReplicatorEvent::TargetDurable { session, number } => {
-                let before = replicator
-                    .durable
-                    .filter(|(s, _)| *s == session)
-                    .map(|(_, n)| n);
+                let before = replicator.durable.filter(|(s, _)| *s == session).map(|(_, n)| n);
                 replicator.durable = Some((session, before.unwrap_or(0).max(number)));
             }
             ReplicatorEvent::TargetFailed { session, why } => {
@@ -131,10 +111,7 @@ impl Mirror {
                 self.replicator.copy_failed = Some(why);
             }
             ReplicatorEvent::Died { how } => {
-                self.warn(
-                    "replicator-died",
-                    format!("the replicator ended unexpectedly: {how}"),
-                );
+                self.warn("replicator-died", format!("the replicator ended unexpectedly: {how}"));
                 self.replicator.died = Some(how);
                 self.replicator.link = None;
                 self.replicator.continuous = false;
@@ -165,10 +142,7 @@ impl Mirror {
         self.proposal = None;
         self.handover = None;
         if self.state != State::Stop {
-            self.lose(
-                "record-failed",
-                &format!("the record cannot be written: {error}"),
-            );
+            self.lose("record-failed", &format!("the record cannot be written: {error}"));
         }
     }
 }

@@ -71,11 +71,7 @@ pub(crate) enum State {
     /// Lets go of everything at once.
     Lose,
     /// Receives from a source.
-    Follow {
-        session: SessionId,
-        resume: bool,
-        step: Follow,
-    },
+    Follow { session: SessionId, resume: bool, step: Follow },
     /// Ends a session for good: R3.
     Settle,
     /// Stops.
@@ -284,11 +280,7 @@ impl Mirror {
             last_good: record.clone(),
             persist_error: None,
             number,
-            state: if record.started {
-                State::Wait
-            } else {
-                State::Stop
-            },
+            state: if record.started { State::Wait } else { State::Stop },
             shown: (model::Role::Stop, model::Phase::Ready),
             since: now,
             peer: Peer::default(),
@@ -355,18 +347,10 @@ impl Mirror {
                 self.resume_serving(&serve.clone());
             }
             Assignment::Receive { session, .. } if fit && self.record.started => {
-                let step = if self.record.promotable {
-                    Follow::Done
-                } else {
-                    Follow::Ready
-                };
+                let step = if self.record.promotable { Follow::Done } else { Follow::Ready };
                 self.in_sync_since_boot = self.record.promotable;
                 self.replicator.link = Some(*session);
-                self.state = State::Follow {
-                    session: *session,
-                    resume: false,
-                    step,
-                };
+                self.state = State::Follow { session: *session, resume: false, step };
             }
             Assignment::Hold { .. } | Assignment::Close
                 if !running.addresses && !running.service => {}
@@ -398,11 +382,7 @@ impl Mirror {
                 self.lose_if_outvoted() || self.hand_over_step(step, stop)
             }
             State::Lose => self.lose_step(),
-            State::Follow {
-                session,
-                resume,
-                step,
-            } => self.follow_step(session, resume, step),
+            State::Follow { session, resume, step } => self.follow_step(session, resume, step),
             State::Settle => self.settle_step(),
             State::Quit { step, since } => self.quit_step(step, since),
         }
@@ -436,27 +416,17 @@ impl Mirror {
         self.last_good = self.record.clone();
         change(&mut self.record);
         let record = Box::new(self.record.clone());
-        self.effects.push(Effect::Persist {
-            module: self.module.clone(),
-            record,
-        });
+        self.effects.push(Effect::Persist { module: self.module.clone(), record });
     }
 
     fn assign(&mut self, assignment: Assignment) {
         let serial = self.replicator.serial + 1;
-        self.replicator = Replicator {
-            serial,
-            assigned: Some(assignment.clone()),
-            ..self.replicator.clone()
-        };
+        self.replicator =
+            Replicator { serial, assigned: Some(assignment.clone()), ..self.replicator.clone() };
         self.replicator.ack = None;
         self.replicator.refused = None;
         self.replicator.died = None;
-        self.effects.push(Effect::Assign {
-            module: self.module.clone(),
-            serial,
-            assignment,
-        });
+        self.effects.push(Effect::Assign { module: self.module.clone(), serial, assignment });
     }
 
     fn hold(&mut self, ending: Ending) {
@@ -467,19 +437,13 @@ impl Mirror {
         self.front.addresses = held;
         self.front.addresses_busy = true;
         self.front.address_error = None;
-        self.effects.push(Effect::SetAddresses {
-            module: self.module.clone(),
-            held,
-        });
+        self.effects.push(Effect::SetAddresses { module: self.module.clone(), held });
     }
 
     fn run_service(&mut self, action: ServiceAction) {
         self.front.busy = Some(action);
         self.front.died = None;
-        self.effects.push(Effect::RunService {
-            module: self.module.clone(),
-            action,
-        });
+        self.effects.push(Effect::RunService { module: self.module.clone(), action });
     }
 
     fn explain(&mut self, severity: model::Severity, code: &str, sentence: String) {

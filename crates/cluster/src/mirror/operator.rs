@@ -24,21 +24,10 @@ impl Mirror {
             Command::ForcePrimary => self.refuse_force(),
         };
         if let Some((why, next)) = refusal {
-            self.answer(
-                id,
-                Outcome::Refused {
-                    why,
-                    next: vec![next],
-                },
-            );
+            self.answer(id, Outcome::Refused { why, next: vec![next] });
             return;
         }
-        self.jobs.push(Job {
-            id,
-            command,
-            since: self.now,
-            begun: false,
-        });
+        self.jobs.push(Job { id, command, since: self.now, begun: false });
         match command {
             Command::Start => self.begin_start(),
             Command::Stop | Command::StopAll => {
@@ -87,10 +76,7 @@ impl Mirror {
             ));
         }
         if let (State::Stop, Some(why)) = (&self.state, &self.fault) {
-            return Some((
-                why.clone(),
-                "mount the right disk, then restart the daemon".to_owned(),
-            ));
+            return Some((why.clone(), "mount the right disk, then restart the daemon".to_owned()));
         }
         None
     }
@@ -100,10 +86,7 @@ impl Mirror {
         let peer_serves = self.heard().is_some_and(|peer| is_acting(&peer));
         if self.state != State::Serve {
             return Some(if peer_serves {
-                let next = format!(
-                    "ask {}: evenkeel switchover {}",
-                    self.peer_name, self.module
-                );
+                let next = format!("ask {}: evenkeel switchover {}", self.peer_name, self.module);
                 (format!("{} is not the primary", self.me), next)
             } else {
                 (format!("{} does not run the application", self.me), status)
@@ -125,10 +108,7 @@ impl Mirror {
             return Some((format!("{} is primary already", self.me), why));
         }
         if self.record.copy == StoredCopy::Inconsistent {
-            let text = format!(
-                "a resync of {} did not finish: its data are a mixture",
-                self.me
-            );
+            let text = format!("a resync of {} did not finish: its data are a mixture", self.me);
             return Some((text, why));
         }
         let peer = self.heard();
@@ -146,10 +126,7 @@ impl Mirror {
 
     /// The operator vouches that the other side is dead, or chooses this one.
     fn force(&mut self) {
-        self.warn(
-            "forced",
-            format!("{} becomes primary on the operator's word", self.me),
-        );
+        self.warn("forced", format!("{} becomes primary on the operator's word", self.me));
         self.begin_start();
         self.go(State::Wait);
         if self.record.epoch.is_none() {
@@ -187,9 +164,7 @@ impl Mirror {
                 if self.state == State::Stop {
                     return Some(Outcome::Done(format!("{} is stopped", self.me)));
                 }
-                self.record
-                    .started
-                    .then(|| Outcome::Failed("it was started again".to_owned()))
+                self.record.started.then(|| Outcome::Failed("it was started again".to_owned()))
             }
             Command::Switchover => {
                 job.begun |= self.state != State::Serve;
@@ -224,10 +199,7 @@ impl Mirror {
         );
         if lasting || self.due(job.since + PATIENCE) {
             let next = self.next_steps(block.code);
-            return Some(Outcome::Refused {
-                why: block.sentence,
-                next,
-            });
+            return Some(Outcome::Refused { why: block.sentence, next });
         }
         None
     }

@@ -42,19 +42,11 @@ impl Mirror {
         if let Some(block) = &self.block {
             let acting = self.is_acting_state();
             let red = block.critical || acting;
-            let severity = if red {
-                Severity::Critical
-            } else {
-                Severity::Warning
-            };
+            let severity = if red { Severity::Critical } else { Severity::Warning };
             found.push((block.code, severity, block.sentence.clone()));
         }
         if let Some(why) = &self.copy_failed {
-            found.push((
-                "copy-failed",
-                Severity::Critical,
-                format!("this copy failed: {why}"),
-            ));
+            found.push(("copy-failed", Severity::Critical, format!("this copy failed: {why}")));
         }
     }
 
@@ -63,12 +55,7 @@ impl Mirror {
             let sentence = format!("the virtual addresses could not be set: {error}");
             found.push(("address-failed", Severity::Critical, sentence));
         }
-        if let Some(error) = self
-            .front
-            .service_error
-            .as_ref()
-            .filter(|_| self.front.running)
-        {
+        if let Some(error) = self.front.service_error.as_ref().filter(|_| self.front.running) {
             let sentence = format!("the application did not start: {error}");
             found.push(("service-failed", Severity::Critical, sentence));
         }
@@ -94,10 +81,7 @@ impl Mirror {
         let contact = self.contact(self.now);
         let peer = &self.peer_name;
         if !keys.is_empty() && contact == ContactState::Alive {
-            let text = format!(
-                "the configuration of {peer} differs in: {}",
-                keys.join(", ")
-            );
+            let text = format!("the configuration of {peer} differs in: {}", keys.join(", "));
             found.push(("config-differs", Severity::Warning, text));
         }
         let started = self.state != State::Stop;
@@ -137,20 +121,14 @@ impl Mirror {
 
     fn witness_reasons(&self, found: &mut Vec<(&'static str, Severity, String)>) {
         if !self.has_witness {
-            let code_taken = self
-                .block
-                .as_ref()
-                .is_some_and(|block| block.code == "no-witness");
+            let code_taken = self.block.as_ref().is_some_and(|block| block.code == "no-witness");
             if !code_taken && self.state != State::Stop {
                 let text = "no witness is configured: a cut link may let both nodes run".to_owned();
                 found.push(("no-witness", Severity::Warning, text));
             }
             return;
         }
-        let taken = self
-            .block
-            .as_ref()
-            .is_some_and(|block| block.code == "witness-unreachable");
+        let taken = self.block.as_ref().is_some_and(|block| block.code == "witness-unreachable");
         if let Some(why) = self.talk.unreachable.as_ref().filter(|_| !taken) {
             let text = format!("the witness cannot be asked, so a failover would wait: {why}");
             found.push(("witness-unreachable", Severity::Warning, text));
@@ -169,12 +147,9 @@ impl Mirror {
     fn evidence(&self) -> Vec<String> {
         let epoch = self.record.epoch.as_ref();
         let mut facts = vec![match epoch {
-            Some(epoch) => format!(
-                "own copy {} in epoch {} ({})",
-                self.copy(),
-                epoch.number,
-                epoch.id
-            ),
+            Some(epoch) => {
+                format!("own copy {} in epoch {} ({})", self.copy(), epoch.number, epoch.id)
+            }
             None => "no data of the module yet".to_owned(),
         }];
         if let Some(report) = &self.peer.report {
@@ -210,10 +185,7 @@ impl Mirror {
                 format!("only if {peer} is certainly dead: evenkeel force-primary {module}"),
             ],
             "service-failed" | "service-died" => {
-                vec![
-                    format!("evenkeel events {module}"),
-                    format!("evenkeel start {module}"),
-                ]
+                vec![format!("evenkeel events {module}"), format!("evenkeel start {module}")]
             }
             "split-brain" | "different-data" => vec![format!("evenkeel why {module}")],
             "alone" | "peer-silent" => vec![format!("bring {peer} back; it joins by itself")],

@@ -84,16 +84,9 @@ impl Mirror {
             return true;
         };
         let peer = self.heard();
-        let theirs = peer
-            .as_ref()
-            .and_then(|peer| peer.session.as_ref())
-            .map(|s| s.id);
+        let theirs = peer.as_ref().and_then(|peer| peer.session.as_ref()).map(|s| s.id);
         if theirs == Some(session.id) {
-            let joined = super::Session {
-                joined: true,
-                assigned: true,
-                ..session
-            };
+            let joined = super::Session { joined: true, assigned: true, ..session };
             self.session = Some(joined);
             self.open();
             return true;
@@ -131,35 +124,23 @@ impl Mirror {
     }
 
     pub(crate) fn begin_hand_over(&mut self, stop: bool) {
-        self.info(
-            "hands-over",
-            format!("{} hands the role to {}", self.me, self.peer_name),
-        );
+        self.info("hands-over", format!("{} hands the role to {}", self.me, self.peer_name));
         self.set_addresses(false);
-        self.go(State::HandOver {
-            step: HandOver::Address,
-            stop,
-        });
+        self.go(State::HandOver { step: HandOver::Address, stop });
     }
 
     pub(crate) fn hand_over_step(&mut self, step: HandOver, stop: bool) -> bool {
         if self.fail_closed() {
             return true;
         }
-        let over = self
-            .session
-            .clone()
-            .is_none_or(|session| self.session_over(&session));
+        let over = self.session.clone().is_none_or(|session| self.session_over(&session));
         match step {
             HandOver::Address => {
                 if self.front.addresses_busy {
                     return false;
                 }
                 self.run_service(ServiceAction::Stop);
-                self.state = State::HandOver {
-                    step: HandOver::Service,
-                    stop,
-                };
+                self.state = State::HandOver { step: HandOver::Service, stop };
             }
             HandOver::Service => {
                 if self.front.busy.is_some() {
@@ -170,10 +151,7 @@ impl Mirror {
                     return true;
                 }
                 self.hold(Ending::Drain);
-                self.state = State::HandOver {
-                    step: HandOver::Drain,
-                    stop,
-                };
+                self.state = State::HandOver { step: HandOver::Drain, stop };
             }
             HandOver::Drain => {
                 let Some((_, drained)) = self.replicator.ack else {
@@ -184,11 +162,7 @@ impl Mirror {
                     }
                     return false;
                 };
-                if drained {
-                    self.give_role(stop)
-                } else {
-                    self.go_back(stop)
-                }
+                if drained { self.give_role(stop) } else { self.go_back(stop) }
             }
         }
         true
@@ -205,16 +179,10 @@ impl Mirror {
         });
         self.session = None;
         self.handover = Some(term);
-        self.info(
-            "role-given",
-            format!("{} offers the role to {}", self.me, self.peer_name),
-        );
+        self.info("role-given", format!("{} offers the role to {}", self.me, self.peer_name));
         if stop {
             self.leaving = true;
-            self.go(State::Quit {
-                step: Quit::Leave,
-                since: self.now,
-            });
+            self.go(State::Quit { step: Quit::Leave, since: self.now });
         } else {
             self.go(State::Wait);
         }
@@ -223,17 +191,11 @@ impl Mirror {
     /// The role was not given up yet: take everything up again, or stop as the last one.
     fn go_back(&mut self, stop: bool) {
         if stop {
-            self.go(State::Quit {
-                step: Quit::Close,
-                since: self.now,
-            });
+            self.go(State::Quit { step: Quit::Close, since: self.now });
             self.close();
             return;
         }
-        self.warn(
-            "switchover-failed",
-            format!("{} could not take over in time", self.peer_name),
-        );
+        self.warn("switchover-failed", format!("{} could not take over in time", self.peer_name));
         self.session = None;
         self.open();
     }
@@ -248,10 +210,7 @@ impl Mirror {
         }
         self.copy_failed = failed;
         self.leaving = self.names_peer() && !self.is_sole();
-        let done = self
-            .session
-            .as_ref()
-            .is_some_and(|s| s.step == SessionStep::Done);
+        let done = self.session.as_ref().is_some_and(|s| s.step == SessionStep::Done);
         self.back_off();
         self.lose(
             "fails-closed",

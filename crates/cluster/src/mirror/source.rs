@@ -14,6 +14,9 @@ use crate::report::{Report, SessionReport, SessionStep};
 
 impl Mirror {
     pub(crate) fn source_step(&mut self) -> bool {
+        if self.replicator.ack.is_some() && self.record.unopened.is_some() {
+            self.persist(|record| record.unopened = None);
+        }
         if !self.names_peer() {
             self.sole_step()
         } else if self.is_sole() {
@@ -33,10 +36,7 @@ impl Mirror {
             self.session = None;
             self.back_off();
             if session.assigned {
-                self.warn(
-                    "resync-ended",
-                    format!("the session to {} ended", self.peer_name),
-                );
+                self.warn("resync-ended", format!("the session to {} ended", self.peer_name));
                 self.assign_serve();
             }
             return true;
@@ -48,10 +48,7 @@ impl Mirror {
             let epoch = self.next_epoch(true);
             self.info(
                 "named",
-                format!(
-                    "{} holds all data: every write needs it from now on",
-                    self.peer_name
-                ),
+                format!("{} holds all data: every write needs it from now on", self.peer_name),
             );
             self.adopt(epoch, false);
             self.session = Some(session);
@@ -71,10 +68,7 @@ impl Mirror {
         if !self.is_joinable(&peer) || !self.config_differences().is_empty() {
             return false;
         }
-        self.info(
-            "offers",
-            format!("{} offers {} to join", self.me, self.peer_name),
-        );
+        self.info("offers", format!("{} offers {} to join", self.me, self.peer_name));
         self.offer_session(true);
         true
     }
@@ -106,24 +100,13 @@ impl Mirror {
 
     /// The target is ready: the replicator may connect.
     fn note_joined(&mut self, session: &Session) -> bool {
-        let theirs = self
-            .heard()
-            .and_then(|peer| peer.session)
-            .map(|session| session.id);
+        let theirs = self.heard().and_then(|peer| peer.session).map(|session| session.id);
         if theirs != Some(session.id) {
             return false;
         }
         let step = SessionStep::Resync;
-        self.session = Some(Session {
-            joined: true,
-            assigned: true,
-            step,
-            ..session.clone()
-        });
-        self.info(
-            "resync",
-            format!("{} is brought up to date in the background", self.peer_name),
-        );
+        self.session = Some(Session { joined: true, assigned: true, step, ..session.clone() });
+        self.info("resync", format!("{} is brought up to date in the background", self.peer_name));
         self.assign_serve();
         true
     }
@@ -131,16 +114,8 @@ impl Mirror {
     /// Whether a session has ended, or can come to nothing.
     pub(crate) fn session_over(&mut self, session: &Session) -> bool {
         let id = session.id;
-        let lost = self
-            .replicator
-            .lost
-            .as_ref()
-            .is_some_and(|(lost, _)| *lost == id);
-        let failed = self
-            .replicator
-            .target_failed
-            .as_ref()
-            .is_some_and(|(s, _)| *s == id);
+        let lost = self.replicator.lost.as_ref().is_some_and(|(lost, _)| *lost == id);
+        let failed = self.replicator.target_failed.as_ref().is_some_and(|(s, _)| *s == id);
         if lost || failed || !self.in_contact() {
             return true;
         }
@@ -181,11 +156,7 @@ impl Mirror {
         };
         let Some(barrier) = session.barrier else {
             let step = SessionStep::Named;
-            self.session = Some(Session {
-                barrier: Some(number),
-                step,
-                ..session
-            });
+            self.session = Some(Session { barrier: Some(number), step, ..session });
             return true;
         };
         let durable = self.replicator.durable.filter(|(id, _)| *id == session.id);
@@ -193,23 +164,15 @@ impl Mirror {
             return false;
         }
         self.persist(|record| record.target_may_promote = true);
-        self.session = Some(Session {
-            step: SessionStep::Final,
-            ..session
-        });
-        self.info(
-            "final",
-            format!("{} may take over from now on", self.peer_name),
-        );
+        self.session = Some(Session { step: SessionStep::Final, ..session });
+        self.info("final", format!("{} may take over from now on", self.peer_name));
         true
     }
 
     /// Both have rights: the peer is kept, or dropped with a verdict.
     fn shared_step(&mut self) -> bool {
         let session = self.session.clone();
-        let alive = session
-            .as_ref()
-            .is_some_and(|session| !self.session_over(session));
+        let alive = session.as_ref().is_some_and(|session| !self.session_over(session));
         let Some(session) = session.filter(|_| alive && self.record.pending.is_none()) else {
             return self.drop_peer();
         };
@@ -221,10 +184,7 @@ impl Mirror {
         if session.step == SessionStep::Done {
             return false;
         }
-        let done = SessionReport {
-            id: session.id,
-            step: SessionStep::Done,
-        };
+        let done = SessionReport { id: session.id, step: SessionStep::Done };
         let theirs = self.heard().and_then(|peer| peer.session);
         if theirs != Some(done) || self.replicator.link != Some(session.id) {
             return false;
@@ -232,15 +192,8 @@ impl Mirror {
         self.failures = 0;
         self.in_sync_since_boot = true;
         self.by_policy = false;
-        self.session = Some(Session {
-            step: SessionStep::Done,
-            joined: true,
-            ..session
-        });
-        self.info(
-            "protected",
-            format!("{} is up to date: the pair is protected", self.peer_name),
-        );
+        self.session = Some(Session { step: SessionStep::Done, joined: true, ..session });
+        self.info("protected", format!("{} is up to date: the pair is protected", self.peer_name));
         true
     }
 
@@ -258,12 +211,7 @@ impl Mirror {
             resync: session.resync,
         });
         let role_term = self.record.role_term;
-        self.assign(Assignment::Serve(Serve {
-            epoch,
-            role_term,
-            required,
-            session,
-        }));
+        self.assign(Assignment::Serve(Serve { epoch, role_term, required, session }));
     }
 
     /// A daemon restarted over a serving replicator carries on.

@@ -24,13 +24,14 @@ impl Mirror {
             return true;
         }
         if let Some(error) = self.persist_error.clone() {
-            return self.block(
-                "record-failed",
-                format!("the record cannot be written: {error}"),
-            );
+            return self.block("record-failed", format!("the record cannot be written: {error}"));
         }
         if let Some(why) = self.fault.clone() {
             return self.block("data-missing", why);
+        }
+        if self.copy() == Copy::Crashed && self.record.unopened.is_some() {
+            self.fall_back();
+            return true;
         }
         if !self.due(self.retry_at) {
             return false;
@@ -51,6 +52,24 @@ impl Mirror {
             }
             None => self.wait_without(),
         }
+    }
+
+    /// The node went down before its own epoch began on disk: what the pair acknowledged before
+    /// may have been in its cache alone here, so the epoch they shared counts again.
+    fn fall_back(&mut self) {
+        self.info(
+            "falls-back",
+            format!("{} went down before it had gone on alone: the peer's copy counts", self.me),
+        );
+        self.persist(|record| {
+            let Some(epoch) = record.unopened.take() else { return };
+            let ids = record.lineage.ids().iter().copied();
+            let older: Vec<_> = ids.skip_while(|id| *id != epoch.id).skip(1).collect();
+            record.lineage = model::Lineage::new(older);
+            record.epoch = Some(epoch);
+            record.target_may_promote = true;
+            record.holds_role = false;
+        });
     }
 
     /// A question to the witness left open by an earlier attempt is pursued or dropped, durably.
@@ -89,17 +108,11 @@ impl Mirror {
             Standing::Same => self.same_epoch(peer),
             Standing::Split => self.block(
                 "split-brain",
-                format!(
-                    "{} and {} both went on without the other",
-                    self.me, self.peer_name
-                ),
+                format!("{} and {} both went on without the other", self.me, self.peer_name),
             ),
             Standing::Foreign => self.block(
                 "different-data",
-                format!(
-                    "the data of {} and {} have no common origin",
-                    self.me, self.peer_name
-                ),
+                format!("the data of {} and {} have no common origin", self.me, self.peer_name),
             ),
         }
     }
@@ -131,10 +144,7 @@ impl Mirror {
         let root = self.rng.id();
         let epoch = self.next_epoch(false);
         self.persist(|record| record.root = root);
-        self.info(
-            "created",
-            format!("{why}: the data of {} become the module's", self.me),
-        );
+        self.info("created", format!("{why}: the data of {} become the module's", self.me));
         self.adopt(epoch, false);
         self.open();
     }
@@ -157,15 +167,10 @@ impl Mirror {
     }
 
     fn same_epoch(&mut self, peer: &Report) -> bool {
-        let handed = peer
-            .handover
-            .is_some_and(|term| term > self.record.role_term);
+        let handed = peer.handover.is_some_and(|term| term > self.record.role_term);
         if handed && self.copy() == Copy::Intact && !self.leaving {
             let term = peer.handover.unwrap_or(self.record.role_term);
-            self.info(
-                "role-taken",
-                format!("{} hands the role over to this node", self.peer_name),
-            );
+            self.info("role-taken", format!("{} hands the role over to this node", self.peer_name));
             self.persist(|record| {
                 record.role_term = term;
                 record.holds_role = true;
@@ -228,10 +233,7 @@ impl Mirror {
         }
         self.info(
             "start-in-sync",
-            format!(
-                "{} and {} hold the same data: this node leads",
-                self.me, self.peer_name
-            ),
+            format!("{} and {} hold the same data: this node leads", self.me, self.peer_name),
         );
         self.offer_session(false);
         self.go(State::Promote(Promote::Offer { since: self.now }));
@@ -240,10 +242,7 @@ impl Mirror {
 
     /// Joins the session that the peer offers, or says what is missing.
     fn follow_or_wait(&mut self, peer: &Report) -> bool {
-        let offer = peer
-            .session
-            .as_ref()
-            .filter(|s| s.step == SessionStep::Offered);
+        let offer = peer.session.as_ref().filter(|s| s.step == SessionStep::Offered);
         if let Some(offer) = offer
             && is_acting(peer)
             && self.burnt != Some(offer.id)
@@ -262,10 +261,8 @@ impl Mirror {
             return self.block("not-up-to-date", sentence);
         }
         if peer.role == Role::Wait && peer.phase == model::Phase::NotReady && !peer.leaving {
-            let sentence = format!(
-                "this node follows {}, which cannot start itself",
-                self.peer_name
-            );
+            let sentence =
+                format!("this node follows {}, which cannot start itself", self.peer_name);
             return self.block("peer-blocked", sentence);
         }
         false
@@ -348,10 +345,7 @@ impl Mirror {
 
     /// Starts as the only node with rights in its epoch.
     fn take_sole(&mut self, why: &str) {
-        self.info(
-            "start-alone",
-            format!("{} starts without its peer: {why}", self.me),
-        );
+        self.info("start-alone", format!("{} starts without its peer: {why}", self.me));
         if self.names_peer() {
             let epoch = self.next_epoch(false);
             self.adopt(epoch, false);
@@ -369,11 +363,7 @@ impl Mirror {
     /// Records why the node cannot go on; never worth another round.
     pub(crate) fn block(&mut self, code: &'static str, sentence: String) -> bool {
         let critical = matches!(code, "split-brain" | "different-data" | "data-missing");
-        self.block = Some(Block {
-            code,
-            sentence,
-            critical,
-        });
+        self.block = Some(Block { code, sentence, critical });
         false
     }
 }

@@ -31,10 +31,7 @@ impl Mirror {
             }
             State::Follow { step, .. } if all && step.is_done() => self.quit(Quit::AwaitPrimary),
             State::Follow { step, .. } if step.is_done() => {
-                self.info(
-                    "leaves",
-                    format!("{} asks {} to go on alone", self.me, self.peer_name),
-                );
+                self.info("leaves", format!("{} asks {} to go on alone", self.me, self.peer_name));
                 self.leaving = true;
                 self.quit(Quit::Leave);
             }
@@ -61,10 +58,7 @@ impl Mirror {
     }
 
     fn quit(&mut self, step: Quit) {
-        self.go(State::Quit {
-            step,
-            since: self.now,
-        });
+        self.go(State::Quit { step, since: self.now });
     }
 
     pub(crate) fn close(&mut self) {

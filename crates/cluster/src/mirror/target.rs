@@ -15,10 +15,7 @@ impl Mirror {
     /// Joins an offered session. Whether anything is copied follows from the source's epoch:
     /// only a source that already needs this node resumes without.
     pub(crate) fn follow(&mut self, session: SessionId, peer: &Report) -> bool {
-        let resume = peer
-            .epoch
-            .as_ref()
-            .is_some_and(|epoch| epoch.members.contains(&self.me));
+        let resume = peer.epoch.as_ref().is_some_and(|epoch| epoch.members.contains(&self.me));
         let same = self.standing(peer) == Standing::Same;
         if resume && !(same && self.copy() == Copy::Intact && !self.record.holds_role) {
             return false;
@@ -42,17 +39,10 @@ impl Mirror {
         self.handover = None;
         self.leaving = false;
         self.session = None;
-        self.info(
-            "follows",
-            format!("{} joins the session of {}", self.me, self.peer_name),
-        );
+        self.info("follows", format!("{} joins the session of {}", self.me, self.peer_name));
         let source = self.peer_name.clone();
         self.assign(Assignment::Receive { session, source });
-        self.go(State::Follow {
-            session,
-            resume,
-            step: Follow::Preparing,
-        });
+        self.go(State::Follow { session, resume, step: Follow::Preparing });
         true
     }
 
@@ -60,17 +50,10 @@ impl Mirror {
         let trouble = self.replicator.died.is_some()
             || self.replicator.refused.is_some()
             || self.replicator.copy_failed.take().is_some();
-        let lost = self
-            .replicator
-            .lost
-            .as_ref()
-            .is_some_and(|(lost, _)| *lost == session);
+        let lost = self.replicator.lost.as_ref().is_some_and(|(lost, _)| *lost == session);
         if trouble || lost {
             self.back_off();
-            self.info(
-                "session-ended",
-                format!("the session from {} ended", self.peer_name),
-            );
+            self.info("session-ended", format!("the session from {} ended", self.peer_name));
             self.settle();
             return true;
         }
@@ -80,11 +63,7 @@ impl Mirror {
             }
             let step = if resume { Follow::Done } else { Follow::Ready };
             self.in_sync_since_boot |= resume;
-            self.state = State::Follow {
-                session,
-                resume,
-                step,
-            };
+            self.state = State::Follow { session, resume, step };
             return true;
         }
         let Some(peer) = self.heard() else {
@@ -97,10 +76,7 @@ impl Mirror {
         };
         let theirs = peer.session.as_ref().filter(|theirs| theirs.id == session);
         let Some(theirs) = theirs else {
-            self.info(
-                "session-ended",
-                format!("{} ended the session", self.peer_name),
-            );
+            self.info("session-ended", format!("{} ended the session", self.peer_name));
             self.settle();
             return true;
         };
@@ -111,11 +87,7 @@ impl Mirror {
             }
             SessionStep::Final if !step.is_done() => {
                 self.become_promotable(&peer);
-                self.state = State::Follow {
-                    session,
-                    resume,
-                    step: Follow::Done,
-                };
+                self.state = State::Follow { session, resume, step: Follow::Done };
                 true
             }
             SessionStep::Offered | SessionStep::Resync | SessionStep::Final | SessionStep::Done => {
@@ -140,13 +112,11 @@ impl Mirror {
             record.promotable = true;
             record.role_term = term;
             record.holds_role = false;
+            record.unopened = None;
         });
         self.failures = 0;
         self.in_sync_since_boot = true;
-        self.info(
-            "up-to-date",
-            format!("{} is up to date and may take over", self.me),
-        );
+        self.info("up-to-date", format!("{} is up to date and may take over", self.me));
     }
 
     /// Ends the session for good: nothing of it is accepted any more, all received is applied.

@@ -12,11 +12,7 @@ use crate::status::{ContactState, ModuleStatus, PeerReport, PeerStatus, WitnessS
 
 impl Mirror {
     pub(crate) fn role(&self) -> (Role, Phase) {
-        let acting = if self.names_peer() && !self.is_sole() {
-            Role::Prim
-        } else {
-            Role::Alone
-        };
+        let acting = if self.names_peer() && !self.is_sole() { Role::Prim } else { Role::Alone };
         match &self.state {
             State::Stop => (Role::Stop, Phase::Ready),
             State::Wait if self.block.is_some() => (Role::Wait, Phase::NotReady),
@@ -36,18 +32,14 @@ impl Mirror {
                 (acting, phase)
             }
             State::Serve => (acting, Phase::Ready),
-            State::Follow {
-                step: Follow::Done, ..
-            } => (Role::Second, Phase::Ready),
+            State::Follow { step: Follow::Done, .. } => (Role::Second, Phase::Ready),
             State::Follow { .. } => (Role::Second, Phase::Transient),
-            State::Quit {
-                step: Quit::AwaitPrimary,
-                ..
-            } => (Role::Second, Phase::Transient),
-            State::Quit {
-                step: Quit::Address | Quit::Service | Quit::Hold,
-                ..
-            } if self.record.holds_role => (acting, Phase::Transient),
+            State::Quit { step: Quit::AwaitPrimary, .. } => (Role::Second, Phase::Transient),
+            State::Quit { step: Quit::Address | Quit::Service | Quit::Hold, .. }
+                if self.record.holds_role =>
+            {
+                (acting, Phase::Transient)
+            }
             State::Quit { .. } => (Role::Stop, Phase::Transient),
         }
     }
@@ -82,37 +74,18 @@ impl Mirror {
 
     fn session_report(&self) -> Option<SessionReport> {
         match &self.state {
-            State::Follow {
-                step: Follow::Preparing,
-                ..
-            } => None,
-            State::Follow {
-                session,
-                step: Follow::Ready,
-                ..
-            } => Some(SessionReport {
-                id: *session,
-                step: SessionStep::Offered,
-            }),
-            State::Follow {
-                session,
-                step: Follow::Done,
-                ..
-            } => Some(SessionReport {
-                id: *session,
-                step: SessionStep::Done,
-            }),
+            State::Follow { step: Follow::Preparing, .. } => None,
+            State::Follow { session, step: Follow::Ready, .. } => {
+                Some(SessionReport { id: *session, step: SessionStep::Offered })
+            }
+            State::Follow { session, step: Follow::Done, .. } => {
+                Some(SessionReport { id: *session, step: SessionStep::Done })
+            }
             State::Promote(_) | State::Serve | State::HandOver { .. } => {
                 let session = self.session.as_ref()?;
-                Some(SessionReport {
-                    id: session.id,
-                    step: session.step,
-                })
+                Some(SessionReport { id: session.id, step: session.step })
             }
-            State::Quit {
-                step: Quit::AwaitPrimary,
-                ..
-            } => {
+            State::Quit { step: Quit::AwaitPrimary, .. } => {
                 let step = SessionStep::Done;
                 self.replicator.link.map(|id| SessionReport { id, step })
             }
@@ -145,11 +118,7 @@ impl Mirror {
             up_to_date: self.is_up_to_date(),
             epoch: self.record.epoch.as_ref().map_or(0, |epoch| epoch.number),
             reasons,
-            peer: PeerStatus {
-                node: self.peer_name.clone(),
-                contact: self.contact(now),
-                last,
-            },
+            peer: PeerStatus { node: self.peer_name.clone(), contact: self.contact(now), last },
             witness: match (self.has_witness, self.talk.answered, &self.talk.unreachable) {
                 (false, _, _) => WitnessState::None,
                 (true, _, Some(_)) => WitnessState::Unreachable,
@@ -181,10 +150,7 @@ impl Mirror {
     }
 
     fn headline(&self, now: Time, role: Role, phase: Phase) -> Headline {
-        let amber = self
-            .reasons
-            .values()
-            .any(|reason| reason.severity > Severity::Info);
+        let amber = self.reasons.values().any(|reason| reason.severity > Severity::Info);
         let alive = self.heartbeats_alive(now);
         let peer_serves = alive && self.peer.report.as_ref().is_some_and(is_acting);
         match (role, phase) {

@@ -34,21 +34,13 @@ impl Mirror {
             let at = self.now + ANSWER_MAX;
             self.due(at);
             self.talk.asked = Some((request.clone(), self.now));
-            self.effects.push(Effect::AskWitness {
-                module: self.module.clone(),
-                request,
-            });
+            self.effects.push(Effect::AskWitness { module: self.module.clone(), request });
         }
         None
     }
 
     pub(crate) fn hear_witness(&mut self, request: Request, answer: Answer) {
-        if self
-            .talk
-            .asked
-            .as_ref()
-            .is_some_and(|(asked, _)| *asked == request)
-        {
+        if self.talk.asked.as_ref().is_some_and(|(asked, _)| *asked == request) {
             self.talk.asked = None;
         }
         self.talk.answered = true;
@@ -75,19 +67,13 @@ impl Mirror {
             self.talk.probe_at = self.now + PROBE;
             self.due(self.talk.probe_at);
             let request = Request::Probe;
-            self.effects.push(Effect::AskWitness {
-                module: self.module.clone(),
-                request,
-            });
+            self.effects.push(Effect::AskWitness { module: self.module.clone(), request });
         }
     }
 
     /// Whether `id` is this node's epoch or an ancestor newer than the registered one.
     pub(crate) fn is_newer_own(&self, id: model::EpochId) -> bool {
-        let mut chain = self
-            .epoch_id()
-            .into_iter()
-            .chain(self.record.lineage.ids().to_vec());
+        let mut chain = self.epoch_id().into_iter().chain(self.record.lineage.ids().to_vec());
         let mut newer = true;
         chain.any(|own| {
             newer &= Some(own) != self.record.registered;
@@ -104,11 +90,7 @@ impl Mirror {
         let Some(expected) = expected.filter(|_| self.has_witness) else {
             return;
         };
-        let request = Request::Swap {
-            expected,
-            new: epoch.id,
-            members: epoch.members,
-        };
+        let request = Request::Swap { expected, new: epoch.id, members: epoch.members };
         match self.ask_witness(request) {
             Some(Answer::Granted) => {
                 self.talk.trouble = None;
@@ -139,15 +121,8 @@ impl Mirror {
         }
         let (new, members) = (epoch.id, epoch.members);
         let request = match self.record.registered {
-            Some(expected) => Request::Swap {
-                expected,
-                new,
-                members,
-            },
-            None => Request::Enrol {
-                epoch: new,
-                members,
-            },
+            Some(expected) => Request::Swap { expected, new, members },
+            None => Request::Enrol { epoch: new, members },
         };
         match self.ask_witness(request) {
             Some(Answer::Granted) => {
@@ -177,10 +152,7 @@ impl Mirror {
         if self.talk.enrolled == Some(epoch.id) || !epoch.members.contains(&self.me) {
             return;
         }
-        match self.ask_witness(Request::Enrol {
-            epoch: epoch.id,
-            members: epoch.members,
-        }) {
+        match self.ask_witness(Request::Enrol { epoch: epoch.id, members: epoch.members }) {
             Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
             Some(
                 Answer::Granted | Answer::Refused { .. } | Answer::Missing | Answer::Holds { .. },

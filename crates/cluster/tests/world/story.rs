@@ -12,14 +12,8 @@ use super::check::tail;
 
 /// Runs the commands of a story and tells it anew.
 pub fn tell(text: &str) -> String {
-    let head: Vec<&str> = text
-        .lines()
-        .take_while(|line| line.starts_with('#'))
-        .collect();
-    let commands: Vec<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("> "))
-        .collect();
+    let head: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("> ")).collect();
     let mut world = World::new(7, !commands.contains(&"no witness"));
     let mut story: Vec<String> = head.iter().map(|line| (*line).to_owned()).collect();
     for command in commands {
@@ -110,16 +104,8 @@ fn order(world: &mut World, i: usize, verb: &str) {
 fn until(world: &mut World, i: usize, code: &str) {
     let from = world.events.len();
     let end = world.now + Duration::from_secs(60);
-    while !world.events[from..]
-        .iter()
-        .any(|(who, event)| *who == i && event.code == code)
-    {
-        assert!(
-            world.now < end,
-            "node{} never said {code}:\n{}",
-            i + 1,
-            tail(&world.log)
-        );
+    while !world.events[from..].iter().any(|(who, event)| *who == i && event.code == code) {
+        assert!(world.now < end, "node{} never said {code}:\n{}", i + 1, tail(&world.log));
         world.step();
     }
 }
@@ -134,10 +120,7 @@ fn expect(world: &mut World, words: &[&str]) {
         ["acknowledging"] => {
             let before = world.checks.acknowledged;
             world.run_for(Duration::from_millis(500));
-            assert!(
-                world.checks.acknowledged > before,
-                "nothing is acknowledged:\n{log}"
-            );
+            assert!(world.checks.acknowledged > before, "nothing is acknowledged:\n{log}");
         }
         [n, "reason", code] => {
             let status = world.status(node(n)).expect("the node is up");
@@ -146,11 +129,7 @@ fn expect(world: &mut World, words: &[&str]) {
         }
         [n, shown] => {
             let status = world.status(node(n)).expect("the node is up");
-            let phase = if status.phase == model::Phase::Ready {
-                ""
-            } else {
-                "..."
-            };
+            let phase = if status.phase == model::Phase::Ready { "" } else { "..." };
             assert_eq!(format!("{}{phase}", status.role), *shown, "{log}");
         }
         other => panic!("cannot expect {other:?}"),
