@@ -7,6 +7,7 @@ mod world;
 use std::path::Path;
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "whether to write is asked of the caller")]
 fn stories_are_as_written_down() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/scenarios");
     let bless = std::env::var_os("EVENKEEL_BLESS").is_some();

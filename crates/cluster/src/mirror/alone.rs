@@ -137,6 +137,9 @@ impl Mirror {
             );
             return Verdict::Open;
         }
+        if self.is_refused() {
+            return Verdict::Open;
+        }
         let Some(expected) = self.record.registered else {
             self.block("not-enrolled", "the witness does not know this pair yet".into());
             return Verdict::Open;
@@ -156,7 +159,7 @@ impl Mirror {
                         self.peer_name, self.me
                     ),
                 );
-                self.retry_at = self.now + Duration::from_secs(1);
+                self.refused_in = self.epoch_id();
                 Verdict::Refused
             }
             Some(Answer::Missing | Answer::Half | Answer::Holds { .. }) => {
@@ -174,6 +177,19 @@ impl Mirror {
                 Verdict::Open
             }
         }
+    }
+
+    /// Whether the witness has refused this node in its present epoch already.
+    pub(crate) fn is_refused(&mut self) -> bool {
+        let refused = self.refused_in.is_some() && self.refused_in == self.epoch_id();
+        if refused {
+            let sentence = format!(
+                "the witness says that {} went on: {} waits for it",
+                self.peer_name, self.me
+            );
+            self.block("outvoted", sentence);
+        }
+        refused
     }
 
     /// The acting primary cannot go on with its peer as it is: consent, witness or policy.
@@ -260,7 +276,8 @@ impl Mirror {
             return false;
         };
         let known = self.consent == Some(proposal) || self.epoch_id() == Some(proposal);
-        let unfit = matches!(self.standing(&peer), Standing::Split | Standing::Foreign);
+        let standing = self.standing(&peer);
+        let unfit = !matches!(standing, Standing::Same | Standing::Behind | Standing::MeNew);
         let better = !is_acting(&peer) && self.copy() > peer.copy && !self.leaving;
         let asking = matches!(self.state, State::Ask { .. }) && self.outranks(&peer);
         if known || unfit || better || asking {

@@ -252,6 +252,8 @@ pub(crate) struct Mirror {
     retry_at: Time,
     peer_stopped_since: Option<Time>,
     undecided_since: Option<Time>,
+    /// The epoch in which the witness refused this node: asking again is of no use.
+    refused_in: Option<EpochId>,
     /// The session ended last: never joined again.
     burnt: Option<SessionId>,
     rng: Rng,
@@ -303,6 +305,7 @@ impl Mirror {
             retry_at: Time::ZERO,
             peer_stopped_since: None,
             undecided_since: None,
+            refused_in: None,
             burnt: None,
             rng: Rng::new(boot.seed, stream),
             now,

@@ -4,6 +4,7 @@
 
 use model::{Phase, Reason, Role, Severity};
 
+use super::facts::Standing;
 use super::{Mirror, State};
 use crate::status::ContactState;
 
@@ -23,7 +24,8 @@ impl Mirror {
         for (code, severity, sentence) in found {
             let before = kept.remove(code);
             let since = before.as_ref().map_or(self.now, |reason| reason.since);
-            if before.is_none() && self.block.as_ref().is_some_and(|block| block.code == code) {
+            let blocks = self.block.as_ref().is_some_and(|block| block.code == code);
+            if before.is_none() && (blocks || code == "split-brain") {
                 self.explain(severity, code, sentence.clone());
             }
             let reason = Reason {
@@ -83,6 +85,13 @@ impl Mirror {
         if !keys.is_empty() && contact == ContactState::Alive {
             let text = format!("the configuration of {peer} differs in: {}", keys.join(", "));
             found.push(("config-differs", Severity::Warning, text));
+        }
+        let split = self.peer.report.as_ref().is_some_and(|report| {
+            matches!(self.standing(report), Standing::Split | Standing::Foreign)
+        });
+        if split && self.is_acting_state() && contact == ContactState::Alive {
+            let text = format!("{} and {peer} both went on without the other", self.me);
+            found.push(("split-brain", Severity::Critical, text));
         }
         let started = self.state != State::Stop;
         match contact {

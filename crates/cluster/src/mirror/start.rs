@@ -33,9 +33,6 @@ impl Mirror {
             self.fall_back();
             return true;
         }
-        if !self.due(self.retry_at) {
-            return false;
-        }
         let peer = self.heard();
         if self.record.pending.is_some() {
             return self.settle_pending(peer.as_ref());
@@ -159,6 +156,9 @@ impl Mirror {
             return false;
         }
         if self.is_sole() {
+            if !self.due(self.retry_at) {
+                return false;
+            }
             self.take_sole("the peer's data are older");
         } else {
             self.go(State::Ask { since: self.now });
@@ -224,6 +224,9 @@ impl Mirror {
         if mine < (peer.role_term, peer.holds_role, !self.first) {
             return self.follow_or_wait(peer);
         }
+        if !self.due(self.retry_at) {
+            return false;
+        }
         if !self.record.holds_role {
             let term = self.record.role_term.max(peer.role_term) + 1;
             self.persist(|record| {
@@ -246,6 +249,7 @@ impl Mirror {
         if let Some(offer) = offer
             && is_acting(peer)
             && self.burnt != Some(offer.id)
+            && self.due(self.retry_at)
         {
             return self.follow(offer.id, peer);
         }
@@ -284,7 +288,7 @@ impl Mirror {
             return self.block_outdated();
         }
         if self.is_sole() {
-            return self.start_sole();
+            return self.due(self.retry_at) && self.start_sole();
         }
         if self.copy() == Copy::Crashed {
             let sentence = format!(
@@ -293,7 +297,7 @@ impl Mirror {
             );
             return self.block("crashed-copy", sentence);
         }
-        if self.silence_due() {
+        if !self.is_refused() && self.silence_due() {
             self.go(State::Ask { since: self.now });
             return true;
         }

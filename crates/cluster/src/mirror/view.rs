@@ -15,7 +15,9 @@ impl Mirror {
         let acting = if self.names_peer() && !self.is_sole() { Role::Prim } else { Role::Alone };
         match &self.state {
             State::Stop => (Role::Stop, Phase::Ready),
-            State::Wait if self.block.is_some() => (Role::Wait, Phase::NotReady),
+            State::Wait | State::Ask { .. } if self.block.is_some() => {
+                (Role::Wait, Phase::NotReady)
+            }
             State::Wait | State::Ask { .. } | State::Fence { .. } | State::Lose | State::Settle => {
                 (Role::Wait, Phase::Transient)
             }

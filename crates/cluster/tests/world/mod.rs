@@ -4,6 +4,7 @@
 //! every event it checks the promises: one author at a time, nothing acknowledged lost.
 
 #![allow(dead_code, reason = "each test binary uses a part of the world")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub mod check;
 pub mod replicator;

@@ -130,11 +130,10 @@ impl World {
         let told = self.hosts[i].replicator.told.clone();
         let old = self.hosts[i].replicator.session();
         let replicator = &mut self.hosts[i].replicator;
-        if let Some(Assignment::Hold { ending: Ending::Drain }) = &told {
-            if replicator.serving().is_some() && replicator.link.is_some() {
-                self.finish_drain(i);
-                return;
-            }
+        let drains = matches!(told, Some(Assignment::Hold { ending: Ending::Drain }));
+        if drains && replicator.serving().is_some() && replicator.link.is_some() {
+            self.finish_drain(i);
+            return;
         }
         replicator.in_force = told.clone();
         if !matches!(told, Some(Assignment::Serve(_))) {

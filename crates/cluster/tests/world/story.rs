@@ -65,7 +65,10 @@ pub fn perform(world: &mut World, command: &str) {
         ["mount", n] => world.hosts[node(n)].disk = true,
         ["fill", n] => world.hosts[node(n)].filled = true,
         ["configure", n, value] => world.hosts[node(n)].config_key = value.parse().unwrap(),
-        ["cut"] => world.cut = true,
+        ["cut"] => {
+            world.cut = true;
+            world.checks.exempt |= !world.has_witness;
+        }
         ["cut-heartbeats"] => world.cut_heartbeats = true,
         ["heal"] => {
             world.cut = false;
