@@ -14,6 +14,13 @@ pub fn prepare() {
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
+/// Prepares a thread that the kernel may wait for when it wants to free memory: its own requests
+/// for memory must not wait for that in turn, nor its writes for those that it is to carry out.
+pub(crate) fn prepare_thread() {
+    // Refused without CAP_SYS_RESOURCE; the danger then is slowness under want of memory.
+    let _ = rustix::process::configure_io_flusher_behavior(true);
+}
+
 /// How many descriptors the process may have open.
 pub(crate) fn descriptors_max() -> usize {
     let limit = getrlimit(Resource::Nofile).current;

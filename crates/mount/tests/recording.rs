@@ -152,6 +152,58 @@ fn what_is_recorded_rebuilds_an_equal_tree() {
     fs::remove_dir_all(&copy).unwrap();
 }
 
+#[test]
+fn what_happens_at_once_is_recorded_in_the_order_in_which_it_was_done() {
+    let copy = scratch("at-once-copy");
+    let mut fixture = Fixture::recording("at-once", Copying::new(&copy));
+    let view = &fixture.view;
+    for name in ["one", "two", "shared"] {
+        fs::create_dir(view.join(name)).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for name in ["one", "two"] {
+            scope.spawn(move || script::run(&view.join(name)));
+        }
+        for seed in 1..4 {
+            scope.spawn(move || quarrel(&view.join("shared"), seed));
+        }
+    });
+    fixture.detach();
+    assert_eq!(describe(&fixture.source, true), describe(&copy, true));
+    fs::remove_dir_all(&copy).unwrap();
+}
+
+/// Changes a few names in a way that others, who do the same, are always in the way of.
+fn quarrel(directory: &Path, seed: u64) {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut random = |below: u64| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 20) % below
+    };
+    for _ in 0..4000 {
+        let (kind, a, b) = (random(9), random(6), random(6));
+        let (from, to) = (directory.join(a.to_string()), directory.join(b.to_string()));
+        // Most of it fails, each time differently.
+        let _ = match kind {
+            0 => fs::create_dir(&from),
+            1 => fs::remove_dir(&from),
+            2 => fs::remove_file(&from),
+            3 => fs::hard_link(&from, &to),
+            4 => fs::rename(&from, &to),
+            5 => fs::rename(&from, to.join(a.to_string())),
+            6 => fs::rename(from.join(b.to_string()), &to),
+            7 => fs::write(&from, vec![a as u8; 5000 * (b as usize + 1)]),
+            _ => fs::OpenOptions::new()
+                .write(true)
+                .open(&from)
+                .and_then(|file| Ok(rustix::io::pwrite(&file, &[b as u8; 3000], a * 1000)?))
+                .map(drop),
+        };
+    }
+}
+
 /// Tells what happens, and holds back every answer until it is told to give them.
 struct Telling {
     told: Sender<String>,

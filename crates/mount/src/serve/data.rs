@@ -37,8 +37,13 @@ impl Server {
             return;
         };
         let outcome = self.files.file(handle).and_then(|open| {
-            scratch.resize((size as usize).min(abi::REQUEST_BYTES_MAX), 0);
-            read_all(open.file.as_fd(), scratch, offset)
+            let size = (size as usize).min(abi::REQUEST_BYTES_MAX);
+            // Grows once and stays, so that no read pays for zeroes that it overwrites.
+            if scratch.len() < size {
+                scratch.resize(size, 0);
+            }
+            let room = scratch.get_mut(..size).unwrap_or_default();
+            read_all(open.file.as_fd(), room, offset)
         });
         match outcome {
             Ok(length) => {

@@ -126,6 +126,7 @@ impl Drop for Serving {
 impl Server {
     /// Serves requests until the mount is gone.
     fn serve(&self) {
+        process::prepare_thread();
         let mut buffer = vec![0; abi::REQUEST_BYTES_MAX];
         let mut scratch = Vec::new();
         while let Ok(Some(length)) = self.connection.receive(&mut buffer) {

@@ -12,6 +12,7 @@ use fuse::{Answer, Connection, Errno, Request};
 
 use super::Server;
 use super::files::OpenFile;
+use crate::process;
 use crate::record::Order;
 
 /// Syncs that may run at once.
@@ -74,6 +75,7 @@ impl Server {
 }
 
 fn work(jobs: &Mutex<Receiver<Job>>, connection: &Arc<Connection>, order: &Order) {
+    process::prepare_thread();
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
