@@ -13,45 +13,21 @@ struct Step {
 }
 
 const STEPS: &[Step] = &[
+    Step { arguments: &["fmt", "--all", "--check"], environment: &[] },
     Step {
-        arguments: &["fmt", "--all", "--check"],
+        arguments: &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
         environment: &[],
     },
     Step {
-        arguments: &[
-            "clippy",
-            "--workspace",
-            "--all-targets",
-            "--",
-            "-D",
-            "warnings",
-        ],
-        environment: &[],
-    },
-    Step {
-        arguments: &[
-            "doc",
-            "--workspace",
-            "--no-deps",
-            "--document-private-items",
-        ],
+        arguments: &["doc", "--workspace", "--no-deps", "--document-private-items"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
     // The binary under its final name, which nodes of the lab run.
-    Step {
-        arguments: &["build", "--package", "evenkeel"],
-        environment: &[],
-    },
+    Step { arguments: &["build", "--package", "evenkeel"], environment: &[] },
     // One test at a time: tests of the lab measure how long things take, and share the kernel's
     // network namespaces and mounts.
     Step {
-        arguments: &[
-            "test",
-            "--workspace",
-            "--no-fail-fast",
-            "--",
-            "--test-threads=1",
-        ],
+        arguments: &["test", "--workspace", "--no-fail-fast", "--", "--test-threads=1"],
         environment: &[],
     },
 ];
@@ -79,15 +55,8 @@ pub fn ci(root: &Path) -> Result<(), String> {
     if failures.is_empty() {
         return Ok(());
     }
-    let firsts: Vec<&str> = failures
-        .iter()
-        .filter_map(|text| text.lines().last())
-        .collect();
-    Err(format!(
-        "\n{} of the steps failed:\n  {}",
-        failures.len(),
-        firsts.join("\n  ")
-    ))
+    let firsts: Vec<&str> = failures.iter().filter_map(|text| text.lines().last()).collect();
+    Err(format!("\n{} of the steps failed:\n  {}", failures.len(), firsts.join("\n  ")))
 }
 
 fn announce(step: &str) {

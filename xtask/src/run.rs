@@ -27,11 +27,7 @@ pub fn run(
         .current_dir(folder)
         .status()
         .map_err(|error| format!("cannot start `{name}`: {error}"))?;
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("`{name}` failed: {status}"))
-    }
+    if status.success() { Ok(()) } else { Err(format!("`{name}` failed: {status}")) }
 }
 
 /// Runs a program and answers what it printed.
@@ -47,11 +43,7 @@ pub fn output(folder: &Path, program: &str, arguments: &[&str]) -> Result<String
         .map_err(|error| format!("cannot start `{name}`: {error}"))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        return Err(format!(
-            "`{name}` failed: {}: {}",
-            output.status,
-            message.trim()
-        ));
+        return Err(format!("`{name}` failed: {}: {}", output.status, message.trim()));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
@@ -63,10 +55,7 @@ mod tests {
     #[test]
     fn a_failing_program_is_named_with_its_status() {
         let here = Path::new("/");
-        assert_eq!(
-            run(here, &[("A", "b")], "sh", &["-c", "test $A = b"]),
-            Ok(())
-        );
+        assert_eq!(run(here, &[("A", "b")], "sh", &["-c", "test $A = b"]), Ok(()));
         let error = run(here, &[], "false", &["x"]).unwrap_err();
         assert!(error.contains("`false x` failed"), "{error}");
         let error = output(here, "no-such-program", &[]).unwrap_err();

@@ -15,26 +15,11 @@ struct Package {
 }
 
 const PACKAGES: &[Package] = &[
-    Package {
-        name: "e2fsprogs",
-        reason: "mkfs.ext4: each node of the lab has its own disk",
-    },
-    Package {
-        name: "postgresql",
-        reason: "the database whose node the tests kill",
-    },
-    Package {
-        name: "postgresql-contrib",
-        reason: "pgbench: the load while that happens",
-    },
-    Package {
-        name: "systemd",
-        reason: "nodes of the lab that boot a real systemd",
-    },
-    Package {
-        name: "dbus",
-        reason: "how services are started on such nodes",
-    },
+    Package { name: "e2fsprogs", reason: "mkfs.ext4: each node of the lab has its own disk" },
+    Package { name: "postgresql", reason: "the database whose node the tests kill" },
+    Package { name: "postgresql-contrib", reason: "pgbench: the load while that happens" },
+    Package { name: "systemd", reason: "nodes of the lab that boot a real systemd" },
+    Package { name: "dbus", reason: "how services are started on such nodes" },
 ];
 
 /// Where Debian's PostgreSQL packages read whether to create and start a server.
@@ -46,19 +31,16 @@ const CREATE_CLUSTER: &str = "/etc/postgresql-common/createcluster.d/evenkeel.co
 /// What is missing and how to install it by hand.
 pub fn setup() -> Result<(), String> {
     let here = Path::new("/");
-    let installed = run::output(
-        here,
-        "dpkg-query",
-        &["-W", "-f", "${Package} ${db:Status-Status}\\n"],
-    )
-    .map_err(|error| {
-        let names: Vec<&str> = PACKAGES.iter().map(|package| package.name).collect();
-        format!(
-            "this machine has no Debian packages ({error}); install what the tests need by \
+    let installed =
+        run::output(here, "dpkg-query", &["-W", "-f", "${Package} ${db:Status-Status}\\n"])
+            .map_err(|error| {
+                let names: Vec<&str> = PACKAGES.iter().map(|package| package.name).collect();
+                format!(
+                    "this machine has no Debian packages ({error}); install what the tests need by \
                  hand: {}",
-            names.join(" ")
-        )
-    })?;
+                    names.join(" ")
+                )
+            })?;
     let missing = missing(&installed);
     if missing.is_empty() {
         println!("setup: every package that the tests need is installed");
@@ -70,15 +52,8 @@ pub fn setup() -> Result<(), String> {
 
 /// The packages that are not installed, given the lines of `dpkg-query`.
 fn missing(installed: &str) -> Vec<&'static Package> {
-    let has = |name: &str| {
-        installed
-            .lines()
-            .any(|line| line == format!("{name} installed"))
-    };
-    PACKAGES
-        .iter()
-        .filter(|package| !has(package.name))
-        .collect()
+    let has = |name: &str| installed.lines().any(|line| line == format!("{name} installed"));
+    PACKAGES.iter().filter(|package| !has(package.name)).collect()
 }
 
 fn install(here: &Path, missing: &[&Package]) -> Result<(), String> {
@@ -120,11 +95,9 @@ fn check_fuse() -> Result<(), String> {
     if Path::new("/dev/fuse").exists() {
         return Ok(());
     }
-    Err(
-        "there is no /dev/fuse: load the kernel module `fuse`, or give the container the device \
+    Err("there is no /dev/fuse: load the kernel module `fuse`, or give the container the device \
          (docker run --device /dev/fuse --cap-add SYS_ADMIN)"
-            .to_owned(),
-    )
+        .to_owned())
 }
 
 #[cfg(test)]

@@ -22,15 +22,7 @@ struct Soak {
 const SOAKS: &[Soak] = &[Soak {
     name: "failover",
     rounds: 20,
-    cargo: &[
-        "test",
-        "-p",
-        "evenkeel",
-        "--test",
-        "postgresql",
-        "--",
-        "--test-threads=1",
-    ],
+    cargo: &["test", "-p", "evenkeel", "--test", "postgresql", "--", "--test-threads=1"],
 }];
 
 /// Runs rounds until the commit has enough on this machine, or `rounds` more of them.
@@ -40,20 +32,11 @@ const SOAKS: &[Soak] = &[Soak {
 pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> {
     let Some(soak) = SOAKS.iter().find(|soak| soak.name == name) else {
         let known: Vec<&str> = SOAKS.iter().map(|soak| soak.name).collect();
-        return Err(format!(
-            "there is no soak `{name}`; there are: {}",
-            known.join(", ")
-        ));
+        return Err(format!("there is no soak `{name}`; there are: {}", known.join(", ")));
     };
-    let here = Place {
-        commit: commit(root)?,
-        machine: machine(root)?,
-    };
+    let here = Place { commit: commit(root)?, machine: machine(root)? };
     let path = root.join("tests/soak").join(format!("{name}.json"));
-    let passed = read(&path)?
-        .iter()
-        .find(|entry| here.is(entry))
-        .map_or(0, |e| count(e, "passed"));
+    let passed = read(&path)?.iter().find(|entry| here.is(entry)).map_or(0, |e| count(e, "passed"));
     let rounds = rounds.unwrap_or(soak.rounds.saturating_sub(passed));
     println!("soak {name}: {passed} rounds passed so far, {rounds} to run");
     for round in 1..=rounds {
@@ -80,15 +63,12 @@ impl Place {
     }
 
     fn add(&self, entries: &mut Vec<Value>, passed: bool) {
-        let at = entries
-            .iter()
-            .position(|entry| self.is(entry))
-            .unwrap_or_else(|| {
-                entries.push(json!({
-                    "commit": self.commit, "machine": self.machine, "passed": 0, "failed": 0,
-                }));
-                entries.len() - 1
-            });
+        let at = entries.iter().position(|entry| self.is(entry)).unwrap_or_else(|| {
+            entries.push(json!({
+                "commit": self.commit, "machine": self.machine, "passed": 0, "failed": 0,
+            }));
+            entries.len() - 1
+        });
         let key = if passed { "passed" } else { "failed" };
         entries[at][key] = (count(&entries[at], key) + 1).into();
     }
@@ -101,16 +81,8 @@ fn count(entry: &Value, key: &str) -> u64 {
 /// The commit, marked when the tree differs from it.
 fn commit(root: &Path) -> Result<String, String> {
     let commit = run::output(root, "git", &["rev-parse", "--short=12", "HEAD"])?;
-    let status = run::output(
-        root,
-        "git",
-        &["status", "--porcelain", "--", ".", ":!tests/soak"],
-    )?;
-    let mark = if status.trim().is_empty() {
-        ""
-    } else {
-        "+changes"
-    };
+    let status = run::output(root, "git", &["status", "--porcelain", "--", ".", ":!tests/soak"])?;
+    let mark = if status.trim().is_empty() { "" } else { "+changes" };
     Ok(format!("{}{mark}", commit.trim()))
 }
 
@@ -148,10 +120,7 @@ mod tests {
 
     #[test]
     fn rounds_add_up_by_commit_and_machine() {
-        let place = |commit: &str| Place {
-            commit: commit.into(),
-            machine: "m".into(),
-        };
+        let place = |commit: &str| Place { commit: commit.into(), machine: "m".into() };
         let mut entries = Vec::new();
         for (commit, passed) in [("a", true), ("b", true), ("a", false), ("a", true)] {
             place(commit).add(&mut entries, passed);

@@ -77,7 +77,7 @@ fn play(seed: u64) -> World {
 fn mishap(world: &mut World, dice: &mut Dice) {
     let i = dice.roll(2) as usize;
     let name = world.hosts[i].name.to_string();
-    let kind = dice.roll(17);
+    let kind = dice.roll(19);
     world.note(&format!("-- {kind} {name}"));
     match kind {
         0 if world.hosts[i].up => world.kill(i),
@@ -87,6 +87,7 @@ fn mishap(world: &mut World, dice: &mut Dice) {
         5 | 6 => {
             world.cut = false;
             world.cut_heartbeats = false;
+            world.mute = None;
         }
         7 => world.cut_heartbeats = true,
         8 => world.witness_up = !world.witness_up,
@@ -114,6 +115,11 @@ fn mishap(world: &mut World, dice: &mut Dice) {
             world.command(0, Command::StopAll);
             world.command(1, Command::StopAll);
         }
+        17 => world.mute = Some(i),
+        18 => {
+            world.loose = true;
+            world.frozen[i] = world.now + Duration::from_millis(dice.roll(5000));
+        }
         _ => {}
     }
 }
@@ -122,6 +128,7 @@ fn mend(world: &mut World, dice: &mut Dice) {
     world.note("-- mended");
     world.cut = false;
     world.cut_heartbeats = false;
+    world.mute = None;
     world.witness_up = true;
     world.witness_delay.clear();
     let first = dice.roll(2) as usize;

@@ -1,1 +1,48 @@
-fn main() {}
+//! Evenkeel's one binary: which command runs what.
+//!
+//! Each command has a file of its own in `command`; nothing else is decided here.
+
+mod arguments;
+mod client;
+mod command;
+mod render;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    // The lab's helpers come first: they must run before anything starts a thread, and they pass
+    // the arguments of other programs on untouched.
+    let mut words = std::env::args_os().skip(1);
+    match words.next() {
+        Some(word) if word == "lab-init" => return command::lab_init::init(),
+        Some(word) if word == "lab-enter" => {
+            return command::lab_init::enter(words.collect::<Vec<OsString>>());
+        }
+        Some(_) | None => {}
+    }
+    let arguments = Arguments::parse();
+    let context = command::Context { root: arguments.root, json: arguments.json };
+    match arguments.command {
+        Command::Demo(args) => command::demo::run(args, arguments.json),
+        Command::Status(args) => command::status::run(&context, &args),
+        Command::Why(args) => command::why::run(&context, &args),
+        Command::Events(args) => command::events::run(&context, args),
+        Command::Start(args) => command::act::start(&context, args),
+        Command::Stop(args) => command::act::stop(&context, args),
+        Command::Switchover(args) => command::act::switchover(&context, args),
+        Command::ForcePrimary(args) => command::act::force_primary(&context, args),
+        Command::Wait(args) => command::act::wait(&context, args),
+        Command::Check => command::check::run(&context),
+        Command::Mount(args) => command::mount::run(args),
+        Command::Lab(lab) => command::lab::run(lab),
+        Command::Daemon(args) => command::process::daemon(&context, args),
+        Command::Witness(args) => command::process::witness(args),
+        Command::Replicator(args) => command::process::replicator(args),
+        Command::Ledger(args) => command::demo::ledger(args),
+    }
+}

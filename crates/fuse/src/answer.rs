@@ -30,10 +30,7 @@ impl Answer {
         outcome: Result<Vec<u8>, Errno>,
     ) -> Answer {
         let destination = Some(Destination::Device(Arc::clone(connection), unique));
-        Answer {
-            outcome,
-            destination,
-        }
+        Answer { outcome, destination }
     }
 
     /// An answer that is handed to a function instead of the kernel.
@@ -42,10 +39,7 @@ impl Answer {
         outcome: Result<Vec<u8>, Errno>,
         function: impl FnOnce(Result<Vec<u8>, Errno>) + Send + 'static,
     ) -> Answer {
-        Answer {
-            outcome,
-            destination: Some(Destination::Function(Box::new(function))),
-        }
+        Answer { outcome, destination: Some(Destination::Function(Box::new(function))) }
     }
 
     /// Sends it.
@@ -85,9 +79,7 @@ impl Drop for Answer {
 
 impl fmt::Debug for Answer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Answer")
-            .field("outcome", &self.outcome)
-            .finish_non_exhaustive()
+        f.debug_struct("Answer").field("outcome", &self.outcome).finish_non_exhaustive()
     }
 }
 

@@ -49,11 +49,8 @@ impl Connection {
     /// Negotiates over the descriptor of a mount just made. `number` is the minor number of the
     /// mount's device.
     pub(crate) fn negotiate(device: OwnedFd, number: u32) -> Result<Connection, Errno> {
-        let mut connection = Connection {
-            device,
-            number,
-            protocol: Protocol { minor: 0, flags: 0 },
-        };
+        let mut connection =
+            Connection { device, number, protocol: Protocol { minor: 0, flags: 0 } };
         let mut buffer = vec![0; abi::REQUEST_BYTES_MAX];
         let length = connection.receive(&mut buffer)?.ok_or(Errno::NODEV)?;
         let bytes = buffer.get(..length).ok_or(Errno::PROTO)?;
@@ -65,10 +62,7 @@ impl Connection {
             connection.reply_error(request.unique, Errno::PROTO);
             return Err(Errno::PROTO);
         }
-        let protocol = Protocol {
-            minor: offer.minor.min(abi::MINOR),
-            flags: offer.flags & WANTED,
-        };
+        let protocol = Protocol { minor: offer.minor.min(abi::MINOR), flags: offer.flags & WANTED };
         connection.protocol = protocol;
         let answer = reply::init(protocol.minor, offer.readahead, protocol.flags);
         connection.write(&[&header(answer.len(), 0, request.unique), &answer])?;
@@ -143,11 +137,8 @@ impl Connection {
     pub fn abort(&self) -> Result<(), Errno> {
         let control = fsopen("fusectl", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_create(control.as_fd())?;
-        let root = fsmount(
-            control.as_fd(),
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::empty(),
-        )?;
+        let root =
+            fsmount(control.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
         let name = format!("{}/abort", self.number);
         match openat(&root, name, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
             Ok(file) => write(&file, b"1").map(|_| ()),

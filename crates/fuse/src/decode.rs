@@ -20,9 +20,7 @@ pub(crate) fn operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'
             let flags = body.u32()?;
             body.skip(4)?;
             let handle = body.u64()?;
-            Operation::GetAttr {
-                handle: (flags & abi::GETATTR_FH != 0).then_some(handle),
-            }
+            Operation::GetAttr { handle: (flags & abi::GETATTR_FH != 0).then_some(handle) }
         }
         abi::STATX => {
             let flags = body.u32()?;
@@ -30,10 +28,7 @@ pub(crate) fn operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'
             let handle = body.u64()?;
             body.skip(4)?;
             let handle = (flags & abi::GETATTR_FH != 0).then_some(handle);
-            Operation::StatX {
-                handle,
-                mask: body.u32()?,
-            }
+            Operation::StatX { handle, mask: body.u32()? }
         }
         abi::SETATTR => Operation::SetAttr(set_attr(body)?),
         _ => return name_operation(opcode, body),
@@ -44,26 +39,16 @@ pub(crate) fn operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'
 fn name_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
     Ok(match opcode {
         abi::READLINK => Operation::ReadLink,
-        abi::SYMLINK => Operation::Symlink {
-            name: body.text()?,
-            target: body.text()?,
-        },
+        abi::SYMLINK => Operation::Symlink { name: body.text()?, target: body.text()? },
         abi::MKNOD => {
             let (mode, rdev) = (body.u32()?, body.u32()?);
             body.skip(8)?;
-            Operation::MkNod {
-                name: body.text()?,
-                mode,
-                rdev,
-            }
+            Operation::MkNod { name: body.text()?, mode, rdev }
         }
         abi::MKDIR => {
             let mode = body.u32()?;
             body.skip(4)?;
-            Operation::MkDir {
-                name: body.text()?,
-                mode,
-            }
+            Operation::MkDir { name: body.text()?, mode }
         }
         abi::UNLINK => Operation::Unlink { name: body.text()? },
         abi::RMDIR => Operation::RmDir { name: body.text()? },
@@ -73,21 +58,13 @@ fn name_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
             body.skip(4)?;
             rename(new_parent, flags, body)?
         }
-        abi::LINK => Operation::Link {
-            target: body.u64()?,
-            name: body.text()?,
-        },
+        abi::LINK => Operation::Link { target: body.u64()?, name: body.text()? },
         _ => return file_operation(opcode, body),
     })
 }
 
 fn rename(new_parent: u64, flags: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
-    Ok(Operation::Rename {
-        name: body.text()?,
-        new_parent,
-        new_name: body.text()?,
-        flags,
-    })
+    Ok(Operation::Rename { name: body.text()?, new_parent, new_name: body.text()?, flags })
 }
 
 fn set_attr(mut body: Cursor<'_>) -> Result<SetAttr, Short> {
@@ -131,35 +108,19 @@ fn file_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
             let (flags, mode) = (body.u32()?, body.u32()?);
             body.skip(4)?;
             let kill_privileges = body.u32()? & abi::OPEN_KILL_SUIDGID != 0;
-            Operation::Create {
-                name: body.text()?,
-                flags,
-                mode,
-                kill_privileges,
-            }
+            Operation::Create { name: body.text()?, flags, mode, kill_privileges }
         }
         abi::READ => {
             let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::Read {
-                handle,
-                offset,
-                size,
-            }
+            Operation::Read { handle, offset, size }
         }
         abi::READDIR | abi::READDIRPLUS => {
             let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::ReadDir {
-                handle,
-                offset,
-                size,
-                plus: opcode == abi::READDIRPLUS,
-            }
+            Operation::ReadDir { handle, offset, size, plus: opcode == abi::READDIRPLUS }
         }
         abi::WRITE => write(body)?,
         abi::STATFS => Operation::StatFs,
-        abi::RELEASE => Operation::Release {
-            handle: body.u64()?,
-        },
+        abi::RELEASE => Operation::Release { handle: body.u64()? },
         abi::FSYNC => Operation::Fsync {
             handle: body.u64()?,
             data_only: body.u32()? & abi::FSYNC_FDATASYNC != 0,
@@ -168,13 +129,9 @@ fn file_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
             handle: body.u64()?,
             data_only: body.u32()? & abi::FSYNC_FDATASYNC != 0,
         },
-        abi::FLUSH => Operation::Flush {
-            handle: body.u64()?,
-        },
+        abi::FLUSH => Operation::Flush { handle: body.u64()? },
         abi::OPENDIR => Operation::OpenDir { flags: body.u32()? },
-        abi::RELEASEDIR => Operation::ReleaseDir {
-            handle: body.u64()?,
-        },
+        abi::RELEASEDIR => Operation::ReleaseDir { handle: body.u64()? },
         _ => return attribute_operation(opcode, body),
     })
 }
@@ -184,38 +141,22 @@ fn attribute_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_
     Ok(match opcode {
         abi::SETXATTR => {
             let (size, flags) = (body.u32()? as usize, body.u32()?);
-            Operation::SetXattr {
-                name: body.text()?,
-                value: body.take(size)?,
-                flags,
-            }
+            Operation::SetXattr { name: body.text()?, value: body.take(size)?, flags }
         }
         abi::GETXATTR => {
             let size = body.u32()?;
             body.skip(4)?;
-            Operation::GetXattr {
-                name: body.text()?,
-                size,
-            }
+            Operation::GetXattr { name: body.text()?, size }
         }
         abi::LISTXATTR => Operation::ListXattr { size: body.u32()? },
         abi::REMOVEXATTR => Operation::RemoveXattr { name: body.text()? },
         abi::FALLOCATE => {
             let (handle, offset, length) = (body.u64()?, body.u64()?, body.u64()?);
-            Operation::Fallocate {
-                handle,
-                offset,
-                length,
-                mode: body.u32()?,
-            }
+            Operation::Fallocate { handle, offset, length, mode: body.u32()? }
         }
         abi::LSEEK => {
             let (handle, offset, whence) = (body.u64()?, body.u64()?, body.u32()?);
-            Operation::Lseek {
-                handle,
-                offset,
-                whence,
-            }
+            Operation::Lseek { handle, offset, whence }
         }
         _ => return rare_operation(opcode, body),
     })
@@ -241,38 +182,22 @@ fn rare_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
             let (readahead, low) = (body.u32()?, u64::from(body.u32()?));
             // Kernels before 7.36 end the request here.
             let high = body.u32().map_or(0, u64::from);
-            let flags = if low & abi::INIT_EXT == 0 {
-                low
-            } else {
-                low | (high << 32)
-            };
-            Operation::Init(InitRequest {
-                major,
-                minor,
-                readahead,
-                flags,
-            })
+            let flags = if low & abi::INIT_EXT == 0 { low } else { low | (high << 32) };
+            Operation::Init(InitRequest { major, minor, readahead, flags })
         }
         abi::GETLK => Operation::GetLock,
         abi::SETLK => Operation::SetLock,
         abi::SETLKW => Operation::SetLockWait,
         abi::ACCESS => Operation::Access { mask: body.u32()? },
-        abi::INTERRUPT => Operation::Interrupt {
-            unique: body.u64()?,
-        },
+        abi::INTERRUPT => Operation::Interrupt { unique: body.u64()? },
         abi::BMAP => Operation::Bmap,
         abi::DESTROY => Operation::Destroy,
         abi::IOCTL => {
             let handle = body.u64()?;
             body.skip(4)?;
-            Operation::Ioctl {
-                handle,
-                command: body.u32()?,
-            }
+            Operation::Ioctl { handle, command: body.u32()? }
         }
-        abi::POLL => Operation::Poll {
-            handle: body.u64()?,
-        },
+        abi::POLL => Operation::Poll { handle: body.u64()? },
         abi::NOTIFY_REPLY => Operation::NotifyReply,
         abi::COPY_FILE_RANGE => Operation::CopyFileRange,
         abi::COPY_FILE_RANGE_64 => Operation::CopyFileRange64,

@@ -22,9 +22,7 @@ pub struct MountOptions {
 
 impl Default for MountOptions {
     fn default() -> MountOptions {
-        MountOptions {
-            source: "evenkeel".to_owned(),
-        }
+        MountOptions { source: "evenkeel".to_owned() }
     }
 }
 
@@ -77,29 +75,16 @@ pub fn mount_at(path: &Path, options: &MountOptions) -> Result<Connection, Mount
     );
     let data = CString::new(data).map_err(|_| MountError::NoPath(path.to_owned()))?;
     let flags = MountFlags::empty();
-    mount(
-        options.source.as_str(),
-        path,
-        FILE_SYSTEM_TYPE,
-        flags,
-        data.as_c_str(),
-    )
-    .map_err(|errno| match errno {
-        Errno::PERM => MountError::NotPermitted(path.to_owned()),
-        errno => MountError::Failed {
-            path: path.to_owned(),
-            errno,
+    mount(options.source.as_str(), path, FILE_SYSTEM_TYPE, flags, data.as_c_str()).map_err(
+        |errno| match errno {
+            Errno::PERM => MountError::NotPermitted(path.to_owned()),
+            errno => MountError::Failed { path: path.to_owned(), errno },
         },
-    })?;
-    device_number(path)
-        .and_then(|number| Connection::negotiate(device, number))
-        .map_err(|errno| {
-            let _ = unmount(path, UnmountFlags::DETACH);
-            MountError::Protocol {
-                path: path.to_owned(),
-                errno,
-            }
-        })
+    )?;
+    device_number(path).and_then(|number| Connection::negotiate(device, number)).map_err(|errno| {
+        let _ = unmount(path, UnmountFlags::DETACH);
+        MountError::Protocol { path: path.to_owned(), errno }
+    })
 }
 
 /// Takes the mount of `connection` off `path`, at once for new callers. `Ok(false)` when

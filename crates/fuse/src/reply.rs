@@ -83,21 +83,12 @@ impl Bytes {
         for time in [attr.atime, attr.mtime, attr.ctime] {
             self.u32(time.1);
         }
-        self.u32(attr.mode)
-            .u32(attr.nlink)
-            .u32(attr.uid)
-            .u32(attr.gid);
+        self.u32(attr.mode).u32(attr.nlink).u32(attr.uid).u32(attr.gid);
         self.u32(attr.rdev).u32(attr.blksize).u32(0)
     }
 
     fn entry(&mut self, node: u64, attr: &Attr) -> &mut Bytes {
-        self.u64(node)
-            .u64(0)
-            .u64(FOREVER)
-            .u64(FOREVER)
-            .u32(0)
-            .u32(0)
-            .attr(attr)
+        self.u64(node).u64(0).u64(FOREVER).u64(FOREVER).u32(0).u32(0).attr(attr)
     }
 
     fn statx_time(&mut self, time: (i64, u32)) -> &mut Bytes {
@@ -135,24 +126,14 @@ pub fn statx(attr: &Attr) -> Vec<u8> {
     let mut bytes = Bytes::default();
     bytes.u64(FOREVER).u32(0).u32(0).u64(0).u64(0);
     bytes.u32(BASIC | if attr.btime.is_some() { BTIME } else { 0 });
-    bytes
-        .u32(attr.blksize)
-        .u64(0)
-        .u32(attr.nlink)
-        .u32(attr.uid)
-        .u32(attr.gid);
+    bytes.u32(attr.blksize).u64(0).u32(attr.nlink).u32(attr.uid).u32(attr.gid);
     // The mode has 16 bits there, followed by padding.
     bytes.0.extend_from_slice(&(attr.mode as u16).to_ne_bytes());
     bytes.0.extend_from_slice(&[0; 2]);
     bytes.u64(attr.ino).u64(attr.size).u64(attr.blocks).u64(0);
-    bytes
-        .statx_time(attr.atime)
-        .statx_time(attr.btime.unwrap_or_default());
+    bytes.statx_time(attr.atime).statx_time(attr.btime.unwrap_or_default());
     bytes.statx_time(attr.ctime).statx_time(attr.mtime);
-    let (major, minor) = (
-        (attr.rdev >> 8) & 0xfff,
-        (attr.rdev & 0xff) | ((attr.rdev >> 12) << 8),
-    );
+    let (major, minor) = ((attr.rdev >> 8) & 0xfff, (attr.rdev & 0xff) | ((attr.rdev >> 12) << 8));
     bytes.u32(major).u32(minor & 0xf_ffff).u32(0).u32(0);
     (0..14).for_each(|_| {
         bytes.u64(0);
@@ -194,15 +175,9 @@ pub fn offset(offset: u64) -> Vec<u8> {
 #[must_use]
 pub fn statfs(figures: &StatFs) -> Vec<u8> {
     let mut bytes = Bytes::default();
-    bytes
-        .u64(figures.blocks)
-        .u64(figures.bfree)
-        .u64(figures.bavail);
+    bytes.u64(figures.blocks).u64(figures.bfree).u64(figures.bavail);
     bytes.u64(figures.files).u64(figures.ffree);
-    bytes
-        .u32(figures.bsize)
-        .u32(figures.namelen)
-        .u32(figures.frsize);
+    bytes.u32(figures.bsize).u32(figures.namelen).u32(figures.frsize);
     (0..7).for_each(|_| {
         bytes.u32(0);
     });
@@ -215,11 +190,7 @@ pub(crate) fn init(minor: u32, readahead: u32, flags: u64) -> Vec<u8> {
     const BACKGROUND_MAX: u16 = 64;
     const CONGESTED: u16 = 48;
     let mut bytes = Bytes::default();
-    bytes
-        .u32(abi::MAJOR)
-        .u32(minor)
-        .u32(readahead)
-        .u32(flags as u32);
+    bytes.u32(abi::MAJOR).u32(minor).u32(readahead).u32(flags as u32);
     bytes.0.extend_from_slice(&BACKGROUND_MAX.to_ne_bytes());
     bytes.0.extend_from_slice(&CONGESTED.to_ne_bytes());
     // Times have a granularity of one nanosecond.
@@ -244,10 +215,7 @@ impl Listing {
     /// An empty listing of at most `room` bytes.
     #[must_use]
     pub fn new(room: usize) -> Listing {
-        Listing {
-            bytes: Bytes::default(),
-            room: room.min(abi::WRITE_BYTES_MAX as usize),
-        }
+        Listing { bytes: Bytes::default(), room: room.min(abi::WRITE_BYTES_MAX as usize) }
     }
 
     /// Adds an entry; `false` when it does not fit. `next` is the offset at which the following
@@ -283,11 +251,7 @@ impl Listing {
     }
 
     fn dirent(&mut self, name: &[u8], ino: u64, kind: u8, next: u64) {
-        self.bytes
-            .u64(ino)
-            .u64(next)
-            .u32(name.len() as u32)
-            .u32(u32::from(kind));
+        self.bytes.u64(ino).u64(next).u32(name.len() as u32).u32(u32::from(kind));
         self.bytes.0.extend_from_slice(name);
         let padded = self.bytes.0.len().next_multiple_of(8);
         self.bytes.0.resize(padded, 0);

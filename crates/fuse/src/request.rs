@@ -36,10 +36,7 @@ pub struct ParseError {
 
 /// What is asked. Names are single components as the kernel sent them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "fields are those of the system call of the same name"
-)]
+#[expect(missing_docs, reason = "fields are those of the system call of the same name")]
 pub enum Operation<'a> {
     /// Name to inode.
     Lookup { name: &'a [u8] },
@@ -56,11 +53,7 @@ pub enum Operation<'a> {
     /// New symlink.
     Symlink { name: &'a [u8], target: &'a [u8] },
     /// New file of a type in `mode`.
-    MkNod {
-        name: &'a [u8],
-        mode: u32,
-        rdev: u32,
-    },
+    MkNod { name: &'a [u8], mode: u32, rdev: u32 },
     /// New directory.
     MkDir { name: &'a [u8], mode: u32 },
     /// Removal of a name that is no directory.
@@ -68,12 +61,7 @@ pub enum Operation<'a> {
     /// Removal of a directory.
     RmDir { name: &'a [u8] },
     /// Change of a name; flags as of renameat2.
-    Rename {
-        name: &'a [u8],
-        new_parent: u64,
-        new_name: &'a [u8],
-        flags: u32,
-    },
+    Rename { name: &'a [u8], new_parent: u64, new_name: &'a [u8], flags: u32 },
     /// New hard link to `target`.
     Link { target: u64, name: &'a [u8] },
     /// Opening of a file.
@@ -81,13 +69,7 @@ pub enum Operation<'a> {
     /// Reading.
     Read { handle: u64, offset: u64, size: u32 },
     /// Writing.
-    Write {
-        handle: u64,
-        offset: u64,
-        data: &'a [u8],
-        from_cache: bool,
-        kill_privileges: bool,
-    },
+    Write { handle: u64, offset: u64, data: &'a [u8], from_cache: bool, kill_privileges: bool },
     /// Figures of the file system.
     StatFs,
     /// End of an open file.
@@ -95,11 +77,7 @@ pub enum Operation<'a> {
     /// Durability of a file.
     Fsync { handle: u64, data_only: bool },
     /// Setting of an extended attribute; flags as of setxattr.
-    SetXattr {
-        name: &'a [u8],
-        value: &'a [u8],
-        flags: u32,
-    },
+    SetXattr { name: &'a [u8], value: &'a [u8], flags: u32 },
     /// Value of an extended attribute; size 0 asks for its length.
     GetXattr { name: &'a [u8], size: u32 },
     /// Names of extended attributes; size 0 asks for their length.
@@ -113,12 +91,7 @@ pub enum Operation<'a> {
     /// Opening of a directory.
     OpenDir { flags: u32 },
     /// Listing of a directory, with attributes or without.
-    ReadDir {
-        handle: u64,
-        offset: u64,
-        size: u32,
-        plus: bool,
-    },
+    ReadDir { handle: u64, offset: u64, size: u32, plus: bool },
     /// End of an open directory.
     ReleaseDir { handle: u64 },
     /// Durability of a directory.
@@ -132,12 +105,7 @@ pub enum Operation<'a> {
     /// Permission check.
     Access { mask: u32 },
     /// Creation and opening of a file.
-    Create {
-        name: &'a [u8],
-        flags: u32,
-        mode: u32,
-        kill_privileges: bool,
-    },
+    Create { name: &'a [u8], flags: u32, mode: u32, kill_privileges: bool },
     /// The caller of request `unique` wants to give up; no answer needed.
     Interrupt { unique: u64 },
     /// Block number of a position.
@@ -151,18 +119,9 @@ pub enum Operation<'a> {
     /// Answer to a notification.
     NotifyReply,
     /// Allocation of space; mode as of fallocate.
-    Fallocate {
-        handle: u64,
-        offset: u64,
-        length: u64,
-        mode: u32,
-    },
+    Fallocate { handle: u64, offset: u64, length: u64, mode: u32 },
     /// Search for data or holes; whence as of lseek.
-    Lseek {
-        handle: u64,
-        offset: u64,
-        whence: u32,
-    },
+    Lseek { handle: u64, offset: u64, whence: u32 },
     /// Copy within the file system.
     CopyFileRange,
     /// Copy within the file system, with a 64-bit result.
@@ -243,10 +202,7 @@ impl<'a> Request<'a> {
     ///
     /// An unknown kind of request is not an error, it is answered as unsupported by the caller.
     pub fn parse(bytes: &'a [u8]) -> Result<Request<'a>, ParseError> {
-        let mut error = ParseError {
-            unique: None,
-            opcode: None,
-        };
+        let mut error = ParseError { unique: None, opcode: None };
         Self::parse_noting(bytes, &mut error).map_err(|Short| error)
     }
 
@@ -263,18 +219,9 @@ impl<'a> Request<'a> {
             return Err(Short);
         }
         let body = bytes.get(abi::IN_HEADER_BYTES..).ok_or(Short)?;
-        let body = body
-            .get(..body.len().checked_sub(extension).ok_or(Short)?)
-            .ok_or(Short)?;
+        let body = body.get(..body.len().checked_sub(extension).ok_or(Short)?).ok_or(Short)?;
         let operation = decode::operation(opcode, Cursor::new(body))?;
-        Ok(Request {
-            unique,
-            node,
-            uid,
-            gid,
-            pid,
-            operation,
-        })
+        Ok(Request { unique, node, uid, gid, pid, operation })
     }
 }
 

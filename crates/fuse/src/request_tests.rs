@@ -50,13 +50,7 @@ fn a_write_claims_no_more_than_it_carries() {
     for size in [4, u32::MAX] {
         let bad = framed(abi::WRITE, 0, &body(size, b"abc"));
         let error = Request::parse(&bad).unwrap_err();
-        assert_eq!(
-            error,
-            ParseError {
-                unique: Some(77),
-                opcode: Some(abi::WRITE)
-            }
-        );
+        assert_eq!(error, ParseError { unique: Some(77), opcode: Some(abi::WRITE) });
     }
 }
 
@@ -71,13 +65,7 @@ fn hostile_lengths_and_missing_ends_are_errors() {
     let mut long = framed(abi::LOOKUP, 0, b"name\0");
     long[0] = long[0].wrapping_add(1);
     assert!(Request::parse(&long).is_err());
-    assert_eq!(
-        Request::parse(&[]).unwrap_err(),
-        ParseError {
-            unique: None,
-            opcode: None
-        }
-    );
+    assert_eq!(Request::parse(&[]).unwrap_err(), ParseError { unique: None, opcode: None });
 }
 
 #[test]
@@ -85,19 +73,13 @@ fn extensions_are_cut_off() {
     let mut body = b"name\0".to_vec();
     body.extend([0xee; 8]);
     let bytes = framed(abi::LOOKUP, 1, &body);
-    assert_eq!(
-        Request::parse(&bytes).unwrap().operation,
-        Operation::Lookup { name: b"name" }
-    );
+    assert_eq!(Request::parse(&bytes).unwrap().operation, Operation::Lookup { name: b"name" });
 }
 
 #[test]
 fn unknown_kinds_are_named() {
     let bytes = framed(4711, 0, b"whatever");
-    assert_eq!(
-        Request::parse(&bytes).unwrap().operation,
-        Operation::Unknown(4711)
-    );
+    assert_eq!(Request::parse(&bytes).unwrap().operation, Operation::Unknown(4711));
 }
 
 #[test]

@@ -4,12 +4,7 @@
 //! `together-`, `protected-`) and must give exactly `NAME.txt`. `EVENKEEL_BLESS=1` writes those
 //! files anew; the difference is then reviewed like prose.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test fails by panic"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panic")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -34,10 +29,7 @@ fn bad_files_are_explained() {
     let mut count = 0;
     for entry in fs::read_dir(folder()).unwrap() {
         let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
+        if path.extension().is_some_and(|extension| extension == "toml") {
             check(&path);
             count += 1;
         }
@@ -51,11 +43,7 @@ fn a_good_cluster_file_is_read_with_its_defaults() {
     assert_eq!(cluster.networks.len(), 1);
     assert_eq!(cluster.networks[0].name.as_str(), "lan0");
     assert_eq!(cluster.witness, Some("10.77.0.13:7623".parse().unwrap()));
-    let names: Vec<&str> = cluster
-        .nodes
-        .iter()
-        .map(|node| node.name.as_str())
-        .collect();
+    let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names, ["node1", "node2"]);
 }
 
@@ -95,10 +83,7 @@ without_witness = "wait"
     .unwrap();
     assert_eq!(full.nodes[0].as_str(), "node2");
     assert_eq!(full.replicate[1], PathBuf::from("/srv/shopping"));
-    assert_eq!(
-        (full.vips[0].prefix, full.vips[0].interface.as_deref()),
-        (64, Some("eth0"))
-    );
+    assert_eq!((full.vips[0].prefix, full.vips[0].interface.as_deref()), (64, Some("eth0")));
     assert_eq!(full.commands[0].stop_signal, config::StopSignal::Int);
     assert_eq!(full.commands[0].stop_timeout.as_secs(), 120);
     assert_eq!(full.failover.timeout.as_millis(), 500);
@@ -106,10 +91,7 @@ without_witness = "wait"
 
 #[test]
 fn the_shell_can_place_a_mistake_of_its_own() {
-    let source = Source {
-        file: "shop.toml",
-        text: "replicate = [\"/a\", \"/b\"]\n",
-    };
+    let source = Source { file: "shop.toml", text: "replicate = [\"/a\", \"/b\"]\n" };
     let found = config::Diagnostic::at(&source, &["replicate", "1"], "/b is a file", None);
     assert_eq!((found.line, found.column), (1, 20));
     let nowhere = config::Diagnostic::at(&source, &["vip", "0"], "wrong", None);
@@ -126,15 +108,10 @@ fn no_text_however_broken_is_too_much() {
         let text = fs::read_to_string(&path).unwrap();
         for (end, _) in text.char_indices().step_by(3) {
             for broken in [&text[..end], &text[end..]] {
-                let source = Source {
-                    file: "broken.toml",
-                    text: broken,
-                };
+                let source = Source { file: "broken.toml", text: broken };
                 let lines = broken.lines().count().max(1);
-                let found = [
-                    config::parse_cluster(&source).err(),
-                    module(source.file, broken).err(),
-                ];
+                let found =
+                    [config::parse_cluster(&source).err(), module(source.file, broken).err()];
                 for diagnostic in found.into_iter().flatten().flat_map(|found| found.0) {
                     let end_of_file = diagnostic.line == lines + 1 && broken.ends_with('\n');
                     assert!(
@@ -151,11 +128,7 @@ fn check(path: &Path) {
     let text = fs::read_to_string(path).unwrap();
     let stem = path.file_stem().unwrap().to_str().unwrap();
     let shown = match stem.split('-').next().unwrap() {
-        "cluster" => config::parse_cluster(&Source {
-            file: "cluster.toml",
-            text: &text,
-        })
-        .err(),
+        "cluster" => config::parse_cluster(&Source { file: "cluster.toml", text: &text }).err(),
         "module" => module("shop.toml", &text).err(),
         "together" => together(&text).err(),
         "protected" => protected(&text).err(),
@@ -166,19 +139,13 @@ fn check(path: &Path) {
         let _ = writeln!(shown, "no mistake found");
     }
     let expected_path = path.with_extension("txt");
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the switch that refreshes expected texts"
-    )]
+    #[allow(clippy::disallowed_methods, reason = "the switch that refreshes expected texts")]
     if std::env::var_os("EVENKEEL_BLESS").is_some() {
         fs::write(&expected_path, shown).unwrap();
         return;
     }
     let expected = fs::read_to_string(&expected_path).unwrap_or_default();
-    assert_eq!(
-        shown, expected,
-        "{stem} (EVENKEEL_BLESS=1 accepts the new text)"
-    );
+    assert_eq!(shown, expected, "{stem} (EVENKEEL_BLESS=1 accepts the new text)");
 }
 
 /// Reads several modules from one text, each after a line `# file NAME`.
@@ -188,25 +155,17 @@ fn together(text: &str) -> Result<(), Diagnostics> {
         .skip(1)
         .map(|part| part.split_once('\n').expect("a name and a content"))
         .collect();
-    let sources: Vec<Source<'_>> = parts
-        .iter()
-        .map(|(file, text)| Source { file, text })
-        .collect();
+    let sources: Vec<Source<'_>> = parts.iter().map(|(file, text)| Source { file, text }).collect();
     let cluster = cluster();
-    let modules: Vec<ModuleConfig> = sources
-        .iter()
-        .map(|source| config::parse_module(source, &cluster).unwrap())
-        .collect();
+    let modules: Vec<ModuleConfig> =
+        sources.iter().map(|source| config::parse_module(source, &cluster).unwrap()).collect();
     let pairs: Vec<(&Source<'_>, &ModuleConfig)> = sources.iter().zip(&modules).collect();
     config::check_together(&pairs)
 }
 
 fn protected(text: &str) -> Result<(), Diagnostics> {
     let module = module("shop.toml", text).unwrap();
-    let source = Source {
-        file: "shop.toml",
-        text,
-    };
+    let source = Source { file: "shop.toml", text };
     let state = [Path::new("/var/lib/evenkeel"), Path::new("/etc/evenkeel")];
     config::check_protected(&source, &module, &state)
 }
@@ -216,11 +175,7 @@ fn module(file: &str, text: &str) -> Result<ModuleConfig, Diagnostics> {
 }
 
 fn cluster() -> ClusterConfig {
-    config::parse_cluster(&Source {
-        file: "cluster.toml",
-        text: CLUSTER,
-    })
-    .unwrap()
+    config::parse_cluster(&Source { file: "cluster.toml", text: CLUSTER }).unwrap()
 }
 
 fn folder() -> PathBuf {

@@ -12,20 +12,13 @@ use model::config::{self, ClusterConfig, Source};
 fn configurations_in_the_documents_are_right() {
     let root = root();
     let mut found = 0;
-    let pages = [
-        "README.md",
-        "docs/introduction.md",
-        "docs/configuration.md",
-        "docs/first-cluster.md",
-    ];
+    let pages =
+        ["README.md", "docs/introduction.md", "docs/configuration.md", "docs/first-cluster.md"];
     for name in pages {
         let text = fs::read_to_string(root.join(name)).unwrap();
         for (line, block) in blocks(&text) {
             let file = format!("{name}, block at line {line}");
-            let source = Source {
-                file: &file,
-                text: &block,
-            };
+            let source = Source { file: &file, text: &block };
             let outcome = if block.lines().any(|line| line.starts_with("module ")) {
                 config::parse_module(&source, &cluster()).map(|_| ())
             } else if block.lines().any(|line| line.starts_with("cluster ")) {
@@ -57,32 +50,17 @@ fn every_key_is_on_the_page_on_configuration() {
         "[failover]",
     ];
     let wrong = tables.map(|table| format!("{table}\nzzz = 1\n")).concat();
-    let source = Source {
-        file: "a.toml",
-        text: &wrong,
-    };
+    let source = Source { file: "a.toml", text: &wrong };
     let mut keys = 0;
     let cluster = config::parse_cluster(&source).unwrap_err();
     let module = config::parse_module(&source, &self::cluster()).unwrap_err();
-    for help in cluster
-        .0
-        .iter()
-        .chain(&module.0)
-        .filter_map(|found| found.help.as_ref())
-    {
+    for help in cluster.0.iter().chain(&module.0).filter_map(|found| found.help.as_ref()) {
         let Some((_, list)) = help.split_once("allowed here: ") else {
             continue;
         };
         for key in list.split(", ") {
-            let forms = [
-                format!("`{key}`"),
-                format!("`[{key}]`"),
-                format!("`[[{key}]]`"),
-            ];
-            assert!(
-                forms.iter().any(|form| page.contains(form)),
-                "`{key}` is not on the page"
-            );
+            let forms = [format!("`{key}`"), format!("`[{key}]`"), format!("`[[{key}]]`")];
+            assert!(forms.iter().any(|form| page.contains(form)), "`{key}` is not on the page");
             keys += 1;
         }
     }
@@ -115,11 +93,7 @@ fn blocks(page: &str) -> Vec<(usize, String)> {
 fn cluster() -> ClusterConfig {
     let text = "cluster = 'a'\nnode = [{ name = 'a', addresses = { lan0 = '10.0.0.1' } },\n\
                 { name = 'b', addresses = { lan0 = '10.0.0.2' } }]\n";
-    config::parse_cluster(&Source {
-        file: "cluster.toml",
-        text,
-    })
-    .unwrap()
+    config::parse_cluster(&Source { file: "cluster.toml", text }).unwrap()
 }
 
 fn root() -> PathBuf {

@@ -217,8 +217,8 @@ impl Recorder for Telling {
     }
 
     fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
-        self.told.send(format!("{op:?}")).unwrap();
         self.held.lock().unwrap().extend(answer);
+        self.told.send(format!("{op:?}")).unwrap();
     }
 
     fn sync_begins(&mut self, file: FileId, data_only: bool) -> u64 {
@@ -227,8 +227,8 @@ impl Recorder for Telling {
     }
 
     fn sync_ended(&mut self, sync: u64, local: Result<(), Errno>, answer: Answer) {
-        self.told.send(format!("synced {sync} {local:?}")).unwrap();
         self.held.lock().unwrap().push(answer);
+        self.told.send(format!("synced {sync} {local:?}")).unwrap();
     }
 
     fn copy_failed(&mut self, _what: &str, _errno: Errno) {}

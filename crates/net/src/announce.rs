@@ -36,18 +36,9 @@ pub fn announce(index: u32, mac: Mac, ip: IpAddr) -> Result<(), Error> {
 /// Some stacks update their cache on requests only, others on replies only, so both are sent.
 fn gratuitous_arp(index: u32, mac: Mac, ip: Ipv4Addr) -> Result<(), Error> {
     let socket = ArpSocket::open(index)?;
-    let request = Packet {
-        kind: Kind::Request,
-        sender_mac: mac,
-        sender: ip,
-        target_mac: [0; 6],
-        target: ip,
-    };
-    let reply = Packet {
-        kind: Kind::Reply,
-        target_mac: mac,
-        ..request.clone()
-    };
+    let request =
+        Packet { kind: Kind::Request, sender_mac: mac, sender: ip, target_mac: [0; 6], target: ip };
+    let reply = Packet { kind: Kind::Reply, target_mac: mac, ..request.clone() };
     for _ in 0..REPEATS {
         socket.send(&request)?;
         socket.send(&reply)?;
@@ -71,10 +62,7 @@ fn unsolicited_advertisement(index: u32, mac: Mac, ip: Ipv6Addr) -> Result<(), E
         }
         Ok(())
     };
-    send().map_err(kernel(
-        "send",
-        format!("a neighbour advertisement for {ip}"),
-    ))
+    send().map_err(kernel("send", format!("a neighbour advertisement for {ip}")))
 }
 
 /// The kernel fills in the checksum (bytes 2 and 3).

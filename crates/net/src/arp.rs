@@ -92,10 +92,7 @@ impl ArpSocket {
     pub(crate) fn send(&self, packet: &Packet) -> Result<(), Error> {
         rustix::io::write(&self.socket, &packet.encode())
             .map(drop)
-            .map_err(kernel(
-                "send",
-                format!("an ARP packet for {}", packet.target),
-            ))
+            .map_err(kernel("send", format!("an ARP packet for {}", packet.target)))
     }
 
     /// The next packet from the wire, or `None` when `until` comes first.
@@ -126,16 +123,10 @@ impl ArpSocket {
 
 fn timespec(duration: Duration) -> Timespec {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    Timespec {
-        tv_sec: seconds,
-        tv_nsec: duration.subsec_nanos().into(),
-    }
+    Timespec { tv_sec: seconds, tv_nsec: duration.subsec_nanos().into() }
 }
 
-#[allow(
-    unsafe_code,
-    reason = "no wrapper knows the address type of packet sockets"
-)]
+#[allow(unsafe_code, reason = "no wrapper knows the address type of packet sockets")]
 fn bind(socket: &OwnedFd, index: u32) -> std::io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
@@ -155,11 +146,7 @@ fn bind(socket: &OwnedFd, index: u32) -> std::io::Result<()> {
             size_of::<libc::sockaddr_ll>() as libc::socklen_t,
         )
     };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
+    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
 #[cfg(test)]

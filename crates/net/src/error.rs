@@ -84,11 +84,7 @@ pub(crate) fn kernel<E: Into<io::Error>>(
     object: impl Into<String>,
 ) -> impl FnOnce(E) -> Error {
     let object = object.into();
-    move |source| Error::Kernel {
-        operation,
-        object,
-        source: source.into(),
-    }
+    move |source| Error::Kernel { operation, object, source: source.into() }
 }
 
 fn hint(source: &io::Error) -> &'static str {

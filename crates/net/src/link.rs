@@ -79,10 +79,7 @@ impl Netlink {
             Ok(socket)
         };
         let socket = open().map_err(kernel("open", "an rtnetlink socket"))?;
-        Ok(Self {
-            socket,
-            sequence: 0,
-        })
+        Ok(Self { socket, sequence: 0 })
     }
 
     /// Creates a bridge.
@@ -91,11 +88,7 @@ impl Netlink {
     /// When the kernel refuses, for example because the name is taken.
     pub fn create_bridge(&mut self, name: &str) -> Result<(), Error> {
         let mut message = named(name);
-        message
-            .attributes
-            .push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(
-                InfoKind::Bridge,
-            )]));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
         self.change(
             RouteNetlinkMessage::NewLink(message),
             NLM_F_CREATE | NLM_F_EXCL,
@@ -115,9 +108,7 @@ impl Netlink {
         peer_namespace: BorrowedFd<'_>,
     ) -> Result<(), Error> {
         let mut peer_message = named(peer);
-        peer_message
-            .attributes
-            .push(LinkAttribute::NetNsFd(peer_namespace.as_raw_fd()));
+        peer_message.attributes.push(LinkAttribute::NetNsFd(peer_namespace.as_raw_fd()));
         let mut message = named(name);
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::Kind(InfoKind::Veth),
@@ -149,15 +140,10 @@ impl Netlink {
         let request = RouteNetlinkMessage::GetLink(named(name));
         let sequence = self.send(request, NLM_F_REQUEST).map_err(failed())?;
         let mut found = None;
-        self.receive(sequence, |answer| found = found.take().or(answer))
-            .map_err(failed())?;
+        self.receive(sequence, |answer| found = found.take().or(answer)).map_err(failed())?;
         match found {
             Some(RouteNetlinkMessage::NewLink(message)) => Ok(link_of(&message)),
-            other => Err(Error::Answer {
-                operation: "find",
-                object,
-                answer: format!("{other:?}"),
-            }),
+            other => Err(Error::Answer { operation: "find", object, answer: format!("{other:?}") }),
         }
     }
 
@@ -183,9 +169,7 @@ impl Netlink {
     /// When one of them does not exist or the kernel refuses.
     pub fn set_master(&mut self, name: &str, bridge: &str) -> Result<(), Error> {
         let mut message = self.indexed(name)?;
-        message
-            .attributes
-            .push(LinkAttribute::Controller(self.index_of(bridge)?));
+        message.attributes.push(LinkAttribute::Controller(self.index_of(bridge)?));
         let object = format!("{} as a port of bridge \"{bridge}\"", interface(name));
         self.change(RouteNetlinkMessage::SetLink(message), 0, "set", &object)
     }
@@ -196,16 +180,9 @@ impl Netlink {
     /// When there is no such interface or the kernel refuses.
     pub fn set_mac(&mut self, name: &str, mac: Mac) -> Result<(), Error> {
         let mut message = self.indexed(name)?;
-        message
-            .attributes
-            .push(LinkAttribute::Address(mac.to_vec()));
+        message.attributes.push(LinkAttribute::Address(mac.to_vec()));
         let operation = "set the hardware address of";
-        self.change(
-            RouteNetlinkMessage::SetLink(message),
-            0,
-            operation,
-            &interface(name),
-        )
+        self.change(RouteNetlinkMessage::SetLink(message), 0, operation, &interface(name))
     }
 
     /// Deletes an interface; of a veth pair both ends.
@@ -222,10 +199,8 @@ impl Netlink {
     /// # Errors
     /// When the kernel does not answer.
     pub fn links(&mut self) -> Result<Vec<Link>, Error> {
-        let answers = self.dump(
-            || RouteNetlinkMessage::GetLink(LinkMessage::default()),
-            "the interfaces",
-        )?;
+        let answers =
+            self.dump(|| RouteNetlinkMessage::GetLink(LinkMessage::default()), "the interfaces")?;
         let links = answers.iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewLink(message) => Some(link_of(message)),
             _ => None,
@@ -238,10 +213,8 @@ impl Netlink {
     /// # Errors
     /// When the kernel does not answer.
     pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
-        let answers = self.dump(
-            || RouteNetlinkMessage::GetAddress(AddressMessage::default()),
-            "the addresses",
-        )?;
+        let answers = self
+            .dump(|| RouteNetlinkMessage::GetAddress(AddressMessage::default()), "the addresses")?;
         let addresses = answers.iter().filter_map(|answer| match answer {
             RouteNetlinkMessage::NewAddress(message) => address_of(message),
             _ => None,
@@ -267,18 +240,12 @@ impl Netlink {
         let mut message = self.address_message(name, ip, prefix)?;
         if ip.is_ipv6() {
             message.header.flags = AddressHeaderFlags::Nodad;
-            message
-                .attributes
-                .push(AddressAttribute::Flags(AddressFlags::Nodad));
+            message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
         }
         let valid = lifetime.map_or(FOREVER, seconds_rounded_up);
         let mut cache = CacheInfo::default();
         cache.ifa_valid = valid;
-        cache.ifa_preferred = if ip.is_ipv6() && lifetime.is_some() {
-            0
-        } else {
-            valid
-        };
+        cache.ifa_preferred = if ip.is_ipv6() && lifetime.is_some() { 0 } else { valid };
         message.attributes.push(AddressAttribute::CacheInfo(cache));
         self.change(
             RouteNetlinkMessage::NewAddress(message),
@@ -295,12 +262,7 @@ impl Netlink {
     pub fn delete_address(&mut self, name: &str, ip: IpAddr, prefix: u8) -> Result<(), Error> {
         let object = format!("{ip}/{prefix} from {}", interface(name));
         let result = self.address_message(name, ip, prefix).and_then(|message| {
-            self.change(
-                RouteNetlinkMessage::DelAddress(message),
-                0,
-                "remove",
-                &object,
-            )
+            self.change(RouteNetlinkMessage::DelAddress(message), 0, "remove", &object)
         });
         match result {
             Err(error) if error.errno() == Some(libc::EADDRNOTAVAIL) => Ok(()),
@@ -318,12 +280,7 @@ impl Netlink {
         let mut message = self.indexed(name)?;
         message.header.flags = flags;
         message.header.change_mask = LinkFlags::Up;
-        self.change(
-            RouteNetlinkMessage::SetLink(message),
-            0,
-            operation,
-            &interface(name),
-        )
+        self.change(RouteNetlinkMessage::SetLink(message), 0, operation, &interface(name))
     }
 
     fn indexed(&mut self, name: &str) -> Result<LinkMessage, Error> {
@@ -339,11 +296,8 @@ impl Netlink {
         prefix: u8,
     ) -> Result<AddressMessage, Error> {
         let mut message = AddressMessage::default();
-        message.header.family = if ip.is_ipv4() {
-            AddressFamily::Inet
-        } else {
-            AddressFamily::Inet6
-        };
+        message.header.family =
+            if ip.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         message.header.prefix_len = prefix;
         message.header.index = self.index_of(name)?;
         message.attributes.push(AddressAttribute::Local(ip));
@@ -361,9 +315,7 @@ impl Netlink {
         let sequence = self
             .send(message, NLM_F_REQUEST | NLM_F_ACK | flags)
             .map_err(kernel(operation, object))?;
-        self.receive(sequence, drop)
-            .map(drop)
-            .map_err(kernel(operation, object))
+        self.receive(sequence, drop).map(drop).map_err(kernel(operation, object))
     }
 
     fn dump(
@@ -373,13 +325,10 @@ impl Netlink {
     ) -> Result<Vec<RouteNetlinkMessage>, Error> {
         let failed = || kernel("list", object);
         for _ in 0..DUMP_ATTEMPTS {
-            let sequence = self
-                .send(request(), NLM_F_REQUEST | NLM_F_DUMP)
-                .map_err(failed())?;
+            let sequence = self.send(request(), NLM_F_REQUEST | NLM_F_DUMP).map_err(failed())?;
             let mut answers = Vec::new();
-            let consistent = self
-                .receive(sequence, |answer| answers.extend(answer))
-                .map_err(failed())?;
+            let consistent =
+                self.receive(sequence, |answer| answers.extend(answer)).map_err(failed())?;
             if consistent {
                 return Ok(answers);
             }
@@ -498,9 +447,7 @@ fn address_of(message: &AddressMessage) -> Option<Address> {
 
 fn named(name: &str) -> LinkMessage {
     let mut message = LinkMessage::default();
-    message
-        .attributes
-        .push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     message
 }
 
@@ -510,7 +457,5 @@ fn interface(name: &str) -> String {
 
 fn seconds_rounded_up(duration: Duration) -> u32 {
     let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
-    u32::try_from(seconds)
-        .unwrap_or(FOREVER)
-        .clamp(1, FOREVER - 1)
+    u32::try_from(seconds).unwrap_or(FOREVER).clamp(1, FOREVER - 1)
 }

@@ -72,10 +72,7 @@ fn on_fresh_thread<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Error>
     })
 }
 
-#[allow(
-    unsafe_code,
-    reason = "unshare is unsafe because of flags that are not used here"
-)]
+#[allow(unsafe_code, reason = "unshare is unsafe because of flags that are not used here")]
 fn unshare_network() -> rustix::io::Result<()> {
     // SAFETY: only the network namespace of this fresh thread changes; neither the file table nor
     // memory, which other code could rely on, is unshared.

@@ -46,11 +46,7 @@ impl Holder {
         let mut netlink = Netlink::open()?;
         netlink.add_address(&link.name, vip.address, vip.prefix, Some(LIFETIME))?;
         // A switch may be learning just now, so the first renewal announces again.
-        let holder = Self {
-            vip: vip.clone(),
-            link,
-            announce_at: Instant::now(),
-        };
+        let holder = Self { vip: vip.clone(), link, announce_at: Instant::now() };
         match holder.announce() {
             Ok(()) => Ok(holder),
             Err(error) => {
@@ -78,10 +74,7 @@ impl Holder {
             |address: &Address| address.ip == self.vip.address && address.index == self.link.index;
         if !netlink.addresses()?.iter().any(held) {
             let interface = self.link.name.clone();
-            return Err(Error::Lost {
-                address: self.vip.address,
-                interface,
-            });
+            return Err(Error::Lost { address: self.vip.address, interface });
         }
         let (name, ip) = (&self.link.name, self.vip.address);
         netlink.add_address(name, ip, self.vip.prefix, Some(LIFETIME))?;
@@ -154,10 +147,7 @@ pub fn find_interface(vip: &Vip) -> Result<Link, Error> {
                 && same_subnet(address.ip, vip.address, vip.prefix)
         })
     };
-    let found = links
-        .iter()
-        .filter(serves)
-        .min_by_key(|link| (!link.up, link.index));
+    let found = links.iter().filter(serves).min_by_key(|link| (!link.up, link.index));
     found.cloned().ok_or_else(|| Error::NoInterface {
         address: vip.address,
         prefix: vip.prefix,
@@ -220,11 +210,7 @@ fn describe(vip: &Vip, links: &[Link], addresses: &[Address]) -> String {
             let _ = write!(text, "{separator}{}/{}", address.ip, address.prefix);
             separator = " ";
         }
-        text.push_str(if separator == " " {
-            ")"
-        } else {
-            " (no address)"
-        });
+        text.push_str(if separator == " " { ")" } else { " (no address)" });
     }
     text
 }
@@ -256,11 +242,7 @@ mod tests {
             ("fd00::1", "::1", 0, true),
             ("fd00::1", "10.0.0.1", 0, false),
         ] {
-            assert_eq!(
-                same_subnet(a.parse()?, b.parse()?, prefix),
-                same,
-                "{a} {b} /{prefix}"
-            );
+            assert_eq!(same_subnet(a.parse()?, b.parse()?, prefix), same, "{a} {b} /{prefix}");
         }
         Ok(())
     }

@@ -3,11 +3,7 @@
 //! Each test builds its own network; nothing outside it is touched, and the kernel removes it with
 //! the last descriptor.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a failure here is the test's failure"
-)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is the test's failure")]
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -67,11 +63,7 @@ impl Network {
         for namespace in nodes.iter().chain([&hub]) {
             enter(namespace.as_fd(), wait_for_carrier).unwrap();
         }
-        Self {
-            hub,
-            nodes,
-            _turn: turn,
-        }
+        Self { hub, nodes, _turn: turn }
     }
 
     fn on<T: Send>(&self, name: &str, work: impl FnOnce() -> T + Send) -> T {
@@ -80,13 +72,9 @@ impl Network {
     }
 
     fn cut(&self, cuts: &[(&str, &str)]) {
-        let ports = cuts
-            .iter()
-            .map(|(from, to)| (format!("to-{from}"), format!("to-{to}")));
+        let ports = cuts.iter().map(|(from, to)| (format!("to-{from}"), format!("to-{to}")));
         let cuts: Vec<_> = ports.collect();
-        enter(self.hub.as_fd(), || nft::bridge_cuts(&cuts))
-            .unwrap()
-            .unwrap();
+        enter(self.hub.as_fd(), || nft::bridge_cuts(&cuts)).unwrap().unwrap();
     }
 
     fn listen(&self, name: &str, ip: IpAddr) -> UdpSocket {
@@ -102,12 +90,7 @@ impl Network {
 fn wait_for_carrier() {
     let mut netlink = Netlink::open().unwrap();
     let end = Instant::now() + Duration::from_secs(10);
-    while !netlink
-        .links()
-        .unwrap()
-        .iter()
-        .all(|link| link.carrier || !link.up)
-    {
+    while !netlink.links().unwrap().iter().all(|link| link.carrier || !link.up) {
         assert!(Instant::now() < end, "no carrier: {:?}", netlink.links());
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -127,18 +110,13 @@ fn mac(number: u8) -> Mac {
 
 fn vip(ip: IpAddr) -> Vip {
     let prefix = if ip.is_ipv4() { 24 } else { 64 };
-    Vip {
-        address: ip,
-        prefix,
-        interface: None,
-    }
+    Vip { address: ip, prefix, interface: None }
 }
 
 /// Whether a datagram sent by one socket reaches the other.
 fn reaches(from: &UdpSocket, to: &UdpSocket) -> bool {
     let text = format!("{:?}", Instant::now());
-    from.send_to(text.as_bytes(), to.local_addr().unwrap())
-        .unwrap();
+    from.send_to(text.as_bytes(), to.local_addr().unwrap()).unwrap();
     let mut buffer = [0; 100];
     loop {
         match to.recv(&mut buffer) {
@@ -158,10 +136,7 @@ fn comes_to_reach(from: &UdpSocket, to: &UdpSocket) -> bool {
 
 fn lifetime_of(ip: IpAddr) -> Option<Option<Duration>> {
     let addresses = Netlink::open().unwrap().addresses().unwrap();
-    addresses
-        .iter()
-        .find(|address| address.ip == ip)
-        .map(|address| address.lifetime)
+    addresses.iter().find(|address| address.ip == ip).map(|address| address.lifetime)
 }
 
 #[test]
@@ -187,23 +162,14 @@ fn many_cuts_fit_in_one_batch() {
     let network = Network::build();
     let (a, b) = (network.listen("a", ip(1)), network.listen("b", ip(2)));
     assert!(reaches(&a, &b) && reaches(&b, &a));
-    let mut cuts: Vec<_> = (0..200)
-        .map(|n| (format!("x{n}"), format!("y{n}")))
-        .collect();
+    let mut cuts: Vec<_> = (0..200).map(|n| (format!("x{n}"), format!("y{n}"))).collect();
     cuts.push(("to-a".into(), "to-b".into()));
-    enter(network.hub.as_fd(), || nft::bridge_cuts(&cuts))
-        .unwrap()
-        .unwrap();
+    enter(network.hub.as_fd(), || nft::bridge_cuts(&cuts)).unwrap().unwrap();
     assert!(!reaches(&a, &b) && reaches(&b, &a));
     let long = [("a".repeat(16), "b".to_owned())];
-    let error = enter(network.hub.as_fd(), || nft::bridge_cuts(&long))
-        .unwrap()
-        .unwrap_err();
+    let error = enter(network.hub.as_fd(), || nft::bridge_cuts(&long)).unwrap().unwrap_err();
     assert_eq!(error.errno(), Some(libc::ENAMETOOLONG));
-    assert!(
-        !reaches(&a, &b),
-        "a refused list leaves the former one in force"
-    );
+    assert!(!reaches(&a, &b), "a refused list leaves the former one in force");
 }
 
 #[test]
@@ -221,10 +187,7 @@ fn neighbours_follow_a_moving_address_at_once() {
         assert_eq!(network.on("a", || lifetime_of(address)), None);
         let _holder = network.on("b", || Holder::take(&vip)).unwrap();
         let at_b = network.listen("b", address);
-        assert!(
-            reaches(&client, &at_b),
-            "{address}: the client still sends to a"
-        );
+        assert!(reaches(&client, &at_b), "{address}: the client still sends to a");
     }
 }
 
@@ -233,18 +196,8 @@ fn neighbours_follow_a_moving_address_at_once() {
 fn without_an_announcement_neighbours_do_not_follow() {
     for (address, prefix) in [(ip(50), 24), (ip6(0x50), 64)] {
         let network = Network::build();
-        let add = || {
-            Netlink::open()
-                .unwrap()
-                .add_address("eth0", address, prefix, None)
-                .unwrap()
-        };
-        let remove = || {
-            Netlink::open()
-                .unwrap()
-                .delete_address("eth0", address, prefix)
-                .unwrap()
-        };
+        let add = || Netlink::open().unwrap().add_address("eth0", address, prefix, None).unwrap();
+        let remove = || Netlink::open().unwrap().delete_address("eth0", address, prefix).unwrap();
         network.on("a", add);
         let client = network.listen("c", if address.is_ipv4() { ip(3) } else { ip6(3) });
         let at_a = network.listen("a", address);
@@ -252,10 +205,7 @@ fn without_an_announcement_neighbours_do_not_follow() {
         network.on("a", remove);
         network.on("b", add);
         let at_b = network.listen("b", address);
-        assert!(
-            !comes_to_reach(&client, &at_b),
-            "{address}: followed without being told"
-        );
+        assert!(!comes_to_reach(&client, &at_b), "{address}: followed without being told");
     }
 }
 
@@ -267,26 +217,17 @@ fn an_address_has_a_lifetime_that_is_renewed() {
         network.on("a", || {
             let mut holder = Holder::take(&vip).unwrap();
             let left = lifetime_of(address).unwrap().expect("a lifetime");
-            assert!(
-                left > Duration::from_secs(57) && left <= vip::LIFETIME,
-                "{left:?}"
-            );
+            assert!(left > Duration::from_secs(57) && left <= vip::LIFETIME, "{left:?}");
             let mut netlink = Netlink::open().unwrap();
             let short = Some(Duration::from_secs(10));
-            netlink
-                .add_address("eth0", address, vip.prefix, short)
-                .unwrap();
+            netlink.add_address("eth0", address, vip.prefix, short).unwrap();
             assert!(lifetime_of(address).unwrap().unwrap() <= Duration::from_secs(10));
             holder.renew().unwrap();
             assert!(lifetime_of(address).unwrap().unwrap() > Duration::from_secs(57));
             Holder::take(&vip).unwrap();
             netlink.delete_address("eth0", address, vip.prefix).unwrap();
             assert!(matches!(holder.renew(), Err(Error::Lost { .. })));
-            assert_eq!(
-                lifetime_of(address),
-                None,
-                "a lost address is not added silently"
-            );
+            assert_eq!(lifetime_of(address), None, "a lost address is not added silently");
             holder.release().unwrap();
         });
     }
@@ -297,10 +238,7 @@ fn the_kernel_removes_an_address_that_is_not_renewed() {
     let network = Network::build();
     network.on("a", || {
         let second = Some(Duration::from_secs(1));
-        Netlink::open()
-            .unwrap()
-            .add_address("eth0", ip(50), 24, second)
-            .unwrap();
+        Netlink::open().unwrap().add_address("eth0", ip(50), 24, second).unwrap();
         let end = Instant::now() + Duration::from_secs(10);
         while lifetime_of(ip(50)).is_some() {
             assert!(Instant::now() < end, "it is still there");
@@ -328,15 +266,8 @@ fn a_probe_finds_who_has_the_address() {
     let vip = vip(ip(50));
     assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), None);
     let holder = network.on("a", || Holder::take(&vip)).unwrap();
-    assert_eq!(
-        network.on("b", || vip::probe(&vip, QUIET)).unwrap(),
-        Some(mac(1))
-    );
-    assert_eq!(
-        network.on("a", || vip::probe(&vip, QUIET)).unwrap(),
-        None,
-        "not ourselves"
-    );
+    assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), Some(mac(1)));
+    assert_eq!(network.on("a", || vip::probe(&vip, QUIET)).unwrap(), None, "not ourselves");
     network.on("a", || holder.release()).unwrap();
     assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), None);
 }
@@ -347,16 +278,10 @@ fn the_interface_is_found_by_subnet_or_by_name() {
     network.on("a", || {
         assert_eq!(vip::find_interface(&vip(ip(50))).unwrap().name, "eth0");
         assert_eq!(vip::find_interface(&vip(ip6(0x50))).unwrap().name, "eth0");
-        let foreign = Vip {
-            address: "192.168.7.50".parse().unwrap(),
-            prefix: 24,
-            interface: None,
-        };
+        let foreign = Vip { address: "192.168.7.50".parse().unwrap(), prefix: 24, interface: None };
         // The virtual address itself, left over from before, does not make an interface suitable.
         let mut netlink = Netlink::open().unwrap();
-        netlink
-            .add_address("lo", foreign.address, 24, None)
-            .unwrap();
+        netlink.add_address("lo", foreign.address, 24, None).unwrap();
         let text = vip::find_interface(&foreign).unwrap_err().to_string();
         assert!(
             text.starts_with(
@@ -366,20 +291,11 @@ fn the_interface_is_found_by_subnet_or_by_name() {
             "{text}"
         );
         assert!(text.contains("set `interface` of this [[vip]]"), "{text}");
-        let named = Vip {
-            interface: Some("eth0".into()),
-            ..foreign.clone()
-        };
+        let named = Vip { interface: Some("eth0".into()), ..foreign.clone() };
         assert_eq!(vip::find_interface(&named).unwrap().name, "eth0");
-        let wrong = Vip {
-            interface: Some("eth7".into()),
-            ..foreign
-        };
+        let wrong = Vip { interface: Some("eth7".into()), ..foreign };
         let text = vip::find_interface(&wrong).unwrap_err().to_string();
-        assert!(
-            text.starts_with("interface \"eth7\" of 192.168.7.50 does not exist"),
-            "{text}"
-        );
+        assert!(text.starts_with("interface \"eth7\" of 192.168.7.50 does not exist"), "{text}");
     });
 }
 
@@ -399,10 +315,7 @@ fn links_are_listed_changed_and_deleted() {
         let error = netlink.delete("to-a").unwrap_err();
         assert_eq!(error.errno(), Some(libc::ENODEV));
         let text = error.to_string();
-        assert!(
-            text.starts_with("cannot find interface \"to-a\": No such device"),
-            "{text}"
-        );
+        assert!(text.starts_with("cannot find interface \"to-a\": No such device"), "{text}");
         let error = netlink.create_bridge("br0").unwrap_err();
         assert_eq!(error.errno(), Some(libc::EEXIST));
         netlink.delete_address("br0", ip(9), 24).unwrap();

@@ -1,1 +1,21 @@
-//! Not written yet.
+//! The processes of a node: the daemon, the replicator of each mirror module, the witness.
+//!
+//! All shell: threads, sockets, files and clocks around the pure cores `cluster` and `replica`.
+//! No decision is taken here; an effect is performed as told, and its outcome told back.
+
+mod clock;
+mod connection;
+pub mod daemon;
+mod durable;
+mod files;
+mod layout;
+mod marker;
+mod packet;
+pub mod replicator;
+mod witness;
+
+pub use daemon::DaemonOptions;
+pub use files::{Configuration, load as load_configuration};
+pub use layout::Layout;
+pub use replicator::ReplicatorOptions;
+pub use witness::{WitnessOptions, run as run_witness};

@@ -76,13 +76,7 @@ impl<A> Acknowledge<A> {
 
     /// A sync with this number has begun.
     pub fn sync_begins(&mut self, number: u64) {
-        self.syncs.insert(
-            number,
-            Sync {
-                answer: None,
-                durable_at: BTreeSet::new(),
-            },
-        );
+        self.syncs.insert(number, Sync { answer: None, durable_at: BTreeSet::new() });
     }
 
     /// The local part of a sync ended; its answer is handed back when it may be given now, which
@@ -136,14 +130,8 @@ impl<A> Acknowledge<A> {
     /// Takes over what was held back, to be refused.
     #[must_use]
     pub fn cut(&mut self) -> Vec<A> {
-        let syncs = std::mem::take(&mut self.syncs)
-            .into_values()
-            .filter_map(|sync| sync.answer);
-        self.waiting
-            .drain(..)
-            .map(|(_, answer)| answer)
-            .chain(syncs)
-            .collect()
+        let syncs = std::mem::take(&mut self.syncs).into_values().filter_map(|sync| sync.answer);
+        self.waiting.drain(..).map(|(_, answer)| answer).chain(syncs).collect()
     }
 
     /// Continues the count of a source whose target this node was.
@@ -158,22 +146,12 @@ impl<A> Acknowledge<A> {
 
     fn due(&mut self) -> Vec<A> {
         let applied = self.applied_by_all();
-        let count = self
-            .waiting
-            .partition_point(|(number, _)| *number <= applied);
-        let mut due: Vec<A> = self
-            .waiting
-            .drain(..count)
-            .map(|(_, answer)| answer)
-            .collect();
+        let count = self.waiting.partition_point(|(number, _)| *number <= applied);
+        let mut due: Vec<A> = self.waiting.drain(..count).map(|(_, answer)| answer).collect();
         let required = &self.required;
         let ready =
             |sync: &mut Sync<A>| sync.answer.is_some() && required.is_subset(&sync.durable_at);
-        due.extend(
-            self.syncs
-                .extract_if(.., |_, sync| ready(sync))
-                .filter_map(|(_, s)| s.answer),
-        );
+        due.extend(self.syncs.extract_if(.., |_, sync| ready(sync)).filter_map(|(_, s)| s.answer));
         due
     }
 }
@@ -242,17 +220,11 @@ mod tests {
         let first = acks.next();
         acks.sync_begins(first);
         assert!(acks.durable(&node("b"), first).is_empty());
-        assert_eq!(
-            acks.sync_local(first, false, "remote first"),
-            Some("remote first")
-        );
+        assert_eq!(acks.sync_local(first, false, "remote first"), Some("remote first"));
         let second = acks.next();
         acks.sync_begins(second);
         assert_eq!(acks.sync_local(second, false, "local first"), None);
-        assert!(
-            acks.applied(&node("b"), second).is_empty(),
-            "applied is not durable"
-        );
+        assert!(acks.applied(&node("b"), second).is_empty(), "applied is not durable");
         assert_eq!(acks.durable(&node("b"), second), ["local first"]);
         let failed = acks.next();
         acks.sync_begins(failed);

@@ -78,21 +78,13 @@ impl Session {
     /// A session of trees that must be compared.
     #[must_use]
     pub fn walking() -> Session {
-        Session {
-            bound: BTreeSet::new(),
-            walking: true,
-            tasks: VecDeque::new(),
-        }
+        Session { bound: BTreeSet::new(), walking: true, tasks: VecDeque::new() }
     }
 
     /// A session of trees known to be equal.
     #[must_use]
     pub fn settled() -> Session {
-        Session {
-            bound: BTreeSet::new(),
-            walking: false,
-            tasks: VecDeque::new(),
-        }
+        Session { bound: BTreeSet::new(), walking: false, tasks: VecDeque::new() }
     }
 
     /// Whether the walk goes on.
@@ -137,11 +129,7 @@ impl Session {
 
     /// What to send for an operation that has just been applied; nothing when no peer need know.
     pub fn live(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
-        if self.walking {
-            Ok(self.live_walking(op, names)?)
-        } else {
-            self.live_settled(op, names)
-        }
+        if self.walking { Ok(self.live_walking(op, names)?) } else { self.live_settled(op, names) }
     }
 
     fn live_walking(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
@@ -159,14 +147,9 @@ impl Session {
                 }
                 steps
             }
-            Op::Link {
-                file, parent, name, ..
-            } => {
+            Op::Link { file, parent, name, .. } => {
                 if self.is_bound(parent) && !self.is_bound(file) {
-                    self.tasks.push_back(Task::Entry {
-                        parent,
-                        name: name.to_vec(),
-                    });
+                    self.tasks.push_back(Task::Entry { parent, name: name.to_vec() });
                     return Ok(Vec::new());
                 }
                 self.if_bound(parent)
@@ -177,23 +160,11 @@ impl Session {
     }
 
     fn if_bound(&self, file: FileId) -> Vec<Step> {
-        if self.is_bound(file) {
-            vec![Step::Operation]
-        } else {
-            Vec::new()
-        }
+        if self.is_bound(file) { vec![Step::Operation] } else { Vec::new() }
     }
 
     fn rename_walking(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
-        let Op::Rename {
-            parent,
-            name,
-            new_parent,
-            new_name,
-            flags,
-            ..
-        } = *op
-        else {
+        let Op::Rename { parent, name, new_parent, new_name, flags, .. } = *op else {
             return Ok(Vec::new());
         };
         let moved = names.child(new_parent, new_name);
@@ -208,11 +179,7 @@ impl Session {
                 let why = "two names were exchanged before the resync had reached both".to_owned();
                 return Err(Lost { why });
             }
-            return Ok(if all {
-                vec![Step::Operation]
-            } else {
-                Vec::new()
-            });
+            return Ok(if all { vec![Step::Operation] } else { Vec::new() });
         }
         let mut steps = Vec::new();
         if moved_is_bound {
@@ -220,18 +187,12 @@ impl Session {
         }
         match (self.is_bound(parent), self.is_bound(new_parent)) {
             (true, true) if moved_is_bound => steps.push(Step::Operation),
-            (true, _) => steps.push(Step::Discard {
-                parent,
-                name: name.to_vec(),
-            }),
+            (true, _) => steps.push(Step::Discard { parent, name: name.to_vec() }),
             (false, _) => {}
         }
         if self.is_bound(new_parent) {
             // Whatever the target made of it, the walk puts this name right.
-            self.tasks.push_back(Task::Entry {
-                parent: new_parent,
-                name: new_name.to_vec(),
-            });
+            self.tasks.push_back(Task::Entry { parent: new_parent, name: new_name.to_vec() });
         }
         Ok(steps)
     }
@@ -254,22 +215,14 @@ impl Session {
                 self.bind(file);
                 steps
             }
-            Op::Link {
-                file, parent, name, ..
-            } => {
+            Op::Link { file, parent, name, .. } => {
                 let mut steps = self.chain(parent, names, Self::bind_step)?;
-                let without = Without {
-                    names,
-                    parent,
-                    name,
-                };
+                let without = Without { names, parent, name };
                 steps.extend(self.chain(file, &without, Self::bind_step)?);
                 steps
             }
             Op::Remove { parent, .. } => self.chain(parent, names, Self::bind_step)?,
-            Op::Rename {
-                parent, new_parent, ..
-            } => {
+            Op::Rename { parent, new_parent, .. } => {
                 let mut steps = self.chain(parent, names, Self::bind_step)?;
                 steps.extend(self.chain(new_parent, names, Self::bind_step)?);
                 steps
@@ -290,10 +243,8 @@ impl Session {
         let mut at = file;
         while !self.is_bound(at) {
             let Some((parent, name)) = names.names_of(at).into_iter().next() else {
-                let why = format!(
-                    "no name is known of object {} of directory {}",
-                    at.node, at.tree
-                );
+                let why =
+                    format!("no name is known of object {} of directory {}", at.node, at.tree);
                 return Err(Lost { why });
             };
             steps.push(step(at, parent, name));

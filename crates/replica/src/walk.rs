@@ -80,14 +80,8 @@ impl Walk {
     /// A walk from the roots of these trees.
     #[must_use]
     pub fn new(trees: impl DoubleEndedIterator<Item = u16>) -> Walk {
-        let stack = trees
-            .rev()
-            .map(|tree| Task::List(FileId::root(tree)))
-            .collect();
-        Walk {
-            stack,
-            ..Walk::default()
-        }
+        let stack = trees.rev().map(|tree| Task::List(FileId::root(tree))).collect();
+        Walk { stack, ..Walk::default() }
     }
 
     /// The next piece of work, or none when answers must be awaited first or nothing is left.
@@ -127,11 +121,7 @@ impl Walk {
     pub fn found_file(&mut self, file: FileId, fresh: bool) {
         if self.visited.insert(file) {
             self.files.insert(file, FileState::default());
-            self.stack.push(Task::Content {
-                file,
-                offset: 0,
-                fresh,
-            });
+            self.stack.push(Task::Content { file, offset: 0, fresh });
         }
     }
 
@@ -177,11 +167,7 @@ impl Walk {
         self.finish_if_complete(file);
         if blocks != 0 {
             // Above `Finish`, so it is done first.
-            self.stack.push(Task::Blocks {
-                file,
-                offset,
-                blocks,
-            });
+            self.stack.push(Task::Blocks { file, offset, blocks });
         }
         true
     }
@@ -211,11 +197,7 @@ mod tests {
     fn a_file_is_finished_after_its_last_differing_block() {
         let mut walk = Walk::default();
         walk.found_file(FILE, false);
-        let expected = Task::Content {
-            file: FILE,
-            offset: 0,
-            fresh: false,
-        };
+        let expected = Task::Content { file: FILE, offset: 0, fresh: false };
         assert_eq!(walk.next_task(), Some(expected));
         let (first, second) = (walk.ask_compare(FILE, 0), walk.ask_compare(FILE, 1 << 20));
         walk.read_to_end(FILE);
@@ -223,11 +205,7 @@ mod tests {
         assert!(walk.compared(second, 0));
         assert_eq!(walk.next_task(), None, "one answer is awaited");
         assert!(walk.compared(first, 0b10));
-        let blocks = Task::Blocks {
-            file: FILE,
-            offset: 0,
-            blocks: 0b10,
-        };
+        let blocks = Task::Blocks { file: FILE, offset: 0, blocks: 0b10 };
         assert_eq!(walk.next_task(), Some(blocks));
         assert_eq!(walk.next_task(), Some(Task::Finish(FILE)));
         assert!(walk.is_done());
@@ -250,10 +228,7 @@ mod tests {
         while let Some(Task::List(directory)) = walk.next_task() {
             walk.ask_list(directory);
             asked += 1;
-            walk.found_directory(FileId {
-                tree: 0,
-                node: 100 + asked,
-            });
+            walk.found_directory(FileId { tree: 0, node: 100 + asked });
         }
         assert_eq!(asked as usize, QUESTIONS_MAX);
         assert!(!walk.is_done());

@@ -115,13 +115,7 @@ impl Reply {
     #[must_use]
     pub fn new(outcome: Exit, sentence: impl Into<String>) -> Reply {
         let sentence = sentence.into();
-        Reply {
-            schema: SCHEMA,
-            outcome,
-            sentence,
-            next: Vec::new(),
-            data: Value::Null,
-        }
+        Reply { schema: SCHEMA, outcome, sentence, next: Vec::new(), data: Value::Null }
     }
 }
 

@@ -58,10 +58,7 @@ pub fn put_frame(out: &mut Vec<u8>, fill: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(&[0; PREFIX_BYTES]);
     fill(out);
     let length = out.len() - start - PREFIX_BYTES;
-    debug_assert!(
-        length <= FRAME_BYTES_MAX,
-        "frames are cut to size by their makers"
-    );
+    debug_assert!(length <= FRAME_BYTES_MAX, "frames are cut to size by their makers");
     let prefix = u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes();
     out[start..start + PREFIX_BYTES].copy_from_slice(&prefix);
 }
@@ -101,11 +98,7 @@ pub(crate) fn take_versioned<'a, T: Deserialize<'a>>(
     }
     let (message, rest) =
         postcard::take_from_bytes(body).map_err(|_| WireError::Value("message"))?;
-    if rest.is_empty() {
-        Ok(message)
-    } else {
-        Err(WireError::Trailing(rest.len()))
-    }
+    if rest.is_empty() { Ok(message) } else { Err(WireError::Trailing(rest.len())) }
 }
 
 /// Reads the fields of one frame, in order.
@@ -123,10 +116,7 @@ impl<'a> Decoder<'a> {
 
     /// The next `count` bytes.
     pub fn take(&mut self, count: usize) -> Result<&'a [u8], WireError> {
-        let (taken, rest) = self
-            .rest
-            .split_at_checked(count)
-            .ok_or(WireError::Truncated)?;
+        let (taken, rest) = self.rest.split_at_checked(count).ok_or(WireError::Truncated)?;
         self.rest = rest;
         Ok(taken)
     }
@@ -179,11 +169,7 @@ impl<'a> Decoder<'a> {
 
     /// Checks that nothing is left.
     pub fn finish(self) -> Result<(), WireError> {
-        if self.rest.is_empty() {
-            Ok(())
-        } else {
-            Err(WireError::Trailing(self.rest.len()))
-        }
+        if self.rest.is_empty() { Ok(()) } else { Err(WireError::Trailing(self.rest.len())) }
     }
 }
 

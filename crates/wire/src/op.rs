@@ -29,12 +29,7 @@ const SYNC: u8 = 10;
 /// Appends an operation.
 pub fn put_op(out: &mut Vec<u8>, op: &Op<'_>) {
     match *op {
-        Op::Write {
-            file,
-            offset,
-            data,
-            mtime,
-        } => {
+        Op::Write { file, offset, data, mtime } => {
             start(out, WRITE, file);
             put_u64(out, offset);
             put_stamp(out, mtime);
@@ -45,23 +40,13 @@ pub fn put_op(out: &mut Vec<u8>, op: &Op<'_>) {
             put_attr(out, &attr);
         }
         Op::Create { .. } => put_create(out, op),
-        Op::Link {
-            file,
-            parent,
-            name,
-            parent_mtime,
-        } => {
+        Op::Link { file, parent, name, parent_mtime } => {
             start(out, LINK, file);
             put_file(out, parent);
             put_bytes(out, name);
             put_stamp(out, parent_mtime);
         }
-        Op::Remove {
-            parent,
-            name,
-            directory,
-            parent_mtime,
-        } => {
+        Op::Remove { parent, name, directory, parent_mtime } => {
             start(out, REMOVE, parent);
             put_bytes(out, name);
             out.push(u8::from(directory));
@@ -77,13 +62,7 @@ pub fn put_op(out: &mut Vec<u8>, op: &Op<'_>) {
             start(out, REMOVE_XATTR, file);
             put_bytes(out, name);
         }
-        Op::Allocate {
-            file,
-            mode,
-            offset,
-            length,
-            mtime,
-        } => {
+        Op::Allocate { file, mode, offset, length, mtime } => {
             start(out, ALLOCATE, file);
             out.extend_from_slice(&mode.to_le_bytes());
             put_u64(out, offset);
@@ -98,18 +77,7 @@ pub fn put_op(out: &mut Vec<u8>, op: &Op<'_>) {
 }
 
 fn put_create(out: &mut Vec<u8>, op: &Op<'_>) {
-    let Op::Create {
-        parent,
-        name,
-        file,
-        mode,
-        uid,
-        gid,
-        rdev,
-        target,
-        mtime,
-        parent_mtime,
-    } = *op
+    let Op::Create { parent, name, file, mode, uid, gid, rdev, target, mtime, parent_mtime } = *op
     else {
         return;
     };
@@ -126,15 +94,8 @@ fn put_create(out: &mut Vec<u8>, op: &Op<'_>) {
 }
 
 fn put_rename(out: &mut Vec<u8>, op: &Op<'_>) {
-    let Op::Rename {
-        parent,
-        name,
-        new_parent,
-        new_name,
-        flags,
-        parent_mtime,
-        new_parent_mtime,
-    } = *op
+    let Op::Rename { parent, name, new_parent, new_name, flags, parent_mtime, new_parent_mtime } =
+        *op
     else {
         return;
     };
@@ -156,23 +117,12 @@ pub fn take_op<'a>(decoder: &mut Decoder<'a>) -> Result<Op<'a>, WireError> {
             let offset = decoder.u64()?;
             let mtime = take_stamp(decoder)?;
             let data = decoder.remainder();
-            if offset
-                .checked_add(data.len() as u64)
-                .is_none_or(|end| end > i64::MAX as u64)
-            {
+            if offset.checked_add(data.len() as u64).is_none_or(|end| end > i64::MAX as u64) {
                 return Err(WireError::Value("offset"));
             }
-            Op::Write {
-                file: first,
-                offset,
-                data,
-                mtime,
-            }
+            Op::Write { file: first, offset, data, mtime }
         }
-        SET_ATTR => Op::SetAttr {
-            file: first,
-            attr: take_attr(decoder)?,
-        },
+        SET_ATTR => Op::SetAttr { file: first, attr: take_attr(decoder)? },
         CREATE => take_create(decoder, first)?,
         LINK => Op::Link {
             file: first,
@@ -200,10 +150,7 @@ pub fn take_op<'a>(decoder: &mut Decoder<'a>) -> Result<Op<'a>, WireError> {
             name: take_xattr_name(decoder)?,
             value: take_limited(decoder, XATTR_BYTES_MAX, "attribute value")?,
         },
-        REMOVE_XATTR => Op::RemoveXattr {
-            file: first,
-            name: take_xattr_name(decoder)?,
-        },
+        REMOVE_XATTR => Op::RemoveXattr { file: first, name: take_xattr_name(decoder)? },
         ALLOCATE => Op::Allocate {
             file: first,
             mode: decoder.u32()?,
@@ -211,10 +158,7 @@ pub fn take_op<'a>(decoder: &mut Decoder<'a>) -> Result<Op<'a>, WireError> {
             length: decoder.u64()?,
             mtime: take_stamp(decoder)?,
         },
-        SYNC => Op::Sync {
-            file: first,
-            data_only: take_bool(decoder)?,
-        },
+        SYNC => Op::Sync { file: first, data_only: take_bool(decoder)? },
         unknown => return Err(WireError::Kind(unknown)),
     })
 }
@@ -242,10 +186,7 @@ pub fn put_file(out: &mut Vec<u8>, file: FileId) {
 
 /// Reads a file id.
 pub fn take_file(decoder: &mut Decoder<'_>) -> Result<FileId, WireError> {
-    Ok(FileId {
-        tree: decoder.u16()?,
-        node: decoder.u64()?,
-    })
+    Ok(FileId { tree: decoder.u16()?, node: decoder.u64()? })
 }
 
 /// Reads the name of a directory entry.
@@ -255,22 +196,14 @@ pub fn take_name<'a>(decoder: &mut Decoder<'a>) -> Result<&'a [u8], WireError> {
         || name == b"."
         || name == b".."
         || name.iter().any(|byte| *byte == b'/' || *byte == 0);
-    if bad {
-        Err(WireError::Value("name"))
-    } else {
-        Ok(name)
-    }
+    if bad { Err(WireError::Value("name")) } else { Ok(name) }
 }
 
 /// Reads the name of an extended attribute.
 pub fn take_xattr_name<'a>(decoder: &mut Decoder<'a>) -> Result<&'a [u8], WireError> {
     let name = take_limited(decoder, NAME_BYTES_MAX, "attribute name")?;
     let bad = name.is_empty() || name.contains(&0) || !name.contains(&b'.');
-    if bad {
-        Err(WireError::Value("attribute name"))
-    } else {
-        Ok(name)
-    }
+    if bad { Err(WireError::Value("attribute name")) } else { Ok(name) }
 }
 
 /// Reads bytes of limited length.
@@ -280,11 +213,7 @@ pub fn take_limited<'a>(
     what: &'static str,
 ) -> Result<&'a [u8], WireError> {
     let bytes = decoder.bytes()?;
-    if bytes.len() > limit {
-        Err(WireError::Value(what))
-    } else {
-        Ok(bytes)
-    }
+    if bytes.len() > limit { Err(WireError::Value(what)) } else { Ok(bytes) }
 }
 
 /// Appends a time.
@@ -295,15 +224,8 @@ pub fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
 
 /// Reads a time.
 pub fn take_stamp(decoder: &mut Decoder<'_>) -> Result<Stamp, WireError> {
-    let stamp = Stamp {
-        seconds: decoder.i64()?,
-        nanoseconds: decoder.u32()?,
-    };
-    if stamp.nanoseconds >= 1_000_000_000 {
-        Err(WireError::Value("time"))
-    } else {
-        Ok(stamp)
-    }
+    let stamp = Stamp { seconds: decoder.i64()?, nanoseconds: decoder.u32()? };
+    if stamp.nanoseconds >= 1_000_000_000 { Err(WireError::Value("time")) } else { Ok(stamp) }
 }
 
 /// Reads a truth value.

@@ -209,12 +209,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_u64(out, *tag);
             put_file(out, *directory);
         }
-        Forward::Compare {
-            tag,
-            file,
-            offset,
-            hashes,
-        } => {
+        Forward::Compare { tag, file, offset, hashes } => {
             out.push(6);
             put_u64(out, *tag);
             put_file(out, *file);
@@ -242,10 +237,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
 pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
     let mut decoder = Decoder::new(frame);
     let message = match decoder.u8()? {
-        1 => Forward::Op {
-            number: decoder.u64()?,
-            op: take_op(&mut decoder)?,
-        },
+        1 => Forward::Op { number: decoder.u64()?, op: take_op(&mut decoder)? },
         2 => Forward::Bind {
             file: take_file(&mut decoder)?,
             parent: take_file(&mut decoder)?,
@@ -254,31 +246,16 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
         3 => Forward::Ensure(take_ensure(&mut decoder)?),
         4 => {
             let parent = take_file(&mut decoder)?;
-            Forward::Discard {
-                parent,
-                name: take_name(&mut decoder)?,
-            }
+            Forward::Discard { parent, name: take_name(&mut decoder)? }
         }
-        5 => Forward::List {
-            tag: decoder.u64()?,
-            directory: take_file(&mut decoder)?,
-        },
+        5 => Forward::List { tag: decoder.u64()?, directory: take_file(&mut decoder)? },
         6 => take_compare(&mut decoder)?,
         7 => {
             let (file, offset) = (take_file(&mut decoder)?, decoder.u64()?);
-            Forward::Block {
-                file,
-                offset,
-                data: decoder.remainder(),
-            }
+            Forward::Block { file, offset, data: decoder.remainder() }
         }
-        8 => Forward::Finish {
-            file: take_file(&mut decoder)?,
-            mtime: take_stamp(&mut decoder)?,
-        },
-        9 => Forward::Barrier {
-            number: decoder.u64()?,
-        },
+        8 => Forward::Finish { file: take_file(&mut decoder)?, mtime: take_stamp(&mut decoder)? },
+        9 => Forward::Barrier { number: decoder.u64()? },
         10 => Forward::Strict(take_bool(&mut decoder)?),
         PING => Forward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
@@ -322,27 +299,16 @@ pub fn put_backward(out: &mut Vec<u8>, message: &Backward<'_>) {
 pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
     let mut decoder = Decoder::new(frame);
     let message = match decoder.u8()? {
-        1 => Backward::Applied {
-            number: decoder.u64()?,
-        },
-        2 => Backward::Durable {
-            number: decoder.u64()?,
-        },
-        3 => Backward::BarrierDone {
-            number: decoder.u64()?,
-        },
+        1 => Backward::Applied { number: decoder.u64()? },
+        2 => Backward::Durable { number: decoder.u64()? },
+        3 => Backward::BarrierDone { number: decoder.u64()? },
         4 => take_listed(&mut decoder)?,
-        5 => Backward::Differ {
-            tag: decoder.u64()?,
-            blocks: decoder.u32()?,
-        },
+        5 => Backward::Differ { tag: decoder.u64()?, blocks: decoder.u32()? },
         6 => Backward::Failed {
             errno: decoder.u32()?,
             what: take_limited(&mut decoder, TARGET_BYTES_MAX, "sentence")?,
         },
-        7 => Backward::Absent {
-            file: take_file(&mut decoder)?,
-        },
+        7 => Backward::Absent { file: take_file(&mut decoder)? },
         PING => Backward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
     };
@@ -359,10 +325,7 @@ fn put_ping(out: &mut Vec<u8>, ping: &Ping) {
 }
 
 fn take_ping(decoder: &mut Decoder<'_>) -> Result<Ping, WireError> {
-    Ok(Ping {
-        sequence: decoder.u64()?,
-        echo: decoder.u64()?,
-    })
+    Ok(Ping { sequence: decoder.u64()?, echo: decoder.u64()? })
 }
 
 fn put_kind_u64(out: &mut Vec<u8>, kind: u8, value: u64) {
@@ -415,10 +378,7 @@ fn take_ensure<'a>(decoder: &mut Decoder<'a>) -> Result<Ensure<'a>, WireError> {
             return Err(WireError::Value("number of attributes"));
         }
         let name = take_xattr_name(decoder)?;
-        ensure.xattrs.push((
-            name,
-            take_limited(decoder, XATTR_BYTES_MAX, "attribute value")?,
-        ));
+        ensure.xattrs.push((name, take_limited(decoder, XATTR_BYTES_MAX, "attribute value")?));
     }
     Ok(ensure)
 }
@@ -429,12 +389,7 @@ fn take_compare<'a>(decoder: &mut Decoder<'a>) -> Result<Forward<'a>, WireError>
     if !rest.is_empty() || hashes.is_empty() || hashes.len() > BLOCKS_MAX {
         return Err(WireError::Value("number of hashes"));
     }
-    Ok(Forward::Compare {
-        tag,
-        file,
-        offset,
-        hashes: hashes.to_vec(),
-    })
+    Ok(Forward::Compare { tag, file, offset, hashes: hashes.to_vec() })
 }
 
 fn take_listed<'a>(decoder: &mut Decoder<'a>) -> Result<Backward<'a>, WireError> {
@@ -453,21 +408,13 @@ mod tests {
     use crate::frame::PREFIX_BYTES;
 
     const FILE: FileId = FileId { tree: 1, node: 77 };
-    const STAMP: Stamp = Stamp {
-        seconds: -5,
-        nanoseconds: 999_999_999,
-    };
+    const STAMP: Stamp = Stamp { seconds: -5, nanoseconds: 999_999_999 };
 
     fn forward_examples() -> Vec<Forward<'static>> {
         vec![
             Forward::Op {
                 number: 9,
-                op: Op::Write {
-                    file: FILE,
-                    offset: 4096,
-                    data: b"abc",
-                    mtime: STAMP,
-                },
+                op: Op::Write { file: FILE, offset: 4096, data: b"abc", mtime: STAMP },
             },
             Forward::Op {
                 number: 10,
@@ -494,23 +441,11 @@ mod tests {
                 target: b"",
                 xattrs: vec![(b"user.a", b"1"), (b"user.b", b"")],
             }),
-            Forward::Compare {
-                tag: 1,
-                file: FILE,
-                offset: 0,
-                hashes: vec![[7; 32]; 3],
-            },
-            Forward::Block {
-                file: FILE,
-                offset: 65536,
-                data: b"block",
-            },
+            Forward::Compare { tag: 1, file: FILE, offset: 0, hashes: vec![[7; 32]; 3] },
+            Forward::Block { file: FILE, offset: 65536, data: b"block" },
             Forward::Barrier { number: 3 },
             Forward::Strict(true),
-            Forward::Ping(Ping {
-                sequence: 1,
-                echo: 2,
-            }),
+            Forward::Ping(Ping { sequence: 1, echo: 2 }),
         ]
     }
 
@@ -521,11 +456,7 @@ mod tests {
             put_forward(&mut out, &message);
             assert_eq!(take_forward(&out[PREFIX_BYTES..]), Ok(message));
         }
-        let listed = Backward::Listed {
-            tag: 4,
-            last: true,
-            entries: vec![(b"x", 3), (b"y", 0)],
-        };
+        let listed = Backward::Listed { tag: 4, last: true, entries: vec![(b"x", 3), (b"y", 0)] };
         let mut out = Vec::new();
         put_backward(&mut out, &listed);
         assert_eq!(take_backward(&out[PREFIX_BYTES..]), Ok(listed));
@@ -553,10 +484,7 @@ mod tests {
         for name in [&b".."[..], b".", b"", b"a/b", b"/", b"a\0b", &[b'x'; 256]] {
             let mut out = Vec::new();
             put_forward(&mut out, &Forward::Discard { parent: FILE, name });
-            assert_eq!(
-                take_forward(&out[PREFIX_BYTES..]),
-                Err(WireError::Value("name"))
-            );
+            assert_eq!(take_forward(&out[PREFIX_BYTES..]), Err(WireError::Value("name")));
         }
     }
 }

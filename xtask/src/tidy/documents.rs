@@ -21,23 +21,13 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>, String> {
     let summary = read(&root.join("docs/SUMMARY.md"))?;
     for path in pages(root)? {
         let text = read(&path)?;
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(&path)
-            .display()
-            .to_string();
+        let name = path.strip_prefix(root).unwrap_or(&path).display().to_string();
         let folder = path.parent().unwrap_or(root);
-        findings.extend(dead_links(&name, &text, |target| {
-            folder.join(target).exists()
-        }));
+        findings.extend(dead_links(&name, &text, |target| folder.join(target).exists()));
         let page = name.strip_prefix("docs/").unwrap_or("SUMMARY.md");
         if page != "SUMMARY.md" && !summary.contains(&format!("({page})")) {
             let message = "this page is not in docs/SUMMARY.md".to_owned();
-            findings.push(Finding {
-                file: name,
-                line: 0,
-                message,
-            });
+            findings.push(Finding { file: name, line: 0, message });
         }
     }
     let mut code = String::new();
@@ -52,23 +42,14 @@ pub(super) fn check(root: &Path) -> Result<Vec<Finding>, String> {
 fn dead_links(name: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (index, line) in text.lines().enumerate() {
-        let inline = line
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next());
-        let defined = line
-            .strip_prefix('[')
-            .and_then(|rest| rest.split_once("]: "));
+        let inline = line.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let defined = line.strip_prefix('[').and_then(|rest| rest.split_once("]: "));
         for target in inline.chain(defined.map(|(_, target)| target)) {
             let file = target.split('#').next().unwrap_or_default();
             let outside = target.contains("://") || file.is_empty();
             if !outside && !exists(file) {
                 let message = format!("the link to {target} leads nowhere");
-                findings.push(Finding {
-                    file: name.to_owned(),
-                    line: index + 1,
-                    message,
-                });
+                findings.push(Finding { file: name.to_owned(), line: index + 1, message });
             }
         }
     }
@@ -142,16 +123,9 @@ mod tests {
                     found.push((\n    \"alone\",\n    Severity::Info));\n\
                     self.explain(Severity::Info, \"moved\", s);\nself.info(format!(\"{x}\"));\n\
                     list.push(\"no-code\");\n";
-        assert_eq!(
-            codes(text),
-            ["alone", "data-missing", "moved"].map(str::to_owned).into()
-        );
+        assert_eq!(codes(text), ["alone", "data-missing", "moved"].map(str::to_owned).into());
         let found = unexplained(text, "| `alone` | ... |\n| `moved` | ... |\n");
         assert_eq!(found.len(), 1);
-        assert!(
-            found[0].message.contains("`data-missing`"),
-            "{}",
-            found[0].message
-        );
+        assert!(found[0].message.contains("`data-missing`"), "{}", found[0].message);
     }
 }

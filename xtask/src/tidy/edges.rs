@@ -16,77 +16,33 @@ struct Crate {
 }
 
 /// What pure crates may use from outside: encodings, hashes and derived boilerplate.
-const PURE: Option<&[&str]> = Some(&[
-    "blake3",
-    "postcard",
-    "serde",
-    "serde_json",
-    "thiserror",
-    "toml",
-]);
+const PURE: Option<&[&str]> =
+    Some(&["blake3", "postcard", "serde", "serde_json", "thiserror", "toml"]);
 
 const CRATES: &[Crate] = &[
-    Crate {
-        name: "model",
-        may_use: &[],
-        outside: PURE,
-    },
-    Crate {
-        name: "cluster",
-        may_use: &["model"],
-        outside: PURE,
-    },
-    Crate {
-        name: "replica",
-        may_use: &["model"],
-        outside: PURE,
-    },
-    Crate {
-        name: "wire",
-        may_use: &["model", "cluster", "replica"],
-        outside: PURE,
-    },
-    Crate {
-        name: "fuse",
-        may_use: &[],
-        outside: None,
-    },
-    Crate {
-        name: "net",
-        may_use: &["model"],
-        outside: None,
-    },
-    Crate {
-        name: "mount",
-        may_use: &["model", "replica", "fuse"],
-        outside: None,
-    },
+    Crate { name: "model", may_use: &[], outside: PURE },
+    Crate { name: "cluster", may_use: &["model"], outside: PURE },
+    Crate { name: "replica", may_use: &["model"], outside: PURE },
+    Crate { name: "wire", may_use: &["model", "cluster", "replica"], outside: PURE },
+    Crate { name: "fuse", may_use: &[], outside: None },
+    Crate { name: "net", may_use: &["model"], outside: None },
+    Crate { name: "mount", may_use: &["model", "replica", "fuse"], outside: None },
     Crate {
         name: "node",
-        may_use: &[
-            "model", "cluster", "replica", "wire", "fuse", "mount", "net",
-        ],
+        may_use: &["model", "cluster", "replica", "wire", "fuse", "mount", "net"],
         outside: None,
     },
     Crate {
         name: "lab",
-        may_use: &[
-            "model", "cluster", "replica", "wire", "fuse", "mount", "net",
-        ],
+        may_use: &["model", "cluster", "replica", "wire", "fuse", "mount", "net"],
         outside: None,
     },
     Crate {
         name: "evenkeel",
-        may_use: &[
-            "model", "cluster", "replica", "wire", "fuse", "mount", "net", "node", "lab",
-        ],
+        may_use: &["model", "cluster", "replica", "wire", "fuse", "mount", "net", "node", "lab"],
         outside: None,
     },
-    Crate {
-        name: "xtask",
-        may_use: &[],
-        outside: Some(&["serde_json"]),
-    },
+    Crate { name: "xtask", may_use: &[], outside: Some(&["serde_json"]) },
 ];
 
 /// Compares `cargo metadata` with the table.
@@ -95,13 +51,7 @@ pub(super) fn check(metadata: &Value) -> Vec<Finding> {
     for package in metadata["packages"].as_array().into_iter().flatten() {
         let name = package["name"].as_str().unwrap_or_default();
         let file = format!("crates/{name}/Cargo.toml");
-        let mut find = |message| {
-            findings.push(Finding {
-                file: file.clone(),
-                line: 0,
-                message,
-            })
-        };
+        let mut find = |message| findings.push(Finding { file: file.clone(), line: 0, message });
         let Some(known) = CRATES.iter().find(|known| known.name == name) else {
             find(format!(
                 "crate `{name}` is not in the table: say in ARCHITECTURE.md what it must forbid, \
@@ -115,21 +65,11 @@ pub(super) fn check(metadata: &Value) -> Vec<Finding> {
             if inside && !known.may_use.contains(&used) {
                 find(format!("`{name}` must not know `{used}`"));
             }
-            if !inside
-                && known
-                    .outside
-                    .is_some_and(|allowed| !allowed.contains(&used))
-            {
-                find(format!(
-                    "`{name}` must not use `{used}`, which is not on its short list"
-                ));
+            if !inside && known.outside.is_some_and(|allowed| !allowed.contains(&used)) {
+                find(format!("`{name}` must not use `{used}`, which is not on its short list"));
             }
         }
-        if package["description"]
-            .as_str()
-            .unwrap_or_default()
-            .is_empty()
-        {
+        if package["description"].as_str().unwrap_or_default().is_empty() {
             find("the description is empty: say in one line what the crate is".to_owned());
         }
     }
@@ -142,16 +82,11 @@ mod tests {
     use serde_json::json;
 
     fn check(name: &str, dependencies: &[&str], expected: &[&str]) {
-        let dependencies: Vec<Value> = dependencies
-            .iter()
-            .map(|name| json!({ "name": name, "kind": null }))
-            .collect();
+        let dependencies: Vec<Value> =
+            dependencies.iter().map(|name| json!({ "name": name, "kind": null })).collect();
         let package = json!({ "name": name, "dependencies": dependencies, "description": "A." });
         let found = super::check(&json!({ "packages": [package] }));
-        let messages: Vec<&str> = found
-            .iter()
-            .map(|finding| finding.message.as_str())
-            .collect();
+        let messages: Vec<&str> = found.iter().map(|finding| finding.message.as_str()).collect();
         assert_eq!(messages.len(), expected.len(), "{messages:?}");
         for (message, part) in messages.iter().zip(expected) {
             assert!(message.contains(part), "{message}");
@@ -161,11 +96,7 @@ mod tests {
     #[test]
     fn edges_point_down_only() {
         check("node", &["cluster", "replica", "rustix"], &[]);
-        check(
-            "cluster",
-            &["model", "replica"],
-            &["`cluster` must not know `replica`"],
-        );
+        check("cluster", &["model", "replica"], &["`cluster` must not know `replica`"]);
         check("model", &["node"], &["`model` must not know `node`"]);
     }
 
@@ -185,11 +116,7 @@ mod tests {
         for (index, known) in CRATES.iter().enumerate() {
             for used in known.may_use {
                 let at = CRATES.iter().position(|other| other.name == *used);
-                assert!(
-                    at.is_some_and(|at| at < index),
-                    "{} uses {used}",
-                    known.name
-                );
+                assert!(at.is_some_and(|at| at < index), "{} uses {used}", known.name);
             }
         }
     }

@@ -38,11 +38,7 @@ impl fmt::Display for Finding {
 /// # Errors
 /// Every breach, one a line.
 pub fn tidy(root: &Path) -> Result<(), String> {
-    let metadata = run::output(
-        root,
-        "cargo",
-        &["metadata", "--format-version", "1", "--no-deps"],
-    )?;
+    let metadata = run::output(root, "cargo", &["metadata", "--format-version", "1", "--no-deps"])?;
     let metadata = serde_json::from_str(&metadata)
         .map_err(|error| format!("cannot understand cargo metadata: {error}"))?;
     let mut findings = edges::check(&metadata);
@@ -50,11 +46,7 @@ pub fn tidy(root: &Path) -> Result<(), String> {
     for path in &files {
         let text = fs::read_to_string(path)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        let name = path
-            .strip_prefix(root)
-            .unwrap_or(path)
-            .display()
-            .to_string();
+        let name = path.strip_prefix(root).unwrap_or(path).display().to_string();
         let file = scan::File::new(&name, &text);
         findings.extend(shape::check(&file));
         findings.extend(purity::check(&file));
@@ -65,11 +57,7 @@ pub fn tidy(root: &Path) -> Result<(), String> {
         return Ok(());
     }
     let lines: Vec<String> = findings.iter().map(Finding::to_string).collect();
-    Err(format!(
-        "{}\ntidy: {} findings; the rules are in STYLE.md",
-        lines.join("\n"),
-        lines.len()
-    ))
+    Err(format!("{}\ntidy: {} findings; the rules are in STYLE.md", lines.join("\n"), lines.len()))
 }
 
 /// Every file below these folders whose name ends so, sorted. What is built is left out.

@@ -10,14 +10,8 @@ use super::scan::{File, line_of, words};
 const PURE_CRATES: &[&str] = &["model", "cluster", "replica", "wire"];
 
 /// Modules of `std` that reach outside the program.
-const FORBIDDEN_MODULES: &[&str] = &[
-    "std::fs",
-    "std::net",
-    "std::process",
-    "std::thread",
-    "std::env",
-    "std::os",
-];
+const FORBIDDEN_MODULES: &[&str] =
+    &["std::fs", "std::net", "std::process", "std::thread", "std::env", "std::os"];
 
 /// Names that bring in a clock or an order that differs between runs.
 const FORBIDDEN_WORDS: &[&str] = &["Instant", "SystemTime", "HashMap", "HashSet"];
@@ -36,9 +30,7 @@ const ADDRESSES: &[&str] = &[
 /// All checks of this file.
 pub(super) fn check(file: &File<'_>) -> Vec<Finding> {
     let mut findings = unwraps(file);
-    let pure = PURE_CRATES
-        .iter()
-        .any(|name| file.name.starts_with(&format!("crates/{name}/src/")));
+    let pure = PURE_CRATES.iter().any(|name| file.name.starts_with(&format!("crates/{name}/src/")));
     if pure {
         findings.extend(modules(file));
         findings.extend(forbidden_words(file));
@@ -50,9 +42,7 @@ pub(super) fn check(file: &File<'_>) -> Vec<Finding> {
 fn unwraps(file: &File<'_>) -> Vec<Finding> {
     let message = "`unwrap` outside tests: answer an error that names the place and the mend";
     let places = file.code.match_indices(".unwrap()").map(|(at, _)| at);
-    places
-        .filter_map(|at| find(file, at, message.to_owned()))
-        .collect()
+    places.filter_map(|at| find(file, at, message.to_owned())).collect()
 }
 
 fn modules(file: &File<'_>) -> Vec<Finding> {
@@ -62,9 +52,8 @@ fn modules(file: &File<'_>) -> Vec<Finding> {
             continue;
         }
         for path in paths(&file.code[at..]) {
-            let address = path
-                .strip_prefix("std::net::")
-                .is_some_and(|rest| ADDRESSES.contains(&rest));
+            let address =
+                path.strip_prefix("std::net::").is_some_and(|rest| ADDRESSES.contains(&rest));
             let within = |module: &&&str| {
                 path.strip_prefix(**module)
                     .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -104,9 +93,8 @@ fn expand<'c>(code: &'c str, prefix: &str, paths: &mut Vec<String>) -> &'c str {
         if let Some(group) = rest.strip_prefix('{') {
             return expand_group(group, &path, paths);
         }
-        let end = rest
-            .find(|c: char| !c.is_alphanumeric() && c != '_' && c != '*')
-            .unwrap_or(rest.len());
+        let end =
+            rest.find(|c: char| !c.is_alphanumeric() && c != '_' && c != '*').unwrap_or(rest.len());
         let (word, after) = rest.split_at(end);
         if word != "self" {
             if !path.is_empty() {
@@ -140,11 +128,7 @@ fn expand_group<'c>(group: &'c str, prefix: &str, paths: &mut Vec<String>) -> &'
 
 fn find(file: &File<'_>, at: usize, message: String) -> Option<Finding> {
     let line = line_of(&file.code, at);
-    (!file.in_test(line)).then(|| Finding {
-        file: file.name.to_owned(),
-        line,
-        message,
-    })
+    (!file.in_test(line)).then(|| Finding { file: file.name.to_owned(), line, message })
 }
 
 #[cfg(test)]
@@ -163,55 +147,27 @@ mod tests {
     fn pure_crates_mention_nothing_outside() {
         let pure = "crates/cluster/src/a.rs";
         check(pure, "use std::fs;\n", &["`std::fs`"]);
-        check(
-            pure,
-            "use std::{fmt, env::{self, args}};\n",
-            &["`std::env`", "std::env::args"],
-        );
-        check(
-            pure,
-            "fn a() { std::thread::sleep(b) }\n",
-            &["std::thread::sleep"],
-        );
+        check(pure, "use std::{fmt, env::{self, args}};\n", &["`std::env`", "std::env::args"]);
+        check(pure, "fn a() { std::thread::sleep(b) }\n", &["std::thread::sleep"]);
         check(pure, "use std::time::Instant;\n", &["`Instant`"]);
-        check(
-            pure,
-            "// std::fs and HashMap\nconst A: &str = \"std::fs\";\n",
-            &[],
-        );
+        check(pure, "// std::fs and HashMap\nconst A: &str = \"std::fs\";\n", &[]);
         check(pure, "use std::fmt; use std::fsx::A;\n", &[]);
         check("crates/node/src/a.rs", "use std::fs;\n", &[]);
-        check(
-            pure,
-            "#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n",
-            &[],
-        );
+        check(pure, "#[cfg(test)]\nmod tests {\n    use std::fs;\n}\n", &[]);
     }
 
     #[test]
     fn addresses_are_data_and_sockets_are_not() {
         let pure = "crates/model/src/a.rs";
         check(pure, "use std::net::{IpAddr, SocketAddr};\n", &[]);
-        check(
-            pure,
-            "use std::net::{IpAddr, UdpSocket as S, SocketAddr};\n",
-            &["UdpSocket"],
-        );
+        check(pure, "use std::net::{IpAddr, UdpSocket as S, SocketAddr};\n", &["UdpSocket"]);
         check(pure, "use std::net;\n", &["`std::net`"]);
     }
 
     #[test]
     fn unwrap_is_for_tests() {
-        check(
-            "crates/node/src/a.rs",
-            "fn a() { b.unwrap() }\n",
-            &["`unwrap` outside tests"],
-        );
-        check(
-            "crates/node/src/a.rs",
-            "fn a() { b.unwrap_or(c) } // .unwrap()\n",
-            &[],
-        );
+        check("crates/node/src/a.rs", "fn a() { b.unwrap() }\n", &["`unwrap` outside tests"]);
+        check("crates/node/src/a.rs", "fn a() { b.unwrap_or(c) } // .unwrap()\n", &[]);
         check("crates/node/tests/a.rs", "fn a() { b.unwrap() }\n", &[]);
     }
 }

@@ -26,13 +26,7 @@ impl<'a> File<'a> {
         let code = blank(text);
         let tests = test_modules(&code);
         let is_test = name.contains("/tests/") || name.ends_with("tests.rs");
-        Self {
-            name,
-            text,
-            code,
-            tests,
-            is_test,
-        }
+        Self { name, text, code, tests, is_test }
     }
 
     /// Whether a line, counted from 1, belongs to a test.
@@ -43,11 +37,7 @@ impl<'a> File<'a> {
 
 /// The line, counted from 1, of a place in the text.
 pub(super) fn line_of(text: &str, at: usize) -> usize {
-    text.as_bytes()[..at]
-        .iter()
-        .filter(|byte| **byte == b'\n')
-        .count()
-        + 1
+    text.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// Places at which `word` stands as a whole word.
@@ -120,10 +110,7 @@ fn opaque(bytes: &[u8], at: usize) -> usize {
     let rest = &bytes[at..];
     let part_of_word = at > 0 && (bytes[at - 1].is_ascii_alphanumeric() || bytes[at - 1] == b'_');
     match rest {
-        [b'/', b'/', ..] => rest
-            .iter()
-            .position(|byte| *byte == b'\n')
-            .unwrap_or(rest.len()),
+        [b'/', b'/', ..] => rest.iter().position(|byte| *byte == b'\n').unwrap_or(rest.len()),
         [b'/', b'*', ..] => block_comment(rest),
         [b'"', ..] => string(rest),
         [b'\'', ..] => character(rest),
@@ -168,46 +155,30 @@ fn string(rest: &[u8]) -> usize {
 /// A character, but not a lifetime.
 fn character(rest: &[u8]) -> usize {
     if rest.get(1) == Some(&b'\\') {
-        return rest
-            .iter()
-            .skip(3)
-            .position(|byte| *byte == b'\'')
-            .map_or(0, |end| end + 4);
+        return rest.iter().skip(3).position(|byte| *byte == b'\'').map_or(0, |end| end + 4);
     }
     let text = String::from_utf8_lossy(&rest[1..rest.len().min(6)]).into_owned();
     let Some(first) = text.chars().next() else {
         return 0;
     };
     let end = 1 + first.len_utf8();
-    if rest.get(end) == Some(&b'\'') {
-        end + 1
-    } else {
-        0
-    }
+    if rest.get(end) == Some(&b'\'') { end + 1 } else { 0 }
 }
 
 /// `r"..."`, `r#"..."#` and the like with `b` or `c` before.
 fn raw_string(rest: &[u8]) -> usize {
-    let prefix = rest
-        .iter()
-        .take_while(|byte| matches!(byte, b'b' | b'c'))
-        .count();
+    let prefix = rest.iter().take_while(|byte| matches!(byte, b'b' | b'c')).count();
     if prefix > 1 || rest.get(prefix) != Some(&b'r') {
         return 0;
     }
-    let hashes = rest[prefix + 1..]
-        .iter()
-        .take_while(|byte| **byte == b'#')
-        .count();
+    let hashes = rest[prefix + 1..].iter().take_while(|byte| **byte == b'#').count();
     let open = prefix + 1 + hashes;
     if rest.get(open) != Some(&b'"') {
         return 0;
     }
     let mut end = vec![b'"'];
     end.extend(std::iter::repeat_n(b'#', hashes));
-    let found = rest[open + 1..]
-        .windows(end.len())
-        .position(|window| window == end);
+    let found = rest[open + 1..].windows(end.len()).position(|window| window == end);
     found.map_or(rest.len(), |found| open + 1 + found + end.len())
 }
 
@@ -242,9 +213,6 @@ mod tests {
 
     #[test]
     fn words_are_whole() {
-        assert_eq!(
-            words("Instant Instants an_Instant Instant", "Instant"),
-            [0, 28]
-        );
+        assert_eq!(words("Instant Instants an_Instant Instant", "Instant"), [0, 28]);
     }
 }

@@ -20,11 +20,7 @@ pub(super) fn check(file: &File<'_>) -> Vec<Finding> {
 
 /// Every file opens with a paragraph that says what it is.
 fn opening(file: &File<'_>) -> Option<Finding> {
-    let opens = file
-        .text
-        .lines()
-        .next()
-        .is_some_and(|line| line.starts_with("//! "));
+    let opens = file.text.lines().next().is_some_and(|line| line.starts_with("//! "));
     let message = "open the file with a `//!` paragraph: what it is, what it leaves to others";
     (!opens).then(|| find(file, 1, message.to_owned()))
 }
@@ -34,10 +30,7 @@ fn file_length(file: &File<'_>) -> Option<Finding> {
         (file.text.lines().count(), TEST_FILE_LINES_MAX)
     } else {
         let count = file.text.lines().count();
-        (
-            (1..=count).filter(|line| !file.in_test(*line)).count(),
-            FILE_LINES_MAX,
-        )
+        ((1..=count).filter(|line| !file.in_test(*line)).count(), FILE_LINES_MAX)
     };
     let message = format!("{lines} lines without tests, at most {limit}: split it by subject");
     (lines > limit).then(|| find(file, 0, message))
@@ -61,10 +54,7 @@ fn functions(file: &File<'_>) -> Vec<Finding> {
     for at in words(&file.code, "fn") {
         let rest = &file.code[at + 2..];
         // `fn(` is a type; a `;` before the brace ends a declaration without a body.
-        if !rest
-            .trim_start()
-            .starts_with(|c: char| c.is_alphabetic() || c == '_')
-        {
+        if !rest.trim_start().starts_with(|c: char| c.is_alphabetic() || c == '_') {
             continue;
         }
         let Some(open) = body(rest) else { continue };
@@ -106,11 +96,7 @@ fn body(rest: &str) -> Option<usize> {
 }
 
 fn find(file: &File<'_>, line: usize, message: String) -> Finding {
-    Finding {
-        file: file.name.to_owned(),
-        line,
-        message,
-    }
+    Finding { file: file.name.to_owned(), line, message }
 }
 
 #[cfg(test)]
@@ -136,19 +122,13 @@ mod tests {
     #[test]
     fn lines_have_a_hundred_columns() {
         check(&format!("//! A.\n// {}\n", "ü".repeat(97)), &[]);
-        check(
-            &format!("//! A.\n// {}\n", "ü".repeat(98)),
-            &[(2, "101 columns")],
-        );
+        check(&format!("//! A.\n// {}\n", "ü".repeat(98)), &[(2, "101 columns")]);
     }
 
     #[test]
     fn functions_have_sixty_lines() {
         let function = |lines: usize| {
-            format!(
-                "//! A.\nfn long(a: [u8; 4]) {{\n{}}}\n",
-                "    a();\n".repeat(lines - 2)
-            )
+            format!("//! A.\nfn long(a: [u8; 4]) {{\n{}}}\n", "    a();\n".repeat(lines - 2))
         };
         check(&function(60), &[]);
         check(&function(61), &[(2, "`long` has 61 lines")]);
@@ -167,13 +147,7 @@ mod tests {
         check(&file(500, 400), &[]);
         check(&file(501, 0), &[(0, "501 lines")]);
         let test = |lines: usize| "//! A.\n".repeat(lines);
-        assert_eq!(
-            super::check(&File::new("crates/x/tests/a.rs", &test(800))),
-            []
-        );
-        assert_eq!(
-            super::check(&File::new("crates/x/tests/a.rs", &test(801))).len(),
-            1
-        );
+        assert_eq!(super::check(&File::new("crates/x/tests/a.rs", &test(800))), []);
+        assert_eq!(super::check(&File::new("crates/x/tests/a.rs", &test(801))).len(), 1);
     }
 }

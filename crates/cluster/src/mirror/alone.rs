@@ -278,7 +278,7 @@ impl Mirror {
         let known = self.consent == Some(proposal) || self.epoch_id() == Some(proposal);
         let standing = self.standing(&peer);
         let unfit = !matches!(standing, Standing::Same | Standing::Behind | Standing::MeNew);
-        let better = !is_acting(&peer) && self.copy() > peer.copy && !self.leaving;
+        let better = !is_acting(&peer) && self.copy() > peer.copy;
         let asking = matches!(self.state, State::Ask { .. }) && self.outranks(&peer);
         if known || unfit || better || asking {
             return false;

@@ -65,6 +65,9 @@ impl Mirror {
         if self.fault.is_some() {
             return Copy::None;
         }
+        if self.copy_failed.is_some() {
+            return self.record.copy.quality().min(Copy::Outdated);
+        }
         let earlier = |boot: BootId| boot != self.boot;
         match self.record.copy.quality() {
             Copy::Intact if self.record.open_in.is_some_and(earlier) => Copy::Crashed,
@@ -192,8 +195,10 @@ impl Mirror {
     /// Adopts an epoch in which this node is an authority, and the role with it.
     pub(crate) fn adopt(&mut self, epoch: Epoch, granted: bool) {
         let (me, boot, sole) = (self.me.clone(), self.boot, self.is_sole());
+        let root = if self.record.root == 0 { self.rng.id() } else { self.record.root };
         self.number = None;
         self.persist(|record| {
+            record.root = root;
             if !sole {
                 record.unopened = record.epoch.clone();
             }
@@ -228,7 +233,7 @@ impl Mirror {
         let mine = self.report();
         let rank = |r: &Report, first: bool| {
             let acting = is_acting(r) && !r.leaving;
-            (acting, !r.leaving, r.copy, r.number, r.role_term, r.holds_role, first)
+            (acting, r.copy, !r.leaving, r.number, r.role_term, r.holds_role, first)
         };
         rank(&mine, self.first) > rank(peer, !self.first)
     }

@@ -63,10 +63,12 @@ impl Mirror {
         match action {
             crate::effect::ServiceAction::Start => {
                 self.front.running = true;
+                self.front.handed_over &= error.is_some();
                 self.front.service_error = error;
             }
             crate::effect::ServiceAction::Stop | crate::effect::ServiceAction::Kill => {
                 self.front.running = false;
+                self.front.service_error = None;
                 if let Some(error) = error {
                     self.warn("service-stop-failed", format!("stopping was not clean: {error}"));
                 }

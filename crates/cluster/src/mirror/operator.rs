@@ -49,6 +49,7 @@ impl Mirror {
     fn begin_start(&mut self) {
         self.persist_error = None;
         self.copy_failed = None;
+        self.leaving = false;
         self.front.handed_over = false;
         self.failures = 0;
         self.retry_at = self.now;
@@ -92,7 +93,7 @@ impl Mirror {
                 (format!("{} does not run the application", self.me), status)
             });
         }
-        if !self.is_protected() || !self.in_contact() {
+        if !self.is_protected() || self.undecided_since.is_some() || !self.in_contact() {
             let why = format!("{} is not up to date: it may not take over", self.peer_name);
             return Some((why, format!("evenkeel why {}", self.module)));
         }
@@ -157,6 +158,9 @@ impl Mirror {
                 }
                 if matches!(self.state, State::Stop | State::Quit { .. }) {
                     return Some(Outcome::Failed(format!("{} was stopped", self.me)));
+                }
+                if let (State::Serve, Some(error)) = (&self.state, &self.front.service_error) {
+                    return Some(Outcome::Failed(format!("it did not start: {error}")));
                 }
                 self.blocked_outcome(job)
             }

@@ -20,7 +20,7 @@ const HANDOVER_MAX: Duration = Duration::from_secs(10);
 impl Mirror {
     pub(crate) fn wait_step(&mut self) -> bool {
         if !self.record.started {
-            self.go(State::Stop);
+            self.leave_or_stop();
             return true;
         }
         if let Some(error) = self.persist_error.clone() {
@@ -37,6 +37,11 @@ impl Mirror {
         if self.record.pending.is_some() {
             return self.settle_pending(peer.as_ref());
         }
+        if let Some(why) = self.copy_failed.clone()
+            && !peer.as_ref().is_some_and(|peer| self.may_follow(peer))
+        {
+            return self.block("copy-failed", format!("the copy of {} failed: {why}", self.me));
+        }
         if self.peer.two_way && self.peer.report.is_none() && self.in_contact() {
             let sentence = format!("{} does not know this module", self.peer_name);
             return self.block("peer-lacks-module", sentence);
@@ -49,6 +54,11 @@ impl Mirror {
             }
             None => self.wait_without(),
         }
+    }
+
+    /// Whether the peer has, or gets, the newer data.
+    fn may_follow(&self, peer: &Report) -> bool {
+        matches!(self.standing(peer), Standing::MeNew | Standing::Behind) || is_acting(peer)
     }
 
     /// The node went down before its own epoch began on disk: what the pair acknowledged before
@@ -138,9 +148,7 @@ impl Mirror {
 
     /// Creates the module's data from what the directories hold.
     pub(crate) fn create(&mut self, why: &str) {
-        let root = self.rng.id();
         let epoch = self.next_epoch(false);
-        self.persist(|record| record.root = root);
         self.info("created", format!("{why}: the data of {} become the module's", self.me));
         self.adopt(epoch, false);
         self.open();

@@ -57,6 +57,17 @@ impl Mirror {
         }
     }
 
+    /// A node that is not meant to run: what is still open is closed.
+    pub(crate) fn leave_or_stop(&mut self) {
+        match self.replicator.assigned {
+            None | Some(Assignment::Close) => self.go(State::Stop),
+            Some(Assignment::Hold { .. } | Assignment::Receive { .. } | Assignment::Serve(_)) => {
+                self.close();
+                self.quit(Quit::Close);
+            }
+        }
+    }
+
     fn quit(&mut self, step: Quit) {
         self.go(State::Quit { step, since: self.now });
     }

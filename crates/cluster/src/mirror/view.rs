@@ -22,6 +22,7 @@ impl Mirror {
                 (Role::Wait, Phase::Transient)
             }
             State::Promote(_) | State::HandOver { .. } => (acting, Phase::Transient),
+            State::Serve if self.front.service_error.is_some() => (acting, Phase::NotReady),
             State::Serve if acting == Role::Prim => {
                 let asking = self.undecided_since.is_some();
                 let phase = if asking {
@@ -157,7 +158,7 @@ impl Mirror {
         let peer_serves = alive && self.peer.report.as_ref().is_some_and(is_acting);
         match (role, phase) {
             (Role::Prim | Role::Second | Role::Up, Phase::Ready) if !amber => Headline::Protected,
-            (Role::Prim, Phase::NotReady) => Headline::Down,
+            (Role::Prim | Role::Alone, Phase::NotReady) => Headline::Down,
             (Role::Prim | Role::Alone, Phase::Transient) => Headline::Changing,
             (Role::Prim | Role::Alone | Role::Second | Role::Up, _) => Headline::AtRisk,
             (Role::Wait | Role::Stop, _) if peer_serves => Headline::AtRisk,

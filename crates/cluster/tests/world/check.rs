@@ -127,6 +127,12 @@ impl World {
             "both nodes can acknowledge:\n{}",
             tail(&self.log)
         );
+        let both = self.hosts[0].addresses && self.hosts[1].addresses;
+        assert!(
+            !both || !self.has_witness || self.loose || self.checks.exempt,
+            "both nodes hold the address:\n{}",
+            tail(&self.log)
+        );
     }
 }
 

@@ -74,6 +74,12 @@ pub struct World {
     pub witness_delay: BTreeMap<usize, Duration>,
     pub cut: bool,
     pub cut_heartbeats: bool,
+    /// Heartbeats from this host are lost.
+    pub mute: Option<usize>,
+    pub frozen: [Time; 2],
+    pub broken_service: Option<usize>,
+    /// Something happened after which both may hold the address for a while.
+    pub loose: bool,
     pub checks: check::Checks,
     pub log: Vec<String>,
     pub events: Vec<(usize, Event)>,
@@ -81,6 +87,18 @@ pub struct World {
     jobs: u64,
     pub seed: u64,
     pub writing: bool,
+}
+
+fn host_of(what: &Happening) -> Option<usize> {
+    match what {
+        Happening::Pulse(i)
+        | Happening::Arrive(i, _)
+        | Happening::FromWitness(i, ..)
+        | Happening::Wake(i)
+        | Happening::Give(i, _)
+        | Happening::Link(i, _) => Some(*i),
+        Happening::AtWitness(..) | Happening::Chores => None,
+    }
 }
 
 pub fn shop() -> ModuleName {
@@ -121,6 +139,10 @@ impl World {
             witness_delay: BTreeMap::new(),
             cut: false,
             cut_heartbeats: false,
+            mute: None,
+            frozen: [Time::ZERO; 2],
+            broken_service: None,
+            loose: false,
             checks: check::Checks::default(),
             log: Vec::new(),
             events: Vec::new(),
@@ -200,7 +222,9 @@ impl World {
 
     /// Every process of the host dies; its kernel and page cache live on.
     pub fn kill(&mut self, i: usize) {
+        let loose = self.loose;
         self.stop_daemon(i);
+        self.loose = loose;
         let host = &mut self.hosts[i];
         host.service = false;
         host.addresses = false;
@@ -208,6 +232,7 @@ impl World {
     }
 
     pub fn stop_daemon(&mut self, i: usize) {
+        self.loose = true;
         let host = &mut self.hosts[i];
         host.node = None;
         host.up = false;
@@ -261,6 +286,11 @@ impl World {
             return;
         };
         self.now = self.now.max(at);
+        if let Some(thaw) = host_of(&what).map(|i| self.frozen[i]).filter(|t| *t > self.now) {
+            self.count += 1;
+            self.queue.insert((thaw, self.count), (life, what));
+            return;
+        }
         match what {
             Happening::Pulse(i) if self.alive(i, life) => {
                 self.send_heartbeat(i);
@@ -318,7 +348,7 @@ impl World {
             reports: node.reports(),
         };
         host.contact.stamp(self.now, &to, &mut heartbeat);
-        if !self.cut && !self.cut_heartbeats {
+        if !self.cut && !self.cut_heartbeats && self.mute != Some(i) {
             self.after(DELAY, Happening::Arrive(1 - i, Box::new(heartbeat)));
         }
     }
@@ -400,7 +430,9 @@ impl World {
             }
             Effect::RunService { action, .. } => {
                 self.hosts[i].service = action == cluster::effect::ServiceAction::Start;
-                let done = Input::ServiceDone { module: shop(), action, error: None };
+                let broken = self.hosts[i].service && self.broken_service == Some(i);
+                let error = broken.then(|| "it is broken".to_owned());
+                let done = Input::ServiceDone { module: shop(), action, error };
                 self.after(millis(100), Happening::Give(i, done));
             }
             Effect::Explain(event) => {

@@ -113,11 +113,16 @@ impl World {
                 }
             }
             Message::Applied { session, write } => {
-                let replicator = &mut self.hosts[i].replicator;
+                let host = &mut self.hosts[i];
+                // Until the target may promote itself, the source alone vouches.
+                let author = host.record.epoch.as_ref().map(|epoch| &epoch.author);
+                let pair = host.record.target_may_promote || author != Some(&host.name);
+                let holders: &[usize] = if pair { &[0, 1] } else { &[i] };
+                let replicator = &mut host.replicator;
                 if !self.cut && replicator.link == Some(session) {
                     if let Some(at) = replicator.waiting.iter().position(|w| *w == write) {
                         replicator.waiting.remove(at);
-                        self.checks.acknowledge(write, &[0, 1]);
+                        self.checks.acknowledge(write, holders);
                     }
                     self.finish_drain(i);
                 }
@@ -149,7 +154,11 @@ impl World {
         if let Some(Assignment::Serve(serve)) = &told {
             let replicator = &mut self.hosts[i].replicator;
             replicator.tree.checkpoint();
-            self.checks.served(i, &replicator.tree, &serve.required, &self.log);
+            let heeded = self.can_acknowledge(i);
+            let replicator = &mut self.hosts[i].replicator;
+            if heeded {
+                self.checks.served(i, &replicator.tree, &serve.required, &self.log);
+            }
             if serve.required.is_empty() {
                 for write in std::mem::take(&mut replicator.waiting) {
                     self.checks.acknowledge(write, &[i]);
@@ -206,6 +215,9 @@ impl World {
     /// Called every 20 ms: connects, pings, writes, makes durable.
     pub fn chores(&mut self) {
         for i in 0..2 {
+            if self.frozen[i] > self.now {
+                continue;
+            }
             self.connect(i);
             self.write(i);
             self.report_durable(i);

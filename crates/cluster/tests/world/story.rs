@@ -70,7 +70,14 @@ pub fn perform(world: &mut World, command: &str) {
             world.checks.exempt |= !world.has_witness;
         }
         ["cut-heartbeats"] => world.cut_heartbeats = true,
+        ["freeze", n, time] => {
+            world.loose = true;
+            world.frozen[node(n)] = world.now + span(time);
+        }
+        ["mute", n] => world.mute = Some(node(n)),
+        ["break-service", n] => world.broken_service = Some(node(n)),
         ["heal"] => {
+            world.mute = None;
             world.cut = false;
             world.cut_heartbeats = false;
         }

@@ -43,11 +43,7 @@ fn serve(args: &MountArgs) -> Result<(), Box<dyn std::error::Error>> {
     let tree = Arc::new(Tree::open(0, &args.source)?);
     let order = Arc::new(Order::new(Immediate));
     let serving = Serving::start(tree, order, &args.target, args.threads)?;
-    eprintln!(
-        "serving {} at {}",
-        args.source.display(),
-        args.target.display()
-    );
+    eprintln!("serving {} at {}", args.source.display(), args.target.display());
     signals.forever().next();
     serving.detach()?;
     Ok(())

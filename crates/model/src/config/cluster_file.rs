@@ -13,21 +13,9 @@ const ROOT: Keys = Keys {
     known: &["cluster", "network", "node", "witness"],
     later: &["notify"],
 };
-const NETWORK: Keys = Keys {
-    place: "[[network]]",
-    known: &["name", "replication"],
-    later: &[],
-};
-const NODE: Keys = Keys {
-    place: "[[node]]",
-    known: &["name", "addresses"],
-    later: &[],
-};
-const WITNESS: Keys = Keys {
-    place: "[witness]",
-    known: &["address"],
-    later: &[],
-};
+const NETWORK: Keys = Keys { place: "[[network]]", known: &["name", "replication"], later: &[] };
+const NODE: Keys = Keys { place: "[[node]]", known: &["name", "addresses"], later: &[] };
+const WITNESS: Keys = Keys { place: "[witness]", known: &["address"], later: &[] };
 
 /// The network that exists when the file names none.
 const DEFAULT_NETWORK: &str = "lan0";
@@ -50,20 +38,14 @@ pub fn parse_cluster(source: &Source<'_>) -> Result<ClusterConfig, Diagnostics> 
 }
 
 fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig> {
-    let cluster = root.required(
-        report,
-        "cluster",
-        "cluster = \"demo\"",
-        values::name::<ModuleName>,
-    );
+    let cluster =
+        root.required(report, "cluster", "cluster = \"demo\"", values::name::<ModuleName>);
     let networks = read_networks(report, root);
     let nodes = read_nodes(report, root, &networks);
-    let witness = root
-        .section(report, "witness", &WITNESS)
-        .and_then(|section| {
-            let example = "address = \"10.0.0.3\"";
-            section.required(report, "address", example, values::witness_address)
-        });
+    let witness = root.section(report, "witness", &WITNESS).and_then(|section| {
+        let example = "address = \"10.0.0.3\"";
+        section.required(report, "address", example, values::witness_address)
+    });
     Some(ClusterConfig {
         cluster: cluster?.value,
         networks,
@@ -76,40 +58,24 @@ fn read_networks(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<Network
     if !root.has("network") {
         let name = NetworkName::new(DEFAULT_NETWORK).ok();
         return name
-            .map(|name| Network {
-                name,
-                replication: ReplicationUse::Preferred,
-            })
+            .map(|name| Network { name, replication: ReplicationUse::Preferred })
             .into_iter()
             .collect();
     }
     let mut networks: Vec<Network> = Vec::new();
     for section in root.sections(report, "network", &NETWORK) {
-        let name = section.required(
-            report,
-            "name",
-            "name = \"lan0\"",
-            values::name::<NetworkName>,
-        );
+        let name = section.required(report, "name", "name = \"lan0\"", values::name::<NetworkName>);
         let replication = section
-            .text(report, "replication", |text| {
-                values::word(text, REPLICATION_USES)
-            })
+            .text(report, "replication", |text| values::word(text, REPLICATION_USES))
             .map_or(ReplicationUse::Preferred, |replication| replication.value);
         let Some(name) = name else { continue };
         if networks.iter().any(|known| known.name == name.value) {
             report.add(Some(name.span), twice("network", name.value.as_str()));
             continue;
         }
-        networks.push(Network {
-            name: name.value,
-            replication,
-        });
+        networks.push(Network { name: name.value, replication });
     }
-    if networks
-        .iter()
-        .all(|network| network.replication == ReplicationUse::Never)
-    {
+    if networks.iter().all(|network| network.replication == ReplicationUse::Never) {
         let problem = Problem::new("no network may be used for replication")
             .help("set replication = \"preferred\" in one [[network]]");
         report.missing(root.span_of("network"), problem);
@@ -135,10 +101,7 @@ fn read_nodes(
             report.add(Some(name.span), twice("node", name.value.as_str()));
             continue;
         }
-        nodes.push(NodeConfig {
-            name: name.value,
-            addresses,
-        });
+        nodes.push(NodeConfig { name: name.value, addresses });
     }
     nodes
 }
@@ -149,16 +112,11 @@ fn read_addresses(
     networks: &[Network],
     nodes: &[NodeConfig],
 ) -> BTreeMap<NetworkName, IpAddr> {
-    let names: Vec<&str> = networks
-        .iter()
-        .map(|network| network.name.as_str())
-        .collect();
+    let names: Vec<&str> = networks.iter().map(|network| network.name.as_str()).collect();
     let Some(entries) = section.entries(report, "addresses", values::host_address) else {
         if !section.has("addresses") {
-            let wanted: Vec<String> = names
-                .iter()
-                .map(|name| format!("{name} = \"ADDRESS\""))
-                .collect();
+            let wanted: Vec<String> =
+                names.iter().map(|name| format!("{name} = \"ADDRESS\"")).collect();
             let example = format!("addresses = {{ {} }}", wanted.join(", "));
             section.missing(report, "addresses", &example);
         }
@@ -166,22 +124,15 @@ fn read_addresses(
     };
     let mut addresses = BTreeMap::new();
     for (key, address) in entries {
-        let Some(network) = networks
-            .iter()
-            .find(|network| network.name.as_str() == key.value)
+        let Some(network) = networks.iter().find(|network| network.name.as_str() == key.value)
         else {
             report.add(Some(key.span.clone()), unknown("network", &key, &names));
             continue;
         };
-        let user = nodes
-            .iter()
-            .find(|node| node.addresses.values().any(|a| *a == address.value));
+        let user = nodes.iter().find(|node| node.addresses.values().any(|a| *a == address.value));
         if let Some(user) = user {
             let message = format!("{} is already an address of {}", address.value, user.name);
-            report.add(
-                Some(address.span),
-                Problem::new(message).help("give each node its own"),
-            );
+            report.add(Some(address.span), Problem::new(message).help("give each node its own"));
             continue;
         }
         addresses.insert(network.name.clone(), address.value);
@@ -190,10 +141,7 @@ fn read_addresses(
         if !section.has_entry("addresses", network.name.as_str()) {
             let message = format!("this node has no address on network `{}`", network.name);
             let help = format!("add: {} = \"ADDRESS\"", network.name);
-            report.missing(
-                section.span_of("addresses"),
-                Problem::new(message).help(help),
-            );
+            report.missing(section.span_of("addresses"), Problem::new(message).help(help));
         }
     }
     addresses

@@ -62,24 +62,10 @@ impl Diagnostic {
         let file = source.file.to_owned();
         let (message, help) = (printable(&message), help.as_deref().map(printable));
         let Some(span) = span else {
-            return Self {
-                file,
-                line: 1,
-                column: 1,
-                message,
-                help,
-                snippet: String::new(),
-            };
+            return Self { file, line: 1, column: 1, message, help, snippet: String::new() };
         };
         let spot = Spot::new(source.text, &span);
-        Self {
-            file,
-            line: spot.line,
-            column: spot.column,
-            message,
-            help,
-            snippet: spot.snippet,
-        }
+        Self { file, line: spot.line, column: spot.column, message, help, snippet: spot.snippet }
     }
 }
 
@@ -99,11 +85,7 @@ impl std::error::Error for Diagnostics {}
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{}:{}:{}: {}",
-            self.file, self.line, self.column, self.message
-        )?;
+        writeln!(f, "{}:{}:{}: {}", self.file, self.line, self.column, self.message)?;
         let mut number = self.line.to_string();
         for line in self.snippet.lines() {
             writeln!(f, "{number:>5} | {line}")?;
@@ -130,16 +112,9 @@ impl Spot {
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
         let before = &text[line_start..start];
-        let marked = text[start..end.min(line_end)]
-            .trim_end()
-            .chars()
-            .count()
-            .max(1);
+        let marked = text[start..end.min(line_end)].trim_end().chars().count().max(1);
         // Tabs are kept so that the mark stays below its place however wide they are shown.
-        let indent: String = before
-            .chars()
-            .map(|c| if c == '\t' { '\t' } else { ' ' })
-            .collect();
+        let indent: String = before.chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
         let shown = text[line_start..line_end].trim_end();
         Self {
             line: text[..start].matches('\n').count() + 1,
@@ -152,11 +127,7 @@ impl Spot {
 /// The text without what a terminal would obey.
 fn printable(text: &str) -> String {
     let show = |c: char| {
-        if c.is_control() && c != '\t' {
-            '\u{fffd}'
-        } else {
-            c
-        }
+        if c.is_control() && c != '\t' { '\u{fffd}' } else { c }
     };
     text.chars().map(show).collect()
 }
@@ -175,10 +146,7 @@ mod tests {
     use super::*;
 
     fn check(text: &str, span: Range<usize>, expected: &str) {
-        let source = Source {
-            file: "a.toml",
-            text,
-        };
+        let source = Source { file: "a.toml", text };
         let found = Diagnostic::place(&source, Some(span), "wrong".into(), Some("mend it".into()));
         assert_eq!(found.to_string(), expected);
     }
@@ -213,10 +181,6 @@ mod tests {
             4..8,
             "a.toml:1:5: wrong\n    1 | a = [\n      |     ^\n      = mend it\n",
         );
-        check(
-            "ab",
-            2..90,
-            "a.toml:1:3: wrong\n    1 | ab\n      |   ^\n      = mend it\n",
-        );
+        check("ab", 2..90, "a.toml:1:3: wrong\n    1 | ab\n      |   ^\n      = mend it\n");
     }
 }

@@ -31,42 +31,22 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
     let keys = [
         ("module", hash.text(name.as_str())),
         ("kind", hash.kind(*kind)),
-        (
-            "nodes",
-            hash.list(nodes, |hash, node| hash.text(node.as_str())),
-        ),
-        (
-            "replicate",
-            hash.list(replicate, |hash, path| hash.path(path)),
-        ),
+        ("nodes", hash.list(nodes, |hash, node| hash.text(node.as_str()))),
+        ("replicate", hash.list(replicate, |hash, path| hash.path(path))),
         ("vip", hash.list(vips, Fnv::vip)),
-        (
-            "services",
-            hash.list(services, |hash, unit| hash.text(unit)),
-        ),
+        ("services", hash.list(services, |hash, unit| hash.text(unit))),
         ("command", hash.list(commands, Fnv::command)),
-        (
-            "scripts",
-            hash.option(scripts.start.as_deref())
-                .option(scripts.stop.as_deref()),
-        ),
+        ("scripts", hash.option(scripts.start.as_deref()).option(scripts.stop.as_deref())),
         ("replication", hash.ack(replication.ack)),
         ("failover", hash.failover(failover)),
     ];
-    keys.into_iter()
-        .map(|(key, hash)| (key.to_owned(), hash.finish()))
-        .collect()
+    keys.into_iter().map(|(key, hash)| (key.to_owned(), hash.finish())).collect()
 }
 
 /// A fingerprint of `cluster.toml`.
 #[must_use]
 pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
-    let ClusterConfig {
-        cluster: name,
-        networks,
-        nodes,
-        witness,
-    } = cluster;
+    let ClusterConfig { cluster: name, networks, nodes, witness } = cluster;
     let mut hash = Fnv::new()
         .text(name.as_str())
         .list(networks, |hash, network| {
@@ -79,10 +59,9 @@ pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
         })
         .list(nodes, |hash, node| {
             let addresses: Vec<_> = node.addresses.iter().collect();
-            hash.text(node.name.as_str())
-                .list(&addresses, |hash, (network, address)| {
-                    hash.text(network.as_str()).address(**address)
-                })
+            hash.text(node.name.as_str()).list(&addresses, |hash, (network, address)| {
+                hash.text(network.as_str()).address(**address)
+            })
         });
     if let Some(witness) = witness {
         hash = hash.address(witness.ip()).number(witness.port().into());
@@ -115,14 +94,8 @@ impl Fnv {
     }
 
     fn vip(self, vip: &Vip) -> Self {
-        let Vip {
-            address,
-            prefix,
-            interface,
-        } = vip;
-        self.address(*address)
-            .number((*prefix).into())
-            .option(interface.as_deref())
+        let Vip { address, prefix, interface } = vip;
+        self.address(*address).number((*prefix).into()).option(interface.as_deref())
     }
 
     fn ack(self, ack: Ack) -> Self {
@@ -132,10 +105,7 @@ impl Fnv {
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
-        let FailoverConfig {
-            timeout,
-            without_witness,
-        } = failover;
+        let FailoverConfig { timeout, without_witness } = failover;
         let without_witness = match without_witness {
             WithoutWitness::GoOn => "go-on",
             WithoutWitness::Wait => "wait",
@@ -144,13 +114,7 @@ impl Fnv {
     }
 
     fn command(self, command: &CommandConfig) -> Self {
-        let CommandConfig {
-            name,
-            run,
-            user,
-            stop_signal,
-            stop_timeout,
-        } = command;
+        let CommandConfig { name, run, user, stop_signal, stop_timeout } = command;
         let stop_signal = match stop_signal {
             StopSignal::Term => "TERM",
             StopSignal::Int => "INT",
@@ -212,23 +176,8 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
 "#;
 
     fn check(left: &str, right: &str, expected: &[&str]) {
-        let cluster = parse_cluster(&Source {
-            file: "cluster.toml",
-            text: CLUSTER,
-        })
-        .unwrap();
-        let of = |text| {
-            digest(
-                &parse_module(
-                    &Source {
-                        file: "m.toml",
-                        text,
-                    },
-                    &cluster,
-                )
-                .unwrap(),
-            )
-        };
+        let cluster = parse_cluster(&Source { file: "cluster.toml", text: CLUSTER }).unwrap();
+        let of = |text| digest(&parse_module(&Source { file: "m.toml", text }, &cluster).unwrap());
         let (left, right) = (of(left), of(right));
         let differing: Vec<&str> = left
             .iter()
@@ -246,16 +195,8 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
     #[test]
     fn written_defaults_make_no_difference_and_changes_are_named() {
         let short = "module = 'm'\nkind = 'mirror'\nreplicate = ['/srv/a']\n";
-        check(
-            short,
-            &format!("# why\n{short}nodes = ['a', 'b']\n[failover]\ntimeout = '5s'"),
-            &[],
-        );
-        check(
-            short,
-            &format!("{short}[failover]\ntimeout = '3s'"),
-            &["failover"],
-        );
+        check(short, &format!("# why\n{short}nodes = ['a', 'b']\n[failover]\ntimeout = '5s'"), &[]);
+        check(short, &format!("{short}[failover]\ntimeout = '3s'"), &["failover"]);
         check(short, &short.replace("/srv/a", "/srv/b"), &["replicate"]);
         check(
             short,
@@ -267,19 +208,10 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
     #[test]
     fn a_cluster_with_another_address_has_another_fingerprint() {
         let of = |text: &str| {
-            cluster_digest(
-                &parse_cluster(&Source {
-                    file: "cluster.toml",
-                    text,
-                })
-                .unwrap(),
-            )
+            cluster_digest(&parse_cluster(&Source { file: "cluster.toml", text }).unwrap())
         };
         assert_eq!(of(CLUSTER), of(&format!("# a comment\n{CLUSTER}")));
         assert_ne!(of(CLUSTER), of(&CLUSTER.replace("10.0.0.2", "10.0.0.3")));
-        assert_ne!(
-            of(CLUSTER),
-            of(&format!("{CLUSTER}[witness]\naddress = '10.0.0.3'"))
-        );
+        assert_ne!(of(CLUSTER), of(&format!("{CLUSTER}[witness]\naddress = '10.0.0.3'")));
     }
 }

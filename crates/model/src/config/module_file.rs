@@ -31,31 +31,17 @@ const ROOT: Keys = Keys {
     ],
     later: &["check", "vm", "container", "balance", "notify"],
 };
-const VIP: Keys = Keys {
-    place: "[[vip]]",
-    known: &["address", "interface"],
-    later: &[],
-};
+const VIP: Keys = Keys { place: "[[vip]]", known: &["address", "interface"], later: &[] };
 const COMMAND: Keys = Keys {
     place: "[[command]]",
     known: &["name", "run", "user", "stop_signal", "stop_timeout"],
     later: &[],
 };
-const SCRIPTS: Keys = Keys {
-    place: "[scripts]",
-    known: &["start", "stop"],
-    later: &[],
-};
+const SCRIPTS: Keys = Keys { place: "[scripts]", known: &["start", "stop"], later: &[] };
 const REPLICATION: Keys = Keys {
     place: "[replication]",
     known: &["ack"],
-    later: &[
-        "exclude",
-        "bandwidth",
-        "encrypt",
-        "stall_timeout",
-        "before_resync",
-    ],
+    later: &["exclude", "bandwidth", "encrypt", "stall_timeout", "before_resync"],
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
@@ -73,15 +59,10 @@ const STOP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-const STOP_SIGNALS: &[(&str, StopSignal)] = &[
-    ("TERM", StopSignal::Term),
-    ("INT", StopSignal::Int),
-    ("QUIT", StopSignal::Quit),
-];
-const WITHOUT_WITNESS: &[(&str, WithoutWitness)] = &[
-    ("go-on", WithoutWitness::GoOn),
-    ("wait", WithoutWitness::Wait),
-];
+const STOP_SIGNALS: &[(&str, StopSignal)] =
+    &[("TERM", StopSignal::Term), ("INT", StopSignal::Int), ("QUIT", StopSignal::Quit)];
+const WITHOUT_WITNESS: &[(&str, WithoutWitness)] =
+    &[("go-on", WithoutWitness::GoOn), ("wait", WithoutWitness::Wait)];
 
 /// Reads the file of one module of `cluster`.
 ///
@@ -102,12 +83,7 @@ fn read(
     root: &Section<'_, '_>,
     cluster: &ClusterConfig,
 ) -> Option<ModuleConfig> {
-    let name = root.required(
-        report,
-        "module",
-        "module = \"shop\"",
-        values::name::<ModuleName>,
-    );
+    let name = root.required(report, "module", "module = \"shop\"", values::name::<ModuleName>);
     let kind = root.required(report, "kind", "kind = \"mirror\"", kind);
     // Everything is read before anything is given up, so that every mistake is found.
     let nodes = read_nodes(report, root, cluster);
@@ -135,10 +111,10 @@ fn read(
 fn kind(text: &str) -> Result<ModuleKind, Problem> {
     match text {
         "mirror" => Ok(ModuleKind::Mirror),
-        "farm" | "light" => Err(Problem::new(format!(
-            "kind \"{text}\" is not supported in this version"
-        ))
-        .help("allowed here: mirror")),
+        "farm" | "light" => {
+            Err(Problem::new(format!("kind \"{text}\" is not supported in this version"))
+                .help("allowed here: mirror"))
+        }
         _ => {
             Err(Problem::new(format!("there is no kind \"{text}\""))
                 .help(allowed(text, &["mirror"])))
@@ -170,9 +146,8 @@ fn read_nodes(
     }
     let nodes = if listed.is_some() { nodes } else { all.clone() };
     if nodes.len() != 2 && report.count() == count_before {
-        let problem = Problem::new(format!("a mirror has two nodes, not {}", nodes.len())).help(
-            format!("name two in `nodes`; the cluster has {}", known.join(", ")),
-        );
+        let problem = Problem::new(format!("a mirror has two nodes, not {}", nodes.len()))
+            .help(format!("name two in `nodes`; the cluster has {}", known.join(", ")));
         report.missing(root.span_of("nodes"), problem);
     }
     nodes
@@ -190,9 +165,7 @@ fn read_directories(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<Path
         report.missing(root.span_of("replicate"), problem);
     }
     for Placed { value, span } in listed.unwrap_or_default() {
-        let other = directories
-            .iter()
-            .find(|d| value.starts_with(d) || d.starts_with(&value));
+        let other = directories.iter().find(|d| value.starts_with(d) || d.starts_with(&value));
         if let Some(other) = other {
             report.add(Some(span), nested(&value, other, "this module"));
         } else {
@@ -223,33 +196,20 @@ fn read_vips(report: &mut Report<'_>, root: &Section<'_, '_>, cluster: &ClusterC
         let example = "address = \"10.0.0.50/24\"";
         let address = section.required(report, "address", example, values::virtual_address);
         let interface = section.text(report, "interface", values::interface);
-        let Some(Placed {
-            value: (address, prefix),
-            span,
-        }) = address
-        else {
+        let Some(Placed { value: (address, prefix), span }) = address else {
             continue;
         };
-        let owner = cluster
-            .nodes
-            .iter()
-            .find(|node| node.addresses.values().any(|a| *a == address));
+        let owner =
+            cluster.nodes.iter().find(|node| node.addresses.values().any(|a| *a == address));
         if let Some(owner) = owner {
             let message = format!("{address} is {}'s own address and cannot move", owner.name);
             let help = "choose a free address of the same subnet";
             report.add(Some(span), Problem::new(message).help(help));
         } else if vips.iter().any(|vip| vip.address == address) {
-            report.add(
-                Some(span),
-                Problem::new(format!("{address} is listed twice")),
-            );
+            report.add(Some(span), Problem::new(format!("{address} is listed twice")));
         } else {
             let interface = interface.map(|interface| interface.value);
-            vips.push(Vip {
-                address,
-                prefix,
-                interface,
-            });
+            vips.push(Vip { address, prefix, interface });
         }
     }
     vips
@@ -257,15 +217,9 @@ fn read_vips(report: &mut Report<'_>, root: &Section<'_, '_>, cluster: &ClusterC
 
 fn read_services(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<String> {
     let mut services: Vec<String> = Vec::new();
-    for Placed { value, span } in root
-        .texts(report, "services", values::unit)
-        .unwrap_or_default()
-    {
+    for Placed { value, span } in root.texts(report, "services", values::unit).unwrap_or_default() {
         if services.contains(&value) {
-            report.add(
-                Some(span),
-                Problem::new(format!("`{value}` is listed twice")),
-            );
+            report.add(Some(span), Problem::new(format!("`{value}` is listed twice")));
         } else {
             services.push(value);
         }
@@ -276,17 +230,12 @@ fn read_services(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<String>
 fn read_commands(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<CommandConfig> {
     let mut commands: Vec<CommandConfig> = Vec::new();
     for section in root.sections(report, "command", &COMMAND) {
-        let name = section.required(
-            report,
-            "name",
-            "name = \"ledger\"",
-            values::name::<ModuleName>,
-        );
+        let name =
+            section.required(report, "name", "name = \"ledger\"", values::name::<ModuleName>);
         let run = read_run(report, &section);
         let user = section.text(report, "user", values::filled);
-        let stop_signal = section.text(report, "stop_signal", |text| {
-            values::word(text, STOP_SIGNALS)
-        });
+        let stop_signal =
+            section.text(report, "stop_signal", |text| values::word(text, STOP_SIGNALS));
         let stop_timeout = section.text(report, "stop_timeout", |text| {
             values::duration(text, STOP_TIMEOUT_MIN, STOP_TIMEOUT_MAX)
         });
@@ -320,9 +269,9 @@ fn read_run(report: &mut Report<'_>, section: &Section<'_, '_>) -> Vec<String> {
             Problem::new("`run` names no program")
                 .help("the first entry is the program's whole path"),
         )),
-        Some(first) => values::program(&first.value)
-            .err()
-            .map(|problem| (Some(first.span.clone()), problem)),
+        Some(first) => {
+            values::program(&first.value).err().map(|problem| (Some(first.span.clone()), problem))
+        }
     };
     if let Some((span, problem)) = problem {
         report.add(span, problem);
@@ -334,31 +283,20 @@ fn read_scripts(report: &mut Report<'_>, root: &Section<'_, '_>) -> Scripts {
     let Some(section) = root.section(report, "scripts", &SCRIPTS) else {
         return Scripts::default();
     };
-    let mut script = |key| {
-        section
-            .text(report, key, values::filled)
-            .map(|script| script.value)
-    };
-    Scripts {
-        start: script("start"),
-        stop: script("stop"),
-    }
+    let mut script = |key| section.text(report, key, values::filled).map(|script| script.value);
+    Scripts { start: script("start"), stop: script("stop") }
 }
 
 fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> ReplicationConfig {
     let section = root.section(report, "replication", &REPLICATION);
     let ack = section.and_then(|section| section.text(report, "ack", ack));
-    ReplicationConfig {
-        ack: ack.map_or(Ack::Write, |ack| ack.value),
-    }
+    ReplicationConfig { ack: ack.map_or(Ack::Write, |ack| ack.value) }
 }
 
 fn ack(text: &str) -> Result<Ack, Problem> {
     if text == "fsync" {
-        return Err(
-            Problem::new("ack = \"fsync\" is not supported in this version")
-                .help("allowed here: write"),
-        );
+        return Err(Problem::new("ack = \"fsync\" is not supported in this version")
+            .help("allowed here: write"));
     }
     values::word(text, &[("write", Ack::Write)])
 }
@@ -378,15 +316,13 @@ fn read_failover(
     let Some(section) = root.section(report, "failover", &FAILOVER) else {
         return failover;
     };
-    let timeout = section.text(report, "timeout", |text| {
-        values::duration(text, TIMEOUT_MIN, TIMEOUT_MAX)
-    });
+    let timeout =
+        section.text(report, "timeout", |text| values::duration(text, TIMEOUT_MIN, TIMEOUT_MAX));
     if let Some(timeout) = timeout {
         failover.timeout = timeout.value;
     }
-    let policy = section.text(report, "without_witness", |text| {
-        values::word(text, WITHOUT_WITNESS)
-    });
+    let policy =
+        section.text(report, "without_witness", |text| values::word(text, WITHOUT_WITNESS));
     if let Some(policy) = policy {
         failover.without_witness = policy.value;
     }

@@ -23,10 +23,7 @@ pub(super) struct Problem {
 
 impl Problem {
     pub(super) fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            help: None,
-        }
+        Self { message: message.into(), help: None }
     }
 
     pub(super) fn help(mut self, help: impl Into<String>) -> Self {
@@ -55,16 +52,9 @@ impl<'s> Report<'s> {
     pub(super) fn open(source: &Source<'s>) -> (Self, Spanned<DeTable<'s>>) {
         let (root, errors) = DeTable::parse_recoverable(source.text);
         let broken = !errors.is_empty();
-        let mut report = Self {
-            source: *source,
-            found: Vec::new(),
-            broken,
-        };
+        let mut report = Self { source: *source, found: Vec::new(), broken };
         for error in errors {
-            report.add(
-                error.span(),
-                Problem::new(error.message().replace('\n', "; ")),
-            );
+            report.add(error.span(), Problem::new(error.message().replace('\n', "; ")));
         }
         (report, root)
     }
@@ -75,12 +65,7 @@ impl<'s> Report<'s> {
         let start = span.as_ref().map_or(0, |span| span.start);
         let Problem { message, help } = problem;
         let diagnostic = Diagnostic::place(&self.source, span, message, help);
-        if self.broken
-            && self
-                .found
-                .iter()
-                .any(|(_, known)| known.line == diagnostic.line)
-        {
+        if self.broken && self.found.iter().any(|(_, known)| known.line == diagnostic.line) {
             return;
         }
         self.found.push((start, diagnostic));
@@ -105,12 +90,7 @@ impl<'s> Report<'s> {
             _ => {
                 debug_assert!(!self.found.is_empty(), "a refused file must say why");
                 self.found.sort_by_key(|(start, _)| *start);
-                Err(Diagnostics(
-                    self.found
-                        .into_iter()
-                        .map(|(_, diagnostic)| diagnostic)
-                        .collect(),
-                ))
+                Err(Diagnostics(self.found.into_iter().map(|(_, diagnostic)| diagnostic).collect()))
             }
         }
     }
@@ -127,10 +107,7 @@ impl<'s> Report<'s> {
             return None;
         };
         match parse(text) {
-            Ok(parsed) => Some(Placed {
-                value: parsed,
-                span: value.span(),
-            }),
+            Ok(parsed) => Some(Placed { value: parsed, span: value.span() }),
             Err(problem) => {
                 self.add(Some(value.span()), problem);
                 None
@@ -178,11 +155,7 @@ impl<'t, 'i> Section<'t, 'i> {
         root: &'t Spanned<DeTable<'i>>,
         keys: &'static Keys,
     ) -> Self {
-        let section = Self {
-            keys,
-            table: root.get_ref(),
-            span: None,
-        };
+        let section = Self { keys, table: root.get_ref(), span: None };
         section.check_keys(report);
         section
     }
@@ -216,10 +189,7 @@ impl<'t, 'i> Section<'t, 'i> {
             );
             return Vec::new();
         };
-        array
-            .iter()
-            .filter_map(|value| Self::open(report, key, value, keys))
-            .collect()
+        array.iter().filter_map(|value| Self::open(report, key, value, keys)).collect()
     }
 
     /// Every entry of a table whose keys are names, such as `addresses`.
@@ -240,10 +210,7 @@ impl<'t, 'i> Section<'t, 'i> {
         };
         let mut entries = Vec::new();
         for (name, value) in table {
-            let placed = Placed {
-                value: name.get_ref().to_string(),
-                span: name.span(),
-            };
+            let placed = Placed { value: name.get_ref().to_string(), span: name.span() };
             if let Some(parsed) = report.parse(&format!("`{}`", placed.value), value, &parse) {
                 entries.push((placed, parsed));
             }
@@ -289,12 +256,7 @@ impl<'t, 'i> Section<'t, 'i> {
             return None;
         };
         let what = format!("each entry of `{key}`");
-        Some(
-            array
-                .iter()
-                .filter_map(|value| report.parse(&what, value, &parse))
-                .collect(),
-        )
+        Some(array.iter().filter_map(|value| report.parse(&what, value, &parse)).collect())
     }
 
     /// Reports that `key` is absent, unless a misspelling of it has been reported.
@@ -313,9 +275,7 @@ impl<'t, 'i> Section<'t, 'i> {
 
     /// Where the value of `key` stands, or else the table.
     pub(super) fn span_of(&self, key: &str) -> Option<Range<usize>> {
-        self.get(key)
-            .map(Spanned::span)
-            .or_else(|| self.span.clone())
+        self.get(key).map(Spanned::span).or_else(|| self.span.clone())
     }
 
     /// Whether the file has `key`, rightly or wrongly.
@@ -347,11 +307,7 @@ impl<'t, 'i> Section<'t, 'i> {
             );
             return None;
         };
-        let section = Self {
-            keys,
-            table,
-            span: Some(value.span()),
-        };
+        let section = Self { keys, table, span: Some(value.span()) };
         section.check_keys(report);
         Some(section)
     }

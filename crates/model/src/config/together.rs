@@ -62,10 +62,8 @@ fn compare(
     found: &mut Vec<Diagnostic>,
 ) {
     if earlier.name == later.name {
-        let message = format!(
-            "module `{}` is already defined in {}",
-            later.name, earlier_source.file
-        );
+        let message =
+            format!("module `{}` is already defined in {}", later.name, earlier_source.file);
         let problem = Problem::new(message).help("give each module its own name");
         found.push(place(source, &["module"], problem));
     }
@@ -78,18 +76,10 @@ fn compare(
         }
     }
     for (index, vip) in later.vips.iter().enumerate() {
-        if earlier
-            .vips
-            .iter()
-            .any(|other| other.address == vip.address)
-        {
+        if earlier.vips.iter().any(|other| other.address == vip.address) {
             let message = format!("{} is already an address of {whose}", vip.address);
             let problem = Problem::new(message).help("give each module its own address");
-            found.push(place(
-                source,
-                &["vip", &index.to_string(), "address"],
-                problem,
-            ));
+            found.push(place(source, &["vip", &index.to_string(), "address"], problem));
         }
     }
 }
@@ -99,9 +89,5 @@ fn place(source: &Source<'_>, path: &[&str], problem: Problem) -> Diagnostic {
 }
 
 fn finish(found: Vec<Diagnostic>) -> Result<(), Diagnostics> {
-    if found.is_empty() {
-        Ok(())
-    } else {
-        Err(Diagnostics(found))
-    }
+    if found.is_empty() { Ok(()) } else { Err(Diagnostics(found)) }
 }

@@ -48,16 +48,12 @@ pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Result<Du
         "m" => 60_000,
         "h" => 3_600_000,
         "" => {
-            return Err(Problem::new(format!("`{text}` has no unit")).help(format!(
-                "write \"{text}s\" for seconds or \"{text}ms\" for milliseconds"
-            )));
+            return Err(Problem::new(format!("`{text}` has no unit"))
+                .help(format!("write \"{text}s\" for seconds or \"{text}ms\" for milliseconds")));
         }
         _ => return Err(wrong()),
     };
-    let duration = number
-        .checked_mul(unit_ms)
-        .map(Duration::from_millis)
-        .ok_or_else(wrong)?;
+    let duration = number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(wrong)?;
     if duration < least || duration > most {
         return Err(Problem::new(format!("`{text}` is out of range")).help(format!("use {limits}")));
     }
@@ -67,10 +63,7 @@ pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Result<Du
 /// An address of a node.
 pub(super) fn host_address(text: &str) -> Result<IpAddr, Problem> {
     let wrong = Problem::new(format!("`{text}` is not an IP address"));
-    if let Some((address, _)) = text
-        .split_once('/')
-        .filter(|(a, _)| a.parse::<IpAddr>().is_ok())
-    {
+    if let Some((address, _)) = text.split_once('/').filter(|(a, _)| a.parse::<IpAddr>().is_ok()) {
         return Err(wrong.help(format!("leave the prefix length out: \"{address}\"")));
     }
     let Ok(address) = text.parse() else {
@@ -81,15 +74,12 @@ pub(super) fn host_address(text: &str) -> Result<IpAddr, Problem> {
 
 /// Where a witness listens: an address, with or without a port.
 pub(super) fn witness_address(text: &str) -> Result<SocketAddr, Problem> {
-    let parsed = text.parse().or_else(|_| {
-        text.parse()
-            .map(|address: IpAddr| SocketAddr::new(address, WITNESS_PORT))
-    });
+    let parsed = text
+        .parse()
+        .or_else(|_| text.parse().map(|address: IpAddr| SocketAddr::new(address, WITNESS_PORT)));
     let Ok(address) = parsed else {
-        return Err(
-            Problem::new(format!("`{text}` is not an address of a witness"))
-                .help("write an IP address, with or without a port, such as \"10.0.0.3:7623\""),
-        );
+        return Err(Problem::new(format!("`{text}` is not an address of a witness"))
+            .help("write an IP address, with or without a port, such as \"10.0.0.3:7623\""));
     };
     usable(address.ip())?;
     if address.port() == 0 {
@@ -103,12 +93,9 @@ pub(super) fn witness_address(text: &str) -> Result<SocketAddr, Problem> {
 pub(super) fn virtual_address(text: &str) -> Result<(IpAddr, u8), Problem> {
     let Some((address, prefix)) = text.split_once('/') else {
         let address = host_address(text)?;
-        return Err(
-            Problem::new(format!("`{text}` lacks the prefix length of its subnet")).help(format!(
-                "write it after a slash, such as \"{text}/{}\"",
-                usual_prefix(address)
-            )),
-        );
+        return Err(Problem::new(format!("`{text}` lacks the prefix length of its subnet")).help(
+            format!("write it after a slash, such as \"{text}/{}\"", usual_prefix(address)),
+        ));
     };
     let address = host_address(address)?;
     let bits = if address.is_ipv4() { 32 } else { 128 };
@@ -128,10 +115,8 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, Problem> {
     if text.contains('\0') {
         return Err(Problem::new("a path cannot contain a zero byte"));
     }
-    let parts: Vec<&str> = below_root
-        .split('/')
-        .filter(|part| !part.is_empty() && *part != ".")
-        .collect();
+    let parts: Vec<&str> =
+        below_root.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     if parts.contains(&"..") {
         return Err(Problem::new(format!("`{text}` contains `..`"))
             .help("write the path without it: links on the way would change its meaning"));
@@ -142,10 +127,8 @@ pub(super) fn directory(text: &str) -> Result<PathBuf, Problem> {
     }
     let shortest = format!("/{}", parts.join("/"));
     if shortest != text {
-        return Err(
-            Problem::new(format!("`{text}` is not in its shortest spelling"))
-                .help(format!("write \"{shortest}\"")),
-        );
+        return Err(Problem::new(format!("`{text}` is not in its shortest spelling"))
+            .help(format!("write \"{shortest}\"")));
     }
     Ok(PathBuf::from(shortest))
 }
@@ -165,10 +148,8 @@ pub(super) fn unit(text: &str) -> Result<String, Problem> {
     if !text.is_empty() && !text.starts_with('-') && text.chars().all(plain) {
         return Ok(text.to_owned());
     }
-    Err(
-        Problem::new(format!("`{text}` is not the name of a systemd unit"))
-            .help("write the name alone, such as \"nginx\" or \"postgresql@15-main.service\""),
-    )
+    Err(Problem::new(format!("`{text}` is not the name of a systemd unit"))
+        .help("write the name alone, such as \"nginx\" or \"postgresql@15-main.service\""))
 }
 
 /// The name of a network interface.
@@ -177,11 +158,8 @@ pub(super) fn interface(text: &str) -> Result<String, Problem> {
     if (1..=INTERFACE_BYTES_MAX).contains(&text.len()) && text.chars().all(plain) {
         return Ok(text.to_owned());
     }
-    Err(
-        Problem::new(format!("`{text}` is not the name of a network interface")).help(format!(
-            "use 1 to {INTERFACE_BYTES_MAX} characters, such as \"eth0\""
-        )),
-    )
+    Err(Problem::new(format!("`{text}` is not the name of a network interface"))
+        .help(format!("use 1 to {INTERFACE_BYTES_MAX} characters, such as \"eth0\"")))
 }
 
 /// Any text but the empty one.
@@ -227,9 +205,7 @@ mod tests {
         };
         assert_eq!(parse("200ms"), Ok(Duration::from_millis(200)));
         assert_eq!(parse("1m"), Ok(Duration::from_secs(60)));
-        for bad in [
-            "", "2", "s", "2 s", "2sec", "-2s", "1.5s", "199ms", "61s", "1h",
-        ] {
+        for bad in ["", "2", "s", "2 s", "2sec", "-2s", "1.5s", "199ms", "61s", "1h"] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert!(parse("99999999999999999999h").is_err());
@@ -247,14 +223,7 @@ mod tests {
             let parsed = witness_address(text).map_err(|problem| problem.message);
             assert_eq!(parsed, Ok(expected.parse().unwrap()), "{text}");
         }
-        for bad in [
-            "",
-            "host",
-            "10.0.0.3:0",
-            "10.0.0.3:65536",
-            "0.0.0.0",
-            "ff02::1",
-        ] {
+        for bad in ["", "host", "10.0.0.3:0", "10.0.0.3:65536", "0.0.0.0", "ff02::1"] {
             assert!(witness_address(bad).is_err(), "{bad}");
         }
     }

@@ -65,21 +65,13 @@ pub(super) struct Expression(Attributes);
 /// Loads a property into the register.
 pub(super) fn load(what: Meta) -> Expression {
     // Destination register and key.
-    expression(
-        "meta",
-        Attributes::new()
-            .number(1, REGISTER_1)
-            .number(2, what as u32),
-    )
+    expression("meta", Attributes::new().number(1, REGISTER_1).number(2, what as u32))
 }
 
 /// Goes on with the rule if the register holds this interface name, of at most 15 bytes.
 pub(super) fn compare_interface(name: &str) -> Expression {
     let mut padded = [0; INTERFACE_NAME_SIZE];
-    for (to, from) in padded[..INTERFACE_NAME_SIZE - 1]
-        .iter_mut()
-        .zip(name.bytes())
-    {
+    for (to, from) in padded[..INTERFACE_NAME_SIZE - 1].iter_mut().zip(name.bytes()) {
         *to = from;
     }
     compare(&padded)
@@ -88,9 +80,7 @@ pub(super) fn compare_interface(name: &str) -> Expression {
 /// Goes on with the rule if the register holds these bytes.
 pub(super) fn compare(value: &[u8]) -> Expression {
     let data = Attributes::new().bytes(1, value);
-    let fields = Attributes::new()
-        .number(1, REGISTER_1)
-        .number(2, COMPARE_EQUAL);
+    let fields = Attributes::new().number(1, REGISTER_1).number(2, COMPARE_EQUAL);
     expression("cmp", fields.nested(3, &data))
 }
 
@@ -98,12 +88,7 @@ pub(super) fn compare(value: &[u8]) -> Expression {
 pub(super) fn verdict(verdict: Verdict) -> Expression {
     let code = Attributes::new().number(1, verdict as u32);
     let data = Attributes::new().nested(2, &code);
-    expression(
-        "immediate",
-        Attributes::new()
-            .number(1, REGISTER_VERDICT)
-            .nested(2, &data),
-    )
+    expression("immediate", Attributes::new().number(1, REGISTER_VERDICT).nested(2, &data))
 }
 
 fn expression(name: &str, fields: Attributes) -> Expression {
@@ -119,11 +104,7 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn new(family: Family) -> Self {
-        let mut batch = Self {
-            bytes: Vec::new(),
-            family,
-            sequence: 0,
-        };
+        let mut batch = Self { bytes: Vec::new(), family, sequence: 0 };
         batch.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &Attributes::new());
         batch
     }
@@ -142,9 +123,7 @@ impl Batch {
 
     /// Creates a filter chain at a hook.
     pub(super) fn add_chain(&mut self, chain: Chain<'_>, hook: u32, priority: i32) {
-        let place = Attributes::new()
-            .number(1, hook)
-            .number(2, priority.cast_unsigned());
+        let place = Attributes::new().number(1, hook).number(2, priority.cast_unsigned());
         let attributes = Attributes::new()
             .text(1, chain.table)
             .text(3, chain.name)
@@ -159,10 +138,8 @@ impl Batch {
         for Expression(attributes) in expressions {
             list = list.nested(1, attributes);
         }
-        let attributes = Attributes::new()
-            .text(1, chain.table)
-            .text(2, chain.name)
-            .nested(4, &list);
+        let attributes =
+            Attributes::new().text(1, chain.table).text(2, chain.name).nested(4, &list);
         self.change(NEW_RULE, CREATE | APPEND, &attributes);
     }
 
@@ -181,8 +158,7 @@ impl Batch {
     fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, content: &Attributes) {
         self.sequence += 1;
         let length = HEADER_LENGTH + 4 + content.0.len();
-        self.bytes
-            .extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+        self.bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
         self.bytes.extend(kind.to_ne_bytes());
         self.bytes.extend(flags.to_ne_bytes());
         self.bytes.extend(self.sequence.to_ne_bytes());

@@ -23,11 +23,7 @@ const CUTS_TABLE: &str = "evenkeel_lab";
 /// # Errors
 /// When the kernel refuses; the former cuts are in force then.
 pub fn bridge_cuts(cuts: &[(String, String)]) -> Result<(), Error> {
-    if let Some(name) = cuts
-        .iter()
-        .flat_map(|(from, to)| [from, to])
-        .find(|name| name.len() > 15)
-    {
+    if let Some(name) = cuts.iter().flat_map(|(from, to)| [from, to]).find(|name| name.len() > 15) {
         let source = io::Error::from_raw_os_error(libc::ENAMETOOLONG);
         return Err(kernel("cut", format!("interface \"{name}\""))(source));
     }
@@ -35,10 +31,7 @@ pub fn bridge_cuts(cuts: &[(String, String)]) -> Result<(), Error> {
     batch.remove_table(CUTS_TABLE);
     if !cuts.is_empty() {
         batch.add_table(CUTS_TABLE);
-        let chain = Chain {
-            table: CUTS_TABLE,
-            name: "forward",
-        };
+        let chain = Chain { table: CUTS_TABLE, name: "forward" };
         batch.add_chain(chain, encode::HOOK_BRIDGE_FORWARD, encode::PRIORITY_FILTER);
         for (from, to) in cuts {
             batch.add_rule(
@@ -53,10 +46,7 @@ pub fn bridge_cuts(cuts: &[(String, String)]) -> Result<(), Error> {
             );
         }
     }
-    commit(batch).map_err(kernel(
-        "replace",
-        format!("packet filter table \"{CUTS_TABLE}\""),
-    ))
+    commit(batch).map_err(kernel("replace", format!("packet filter table \"{CUTS_TABLE}\"")))
 }
 
 /// Sends a batch and waits until the kernel has answered each of its messages.

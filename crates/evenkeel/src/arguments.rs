@@ -1,0 +1,69 @@
+//! The command line's words.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::command::act::{ForceArgs, ModuleArgs, SwitchoverArgs, WaitArgs};
+use crate::command::demo::{DemoArgs, LedgerArgs};
+use crate::command::events::EventsArgs;
+use crate::command::lab::LabCommand;
+use crate::command::mount::MountArgs;
+use crate::command::process::{DaemonArgs, ReplicatorArgs, WitnessArgs};
+use crate::command::status::StatusArgs;
+use crate::command::why::WhyArgs;
+
+/// High availability for two ordinary servers: replication, failover, virtual address.
+#[derive(Debug, Parser)]
+#[command(name = "evenkeel", version, subcommand_required = true, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    /// Directory that holds this node's /etc, /var and /run, for labs.
+    #[arg(long, global = true, default_value = "/", value_name = "DIR")]
+    pub(crate) root: PathBuf,
+
+    /// Print one JSON object instead of text.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Watch two nodes, one address and a database go through failover, on this machine alone.
+    Demo(DemoArgs),
+    /// Show the state of all modules, or of one in detail.
+    Status(StatusArgs),
+    /// Explain why a module is in its present state.
+    Why(WhyArgs),
+    /// Show what happened.
+    Events(EventsArgs),
+    /// Start a module on all of its nodes, or on one.
+    Start(ModuleArgs),
+    /// Stop a module on all of its nodes, or on one; its peer takes over then.
+    Stop(ModuleArgs),
+    /// Hand a module over to its other node.
+    Switchover(SwitchoverArgs),
+    /// Make a node primary on your word; the only way to lose data.
+    ForcePrimary(ForceArgs),
+    /// Wait until a module is in a state.
+    Wait(WaitArgs),
+    /// Check the configuration files of this node; changes nothing.
+    Check,
+    /// Serve a directory through the file system layer, without replication.
+    Mount(MountArgs),
+    /// Build clusters on this machine and break them.
+    #[command(subcommand)]
+    Lab(LabCommand),
+    /// Run this node's daemon.
+    Daemon(DaemonArgs),
+    /// Run a witness, on a third machine.
+    Witness(WitnessArgs),
+    /// Run the replicator of a module; started by the daemon.
+    #[command(hide = true)]
+    Replicator(ReplicatorArgs),
+    /// Run the ledger, the demo's built-in application.
+    #[command(hide = true)]
+    Ledger(LedgerArgs),
+}

@@ -1,0 +1,130 @@
+//! The commands that change something. They wait for the outcome.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use model::{ModuleName, NodeName};
+use wire::control::{Reply, Verb, WaitFor};
+
+use crate::command::Context;
+
+/// A module, and perhaps one of its nodes.
+#[derive(Debug, Args)]
+pub(crate) struct ModuleArgs {
+    /// Module.
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    /// Only this node.
+    #[arg(long, value_parser = NodeName::new)]
+    node: Option<NodeName>,
+}
+
+/// A module and where it shall go.
+#[derive(Debug, Args)]
+pub(crate) struct SwitchoverArgs {
+    /// Module.
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    /// The node that shall be primary; the other one by default.
+    #[arg(long, value_parser = NodeName::new)]
+    to: Option<NodeName>,
+}
+
+/// A module and the node that shall be primary.
+#[derive(Debug, Args)]
+pub(crate) struct ForceArgs {
+    /// Module.
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    /// The node whose data is to be kept. The other node's is replaced by it.
+    #[arg(long, value_parser = NodeName::new)]
+    node: NodeName,
+}
+
+/// A module and a state.
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// Module.
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    /// State to wait for.
+    #[arg(long = "for", value_enum, default_value = "protected")]
+    state: State,
+    /// Give up after this time, such as 90s or 5m.
+    #[arg(long, default_value = "60s", value_parser = duration)]
+    timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum State {
+    /// Primary and up-to-date secondary.
+    Protected,
+    /// Somebody serves.
+    Serving,
+    /// Somebody serves without an up-to-date peer.
+    Alone,
+    /// Stopped on every node.
+    Stopped,
+}
+
+pub(crate) fn start(context: &Context, args: ModuleArgs) -> ExitCode {
+    run(context, Verb::Start { module: args.module, node: args.node })
+}
+
+pub(crate) fn stop(context: &Context, args: ModuleArgs) -> ExitCode {
+    run(context, Verb::Stop { module: args.module, node: args.node })
+}
+
+pub(crate) fn switchover(context: &Context, args: SwitchoverArgs) -> ExitCode {
+    run(context, Verb::Switchover { module: args.module, to: args.to })
+}
+
+pub(crate) fn force_primary(context: &Context, args: ForceArgs) -> ExitCode {
+    run(context, Verb::ForcePrimary { module: args.module, node: args.node })
+}
+
+pub(crate) fn wait(context: &Context, args: WaitArgs) -> ExitCode {
+    let state = match args.state {
+        State::Protected => WaitFor::Protected,
+        State::Serving => WaitFor::Serving,
+        State::Alone => WaitFor::Alone,
+        State::Stopped => WaitFor::Stopped,
+    };
+    let timeout_ms = u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX);
+    run(context, Verb::Wait { module: args.module, state, timeout_ms })
+}
+
+fn run(context: &Context, verb: Verb) -> ExitCode {
+    let reply = context.ask(verb);
+    context.finish(&reply, |reply: &Reply| format!("✔ {}", reply.sentence))
+}
+
+/// Reads a time with its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let mend = "give a whole number with a unit: 500ms, 90s, 5m or 1h".to_owned();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let number: u64 = digits.parse().map_err(|_| mend.clone())?;
+    let millis = match &text[digits.len()..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return Err(mend),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or(mend)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_needs_its_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        for bad in ["", "5", "s", "1.5s", "5 s", "99999999999999999999h", "18446744073709551h"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The commands that are processes of their own: daemon, replicator, witness.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use model::{ModuleName, NodeName};
+use node::daemon::StartError;
+use node::{DaemonOptions, ReplicatorOptions, WitnessOptions};
+use wire::control::Exit;
+
+use crate::command::Context;
+
+/// How to run a daemon.
+#[derive(Debug, Args)]
+pub(crate) struct DaemonArgs {
+    /// Name of this node in cluster.toml; the host name by default.
+    #[arg(long, value_parser = NodeName::new)]
+    node: Option<NodeName>,
+}
+
+/// How to run a witness.
+#[derive(Debug, Args)]
+pub(crate) struct WitnessArgs {
+    /// Address and port to listen on.
+    #[arg(long, default_value = "0.0.0.0:7623")]
+    listen: SocketAddr,
+    /// Directory of its registers.
+    #[arg(long, default_value = "/var/lib/evenkeel-witness")]
+    directory: PathBuf,
+}
+
+/// How to run a replicator.
+#[derive(Debug, Args)]
+pub(crate) struct ReplicatorArgs {
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    #[arg(long, value_parser = ModuleName::new)]
+    cluster: ModuleName,
+    #[arg(long, value_parser = NodeName::new)]
+    node: NodeName,
+    #[arg(long)]
+    number: u64,
+    #[arg(long = "directory")]
+    directories: Vec<PathBuf>,
+}
+
+pub(crate) fn daemon(context: &Context, args: DaemonArgs) -> ExitCode {
+    end_on_panic();
+    let options = DaemonOptions { root: context.root.clone(), node: args.node };
+    match node::daemon::run(&options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("✖ {error}");
+            let exit = match error {
+                StartError::Configuration(_) | StartError::UnknownNode { .. } => Exit::Usage,
+                StartError::OutsideLab => Exit::Refused,
+                StartError::NotPrivileged | StartError::NoFuse(_) => Exit::Usage,
+                StartError::AlreadyRunning(_) | StartError::System { .. } => Exit::Failed,
+            };
+            ExitCode::from(exit.code())
+        }
+    }
+}
+
+pub(crate) fn witness(args: WitnessArgs) -> ExitCode {
+    end_on_panic();
+    finish(node::run_witness(&WitnessOptions { listen: args.listen, directory: args.directory }))
+}
+
+pub(crate) fn replicator(args: ReplicatorArgs) -> ExitCode {
+    end_on_panic();
+    finish(node::replicator::run(ReplicatorOptions {
+        module: args.module,
+        cluster: args.cluster,
+        node: args.node,
+        number: args.number,
+        directories: args.directories,
+    }))
+}
+
+fn finish(result: std::io::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("✖ {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A process that lost one of its threads is half dead, which is worse than gone: its peers and
+/// its daemon know what to do with one that is gone.
+fn end_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+}

@@ -1,0 +1,173 @@
+//! Performs the effects of the core, strictly in order.
+
+use std::io;
+
+use cluster::effect::{Assignment, Effect, Outcome, ServiceAction};
+use cluster::input::{JobId, ReplicatorEvent};
+use cluster::record::Record;
+use cluster::{Input, witness};
+use model::{ModuleName, NodeName};
+use wire::control::{Exit, Reply};
+
+use crate::clock;
+use crate::daemon::Daemon;
+use crate::daemon::ask;
+use crate::daemon::event::{Event, Line};
+use crate::daemon::module::RunningState;
+use crate::daemon::replicators::{Replicator, Start, replication_addresses};
+use crate::durable;
+
+impl Daemon {
+    /// Performs effects. When a record cannot be made durable, the rest is dropped and the core
+    /// is told.
+    pub(super) fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Persist { module, record } => {
+                    if let Err(error) = self.persist(&module, &record) {
+                        let error = error.to_string();
+                        self.later(Input::PersistFailed { module, error });
+                        return;
+                    }
+                }
+                Effect::Announce => self.heartbeats.announce(self.node.reports()),
+                Effect::AskWitness { module, request } => self.ask_witness(&module, request),
+                Effect::Assign { module, serial, assignment } => {
+                    self.assign(&module, serial, assignment);
+                }
+                Effect::SetAddresses { module, held } => self.set_addresses(&module, held),
+                Effect::RunService { module, action } => self.run_service(&module, action),
+                Effect::Explain(event) => self.journal.write(event),
+                Effect::Answer { job, outcome } => self.answer(job, outcome),
+            }
+        }
+    }
+
+    fn persist(&mut self, name: &ModuleName, record: &Record) -> io::Result<()> {
+        durable::write(&self.layout.record_file(name), record)?;
+        let Some(module) = self.modules.get_mut(name) else { return Ok(()) };
+        if let Some(number) = record.number {
+            module.number = number;
+        }
+        let Some(epoch) = &record.epoch else { return Ok(()) };
+        let wanted = (record.root, epoch.id);
+        if record.root == 0 || module.marked == Some(wanted) {
+            return Ok(());
+        }
+        match &mut module.replicator {
+            Some(replicator) => replicator.mark(record.root, epoch.id)?,
+            None => module.mark_plain(record.root, epoch.id)?,
+        }
+        module.marked = Some(wanted);
+        Ok(())
+    }
+
+    fn ask_witness(&mut self, module: &ModuleName, request: witness::Request) {
+        let Some(address) = self.cluster.witness else {
+            let why = "no witness is configured".to_owned();
+            self.later(Input::WitnessUnreachable { module: module.clone(), why });
+            return;
+        };
+        let question = ask::question(&self.cluster.cluster, module, &self.name, request);
+        ask::witness(address, question, self.sender.clone());
+    }
+
+    fn assign(&mut self, name: &ModuleName, serial: u64, assignment: Assignment) {
+        if let Err(error) = self.try_assign(name, serial, assignment) {
+            let why = format!("the replicator cannot be given its task: {error}");
+            let event = ReplicatorEvent::Refused { serial, why };
+            self.later(Input::Replicator { module: name.clone(), event });
+        }
+    }
+
+    fn try_assign(
+        &mut self,
+        name: &ModuleName,
+        serial: u64,
+        assignment: Assignment,
+    ) -> io::Result<()> {
+        let peer = peer_of(&assignment)
+            .map(|peer| replication_addresses(&self.cluster, peer))
+            .unwrap_or_default();
+        let generation = self.next_generation;
+        let Some(module) = self.modules.get_mut(name) else { return Ok(()) };
+        if module.replicator.is_none() {
+            if assignment == Assignment::Close {
+                module.clean_leftovers();
+                let number = module.number;
+                let event = ReplicatorEvent::Assigned { serial, number, drained: false };
+                self.later(Input::Replicator { module: name.clone(), event });
+                return Ok(());
+            }
+            self.next_generation += 1;
+            module.clean_leftovers();
+            module.replicator = Some(Replicator::start(&Start {
+                layout: &self.layout,
+                cluster: &self.cluster.cluster,
+                node: &self.name,
+                config: &module.config,
+                number: module.number,
+                generation,
+                events: &self.sender,
+            })?);
+        }
+        module.closing_serial = (assignment == Assignment::Close).then_some(serial);
+        let Some(replicator) = &module.replicator else { return Ok(()) };
+        replicator.assign(serial, assignment, peer)
+    }
+
+    fn set_addresses(&mut self, name: &ModuleName, held: bool) {
+        let Some(module) = self.modules.get_mut(name) else { return };
+        let vips = &module.config.vips;
+        let result = if held {
+            module.addresses.take(vips, clock::now())
+        } else {
+            module.addresses.release(vips)
+        };
+        let held = module.addresses.is_held() || (held && vips.is_empty());
+        let error = result.err();
+        self.note_running(name, |running| running.addresses = held);
+        self.later(Input::AddressesSet { module: name.clone(), held, error });
+    }
+
+    fn run_service(&mut self, name: &ModuleName, action: ServiceAction) {
+        let Some(module) = self.modules.get(name) else { return };
+        module.application.run(action);
+        self.note_running(name, |running| running.service = action == ServiceAction::Start);
+    }
+
+    /// Keeps what a following daemon of this boot must know. It is no record: a reboot voids it.
+    fn note_running(&self, name: &ModuleName, change: impl FnOnce(&mut RunningState)) {
+        let path = self.layout.running_file(name);
+        let mut running: RunningState = durable::read(&path).ok().flatten().unwrap_or_default();
+        change(&mut running);
+        if let Err(error) = durable::write(&path, &running) {
+            eprintln!("! {}: {error}", path.display());
+        }
+    }
+
+    fn answer(&mut self, job: JobId, outcome: Outcome) {
+        let Some(lines) = self.jobs.remove(&job) else { return };
+        let reply = match outcome {
+            Outcome::Done(sentence) => Reply::new(Exit::Done, sentence),
+            Outcome::Failed(sentence) => Reply::new(Exit::Failed, sentence),
+            Outcome::Refused { why, next } => Reply { next, ..Reply::new(Exit::Refused, why) },
+        };
+        let _ = lines.send(Line::Reply(reply));
+    }
+
+    /// Queues an input behind what is being performed.
+    fn later(&self, input: Input) {
+        // The receiver is this very thread.
+        let _ = self.sender.send(Event::Input(input));
+    }
+}
+
+/// The peer of an assignment's session.
+fn peer_of(assignment: &Assignment) -> Option<&NodeName> {
+    match assignment {
+        Assignment::Close | Assignment::Hold { .. } => None,
+        Assignment::Receive { source, .. } => Some(source),
+        Assignment::Serve(serve) => serve.session.as_ref().map(|session| &session.target),
+    }
+}

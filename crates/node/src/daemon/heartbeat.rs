@@ -1,0 +1,194 @@
+//! Heartbeats: sent at every pulse on every network, received from every network.
+//!
+//! `cluster::contact::Contact` numbers them and judges what an echo proves; here are the sockets
+//! and the threads. The sender falls silent when the main loop has stopped ticking, so that a
+//! wedged daemon does not look alive.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cluster::Input;
+use cluster::contact::Contact;
+use cluster::report::{Heartbeat, Report};
+use model::config::ClusterConfig;
+use model::{ModuleName, NetworkName, NodeName, Time};
+use wire::datagram::{DATAGRAM_BYTES_MAX, put_heartbeat, take_heartbeat};
+
+use crate::clock;
+use crate::connection::PEER_PORT;
+use crate::daemon::event::Event;
+
+/// Time between two heartbeats.
+pub(crate) const PULSE: Duration = Duration::from_millis(100);
+
+/// The main loop must have ticked within this time, or heartbeats stop.
+const WEDGED_AFTER: Duration = Duration::from_secs(1);
+
+/// The sending side, as the main loop sees it.
+pub(crate) struct Heartbeats {
+    shared: Arc<Shared>,
+    wake: Sender<()>,
+}
+
+struct Shared {
+    contact: Mutex<Contact>,
+    outgoing: Mutex<Outgoing>,
+    /// When a peer was last heard on a network.
+    heard: Mutex<BTreeMap<(NetworkName, NodeName), Time>>,
+}
+
+struct Outgoing {
+    /// The coming heartbeat, but for its stamps.
+    heartbeat: Heartbeat,
+    main_loop_ticked: Time,
+}
+
+/// One socket and the peers reached through it.
+struct Path {
+    network: NetworkName,
+    socket: UdpSocket,
+    peers: Vec<(NodeName, SocketAddr)>,
+}
+
+impl Heartbeats {
+    /// Opens the sockets and starts the threads.
+    pub(crate) fn start(
+        cluster: &ClusterConfig,
+        heartbeat: Heartbeat,
+        contact: Contact,
+        events: &Sender<Event>,
+    ) -> io::Result<Heartbeats> {
+        let mut paths = Vec::new();
+        let own = heartbeat.from.clone();
+        let outgoing = Outgoing { heartbeat, main_loop_ticked: clock::now() };
+        let shared = Arc::new(Shared {
+            contact: Mutex::new(contact),
+            outgoing: Mutex::new(outgoing),
+            heard: Mutex::new(BTreeMap::new()),
+        });
+        for path in open_paths(cluster, &own)? {
+            let receiving = path.socket.try_clone()?;
+            let peers: Vec<IpAddr> = path.peers.iter().map(|(_, address)| address.ip()).collect();
+            let (shared, events) = (Arc::clone(&shared), events.clone());
+            let network = path.network.clone();
+            std::thread::Builder::new()
+                .name(format!("hear-{network}"))
+                .spawn(move || hear(&receiving, &peers, &network, &shared, &events))?;
+            paths.push(path);
+        }
+        let (wake, woken) = channel();
+        let sending = Arc::clone(&shared);
+        std::thread::Builder::new()
+            .name("pulse".to_owned())
+            .spawn(move || pulse(&paths, &woken, &sending))?;
+        Ok(Heartbeats { shared, wake })
+    }
+
+    /// Takes the reports for the coming heartbeats and sends one at once.
+    pub(crate) fn announce(&self, reports: BTreeMap<ModuleName, Report>) {
+        lock(&self.shared.outgoing).heartbeat.reports = reports;
+        // The thread lives as long as the process.
+        let _ = self.wake.send(());
+    }
+
+    /// When each peer was last heard on each network.
+    pub(crate) fn heard(&self) -> BTreeMap<(NetworkName, NodeName), Time> {
+        lock(&self.shared.heard).clone()
+    }
+
+    /// The main loop is alive.
+    pub(crate) fn tick(&self, now: Time) {
+        lock(&self.shared.outgoing).main_loop_ticked = now;
+    }
+}
+
+fn open_paths(cluster: &ClusterConfig, own: &NodeName) -> io::Result<Vec<Path>> {
+    let mut paths = Vec::new();
+    let addresses = cluster.node(own).map(|node| &node.addresses);
+    for network in &cluster.networks {
+        let Some(address) = addresses.and_then(|addresses| addresses.get(&network.name)) else {
+            continue;
+        };
+        let socket = UdpSocket::bind((*address, PEER_PORT)).map_err(|error| {
+            let what = format!("cannot listen on {address} UDP port {PEER_PORT}: {error}");
+            io::Error::new(error.kind(), what)
+        })?;
+        let peers = cluster.nodes.iter().filter(|node| node.name != *own).filter_map(|node| {
+            let address = node.addresses.get(&network.name)?;
+            Some((node.name.clone(), SocketAddr::new(*address, PEER_PORT)))
+        });
+        let network = network.name.clone();
+        paths.push(Path { network, socket, peers: peers.collect() });
+    }
+    Ok(paths)
+}
+
+fn hear(
+    socket: &UdpSocket,
+    peers: &[IpAddr],
+    network: &NetworkName,
+    shared: &Shared,
+    events: &Sender<Event>,
+) {
+    let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
+    loop {
+        // An error here is an earlier datagram's that a peer refused; the next call is fine.
+        let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+        if !peers.contains(&from.ip()) {
+            continue;
+        }
+        let Ok(heartbeat) = take_heartbeat(&buffer[..length]) else { continue };
+        let received = clock::now();
+        lock(&shared.heard).insert((network.clone(), heartbeat.from.clone()), received);
+        let Some((received, echoed)) = lock(&shared.contact).receive(received, &heartbeat) else {
+            continue;
+        };
+        let heartbeat = Box::new(heartbeat);
+        let input = Input::Heartbeat { heartbeat, received, echoed };
+        if events.send(Event::Input(input)).is_err() {
+            return;
+        }
+    }
+}
+
+fn pulse(paths: &[Path], woken: &Receiver<()>, shared: &Shared) {
+    loop {
+        match woken.recv_timeout(PULSE) {
+            Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        while woken.try_recv().is_ok() {}
+        let now = clock::now();
+        let heartbeat = {
+            let outgoing = lock(&shared.outgoing);
+            if now.since(outgoing.main_loop_ticked) > WEDGED_AFTER {
+                continue;
+            }
+            outgoing.heartbeat.clone()
+        };
+        send_to_all(paths, now, &heartbeat, shared);
+    }
+}
+
+fn send_to_all(paths: &[Path], now: Time, heartbeat: &Heartbeat, shared: &Shared) {
+    let mut stamped = BTreeMap::new();
+    for path in paths {
+        for (peer, address) in &path.peers {
+            let datagram = stamped.entry(peer).or_insert_with(|| {
+                let mut heartbeat = heartbeat.clone();
+                lock(&shared.contact).stamp(now, peer, &mut heartbeat);
+                put_heartbeat(&heartbeat).unwrap_or_default()
+            });
+            // A network that is down shows by the silence on it.
+            let _ = path.socket.send_to(datagram, address);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

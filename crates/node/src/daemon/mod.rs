@@ -1,0 +1,219 @@
+//! The daemon: one event loop around `cluster::Node`, and the runners of its effects.
+//!
+//! ```text
+//! heartbeats ─┐                                  ┌─ records, markers (before anything later)
+//! replicators ┤                                  ├─ heartbeats
+//! applications┼─> Event ─> Node::handle ─> Effect┼─ replicators
+//! witness ────┤        one thread, no lock       ├─ addresses, applications
+//! requests ───┘                                  └─ events, replies
+//! ```
+//!
+//! No decision is taken here.
+
+mod addresses;
+mod application;
+mod ask;
+mod cgroup;
+mod effects;
+mod event;
+mod heartbeat;
+mod journal;
+mod listen;
+mod module;
+mod replicators;
+mod requests;
+mod start;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
+
+use cluster::input::{JobId, ReplicatorEvent};
+use cluster::{Input, Node};
+use model::config::ClusterConfig;
+use model::{ModuleName, NodeName, Time};
+use wire::local::FromReplicator;
+
+use crate::clock;
+use crate::daemon::event::{Event, Line};
+use crate::daemon::heartbeat::{Heartbeats, PULSE};
+use crate::daemon::journal::Journal;
+use crate::daemon::module::Module;
+use crate::daemon::requests::Waiting;
+use crate::layout::Layout;
+
+pub use start::{StartError, run};
+
+/// Time between two looks at what only has to be looked at now and then.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// How to run a daemon.
+#[derive(Debug, Clone)]
+pub struct DaemonOptions {
+    /// The directory that everything lies below; `/` in production.
+    pub root: PathBuf,
+    /// Name of this node; the host name when absent.
+    pub node: Option<NodeName>,
+}
+
+/// The daemon's state, all of it owned by the main loop.
+struct Daemon {
+    layout: Layout,
+    cluster: ClusterConfig,
+    name: NodeName,
+    node: Node,
+    modules: BTreeMap<ModuleName, Module>,
+    heartbeats: Heartbeats,
+    journal: Journal,
+    sender: Sender<Event>,
+    jobs: BTreeMap<JobId, Sender<Line>>,
+    next_job: u64,
+    waiting: Vec<Waiting>,
+    next_generation: u64,
+    witness: WitnessSeen,
+    housekept: Time,
+}
+
+/// What is known of the witness, for the status.
+#[derive(Debug, Clone, Default)]
+struct WitnessSeen {
+    last_answer: Option<Time>,
+    error: Option<String>,
+}
+
+impl Daemon {
+    /// Serves until it is told to end. What it runs goes on.
+    fn serve(mut self, events: &Receiver<Event>) {
+        loop {
+            let now = clock::now();
+            self.heartbeats.tick(now);
+            let pause = self.node.deadline().map_or(PULSE, |at| at.since(now)).min(PULSE);
+            match events.recv_timeout(pause) {
+                Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(event) => self.take(event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = clock::now();
+            if self.node.deadline().is_some_and(|at| at <= now) {
+                self.input(Input::Tick);
+            }
+            self.keep_house(now);
+            self.answer_waiting(now);
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Input(input) => self.input(input),
+            Event::Replicator { module, generation, message } => {
+                if self.is_current(&module, generation) {
+                    self.hear_replicator(module, message);
+                }
+            }
+            Event::ReplicatorEnded { module, generation, how } => {
+                if self.is_current(&module, generation) {
+                    self.replicator_ended(module, how);
+                }
+            }
+            Event::Connection { module, session, stream } => {
+                let replicator = self.modules.get(&module).and_then(|m| m.replicator.as_ref());
+                if let Some(replicator) = replicator {
+                    // If it cannot take it, the peer sees its connection closed and tries again.
+                    let _ = replicator.connection(session, &stream);
+                }
+            }
+            Event::WitnessHeard { module, request, result } => {
+                self.witness_heard(module, request, result);
+            }
+            Event::Request { verb, lines } => self.request(verb, lines),
+            Event::Terminate => {}
+        }
+    }
+
+    /// Hands an input to the core and performs what it wants done.
+    fn input(&mut self, input: Input) {
+        let effects = self.node.handle(clock::now(), input);
+        self.perform(effects);
+    }
+
+    fn is_current(&self, module: &ModuleName, generation: u64) -> bool {
+        let replicator = self.modules.get(module).and_then(|module| module.replicator.as_ref());
+        replicator.is_some_and(|replicator| replicator.generation == generation)
+    }
+
+    fn hear_replicator(&mut self, module: ModuleName, message: FromReplicator) {
+        match message {
+            FromReplicator::Event(ReplicatorEvent::Assigned { serial, number, .. })
+                if self.is_closing(&module, serial) =>
+            {
+                if let Some(module) = self.modules.get_mut(&module) {
+                    module.closing = Some((serial, number));
+                }
+            }
+            FromReplicator::Event(event) => self.input(Input::Replicator { module, event }),
+            FromReplicator::DataLink { received, echoed } => {
+                self.input(Input::DataLink { module, received, echoed });
+            }
+            FromReplicator::Progress(progress) => {
+                if let Some(module) = self.modules.get_mut(&module) {
+                    module.progress = progress;
+                }
+            }
+            // Taken by the thread that hears the replicator.
+            FromReplicator::Marked { .. } | FromReplicator::State { .. } => {}
+        }
+    }
+
+    fn is_closing(&self, module: &ModuleName, serial: u64) -> bool {
+        self.modules.get(module).is_some_and(|module| module.closing_serial == Some(serial))
+    }
+
+    fn replicator_ended(&mut self, module: ModuleName, how: String) {
+        let Some(state) = self.modules.get_mut(&module) else { return };
+        state.replicator = None;
+        state.closing_serial = None;
+        state.progress = wire::local::Progress::default();
+        let event = match state.closing.take() {
+            Some((serial, number)) => {
+                state.number = number;
+                ReplicatorEvent::Assigned { serial, number, drained: false }
+            }
+            None => {
+                state.clean_leftovers();
+                ReplicatorEvent::Died { how }
+            }
+        };
+        self.input(Input::Replicator { module, event });
+    }
+
+    fn witness_heard(
+        &mut self,
+        module: ModuleName,
+        request: cluster::witness::Request,
+        result: Result<cluster::witness::Answer, String>,
+    ) {
+        match result {
+            Ok(answer) => {
+                self.witness = WitnessSeen { last_answer: Some(clock::now()), error: None };
+                self.input(Input::Witness { module, request, answer });
+            }
+            Err(why) => {
+                self.witness.error = Some(why.clone());
+                self.input(Input::WitnessUnreachable { module, why });
+            }
+        }
+    }
+
+    fn keep_house(&mut self, now: Time) {
+        if now.since(self.housekept) < HOUSEKEEPING {
+            return;
+        }
+        self.housekept = now;
+        for (name, module) in &mut self.modules {
+            if let Err(error) = module.addresses.keep(now) {
+                eprintln!("! {name} address: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! What the daemon holds of one module.
+
+use std::io;
+use std::path::Path;
+
+use crate::marker::{self, Marker};
+use cluster::input::DataState;
+use model::EpochId;
+use model::config::ModuleConfig;
+use serde::{Deserialize, Serialize};
+use wire::local::Progress;
+
+use crate::daemon::addresses::Addresses;
+use crate::daemon::application::Application;
+use crate::daemon::replicators::Replicator;
+
+/// What the daemon holds of one module.
+pub(crate) struct Module {
+    pub(crate) config: ModuleConfig,
+    pub(crate) replicator: Option<Replicator>,
+    pub(crate) addresses: Addresses,
+    pub(crate) application: Application,
+    pub(crate) progress: Progress,
+    /// Serial of a close that the replicator has been told.
+    pub(crate) closing_serial: Option<u64>,
+    /// Serial and last number of a close that it has carried out; it counts once the process is
+    /// gone, so that a successor cannot be taken for it.
+    pub(crate) closing: Option<(u64, u64)>,
+    /// Last operation number of a cleanly closed copy, for the next replicator.
+    pub(crate) number: u64,
+    /// What the markers say, as far as is known.
+    pub(crate) marked: Option<(u128, EpochId)>,
+}
+
+/// What a daemon of the same boot must know of a running module.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RunningState {
+    /// Whether the addresses were held.
+    pub(crate) addresses: bool,
+    /// Whether the application was started and not stopped.
+    pub(crate) service: bool,
+}
+
+impl Module {
+    /// Makes the marker durable in every root of plain directories.
+    pub(crate) fn mark_plain(&self, root: u128, epoch: EpochId) -> io::Result<()> {
+        for (index, path) in self.config.replicate.iter().enumerate() {
+            let marker = Marker { module: self.config.name.clone(), root, index, epoch };
+            marker::write(path, &marker)?;
+        }
+        Ok(())
+    }
+
+    /// Removes mounts that a dead replicator left, so that paths lead to the plain directories.
+    pub(crate) fn clean_leftovers(&self) {
+        for path in &self.config.replicate {
+            if let Err(error) = mount::remove_leftovers(path) {
+                eprintln!("! {} {}: {error}", self.config.name, path.display());
+            }
+        }
+    }
+}
+
+/// What the replicated directories look like.
+pub(crate) fn data_state(config: &ModuleConfig) -> DataState {
+    let mut found = Vec::new();
+    let mut empty = true;
+    for (index, path) in config.replicate.iter().enumerate() {
+        match look_at(path) {
+            Err(why) => return DataState::Unusable { why },
+            Ok((marker, is_empty)) => {
+                empty &= is_empty;
+                found.push((index, path, marker));
+            }
+        }
+    }
+    let markers: Vec<&Marker> = found.iter().filter_map(|(_, _, marker)| marker.as_ref()).collect();
+    let Some(first) = markers.first() else {
+        return if empty { DataState::Empty } else { DataState::Unmarked };
+    };
+    for (index, path, marker) in &found {
+        let shown = path.display();
+        match marker {
+            None => {
+                let why = format!("{shown} has no marker, but another directory of the module has");
+                return DataState::Unusable { why };
+            }
+            Some(marker) if marker.root != first.root || marker.index != *index => {
+                let why =
+                    format!("{shown} belongs to other data than the module's first directory");
+                return DataState::Unusable { why };
+            }
+            Some(marker) if marker.module != config.name => {
+                let why = format!("{shown} holds the data of module {}", marker.module);
+                return DataState::Unusable { why };
+            }
+            Some(_) => {}
+        }
+    }
+    DataState::Marked { root: first.root, epoch: first.epoch }
+}
+
+fn look_at(path: &Path) -> Result<(Option<Marker>, bool), String> {
+    let shown = path.display();
+    let metadata = std::fs::symlink_metadata(path)
+        .map_err(|error| format!("{shown}: {error}; create the directory or mount its disk"))?;
+    if !metadata.is_dir() {
+        return Err(format!("{shown} is not a directory; only directories can be replicated"));
+    }
+    let marker = marker::read(path).map_err(|error| format!("{shown}: {error}"))?;
+    let entries = std::fs::read_dir(path).map_err(|error| format!("{shown}: {error}"))?;
+    let is_empty = entries.flatten().all(|entry| entry.file_name() == "lost+found");
+    Ok((marker, is_empty))
+}

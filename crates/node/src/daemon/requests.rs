@@ -1,0 +1,390 @@
+//! What the command line asks: answered from the state, or turned into the core's commands.
+//!
+//! A request that concerns other nodes is passed on to their daemons, by a thread that gathers
+//! the replies; nothing here waits.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
+
+use cluster::Input;
+use cluster::input::{Command, JobId};
+use cluster::status::{ModuleStatus, NodeStatus};
+use model::config::ModuleConfig;
+use model::{Headline, ModuleName, NodeName, Role, Time};
+use serde_json::{Value, json};
+use wire::control::{Exit, Reply, Verb, WaitFor};
+
+use crate::clock;
+use crate::daemon::Daemon;
+use crate::daemon::ask::Peer;
+use crate::daemon::event::{Event, Line};
+use crate::daemon::replicators::replication_addresses;
+
+/// Somebody waits for a module to be in a state.
+pub(super) struct Waiting {
+    module: ModuleName,
+    state: WaitFor,
+    until: Time,
+    told: String,
+    lines: Sender<Line>,
+}
+
+impl Daemon {
+    /// Takes a request; its reply may come much later.
+    pub(super) fn request(&mut self, verb: Verb, lines: Sender<Line>) {
+        let reply = match verb {
+            Verb::Status => self.status_reply(),
+            Verb::Events { module, limit } => self.events_reply(module.as_ref(), limit),
+            Verb::Start { module, node } => {
+                return self.command(module, node, Command::Start, lines);
+            }
+            Verb::Stop { module, node } => {
+                let command = if node.is_some() { Command::Stop } else { Command::StopAll };
+                return self.command(module, node, command, lines);
+            }
+            Verb::StopAll { module } => {
+                let own = Some(self.name.clone());
+                return self.command(module, own, Command::StopAll, lines);
+            }
+            Verb::Switchover { module, to } => return self.switchover(module, to, lines),
+            Verb::ForcePrimary { module, node } => {
+                return self.command(module, Some(node), Command::ForcePrimary, lines);
+            }
+            Verb::Wait { module, state, timeout_ms } => match self.module_config(&module) {
+                Err(reply) => *reply,
+                Ok(_) => {
+                    let until = clock::now() + Duration::from_millis(timeout_ms);
+                    let told = String::new();
+                    self.waiting.push(Waiting { module, state, until, told, lines });
+                    return;
+                }
+            },
+        };
+        let _ = lines.send(Line::Reply(reply));
+    }
+
+    /// Has a command carried out on one node, or on all nodes of the module.
+    fn command(
+        &mut self,
+        module: ModuleName,
+        node: Option<NodeName>,
+        command: Command,
+        lines: Sender<Line>,
+    ) {
+        let nodes = match self.nodes_for(&module, node) {
+            Ok(nodes) => nodes,
+            Err(reply) => {
+                let _ = lines.send(Line::Reply(*reply));
+                return;
+            }
+        };
+        if nodes == [self.name.clone()] {
+            return self.local_job(module, command, lines);
+        }
+        let mut parts = Vec::new();
+        for node in nodes {
+            if node == self.name {
+                let (local, received) = channel();
+                self.local_job(module.clone(), command, local);
+                parts.push((node, Part::Local(received)));
+            } else {
+                let verb = verb_for(&module, &node, command);
+                parts.push((node.clone(), Part::Remote(self.peer(&node), verb)));
+            }
+        }
+        let gathering = move || {
+            let _ = lines.send(Line::Reply(gather(parts, &lines)));
+        };
+        // Without a thread nobody answers, which the asker sees as the end of its connection.
+        let _ = std::thread::Builder::new().name("gather".to_owned()).spawn(gathering);
+    }
+
+    fn switchover(&mut self, module: ModuleName, to: Option<NodeName>, lines: Sender<Line>) {
+        let primary = self.primary_of(&module);
+        let problem = match (&primary, &to) {
+            _ if let Err(reply) = self.nodes_for(&module, to.clone()) => Some(*reply),
+            (None, _) => {
+                let mut reply =
+                    Reply::new(Exit::Refused, format!("no node is primary of {module}"));
+                reply.next = vec![format!("evenkeel why {module}")];
+                Some(reply)
+            }
+            (Some(primary), Some(to)) if primary == to => {
+                Some(Reply::new(Exit::Done, format!("{to} is primary of {module} already")))
+            }
+            (Some(_), _) => None,
+        };
+        match (problem, primary) {
+            (None, Some(primary)) => {
+                self.command(module, Some(primary), Command::Switchover, lines);
+            }
+            (problem, _) => {
+                if let Some(reply) = problem {
+                    let _ = lines.send(Line::Reply(reply));
+                }
+            }
+        }
+    }
+
+    fn local_job(&mut self, module: ModuleName, command: Command, lines: Sender<Line>) {
+        self.next_job += 1;
+        let job = JobId(self.next_job);
+        self.jobs.insert(job, lines);
+        self.input(Input::Operator { job, module, command });
+    }
+
+    fn peer(&self, node: &NodeName) -> Peer {
+        let addresses = replication_addresses(&self.cluster, node);
+        Peer::new(&self.cluster.cluster, &self.name, node, addresses)
+    }
+
+    fn nodes_for(
+        &self,
+        module: &ModuleName,
+        node: Option<NodeName>,
+    ) -> Result<Vec<NodeName>, Box<Reply>> {
+        let config = self.module_config(module)?;
+        match node {
+            None => Ok(config.nodes.clone()),
+            Some(node) if config.nodes.contains(&node) => Ok(vec![node]),
+            Some(node) => {
+                let known = names(config.nodes.iter().map(NodeName::as_str));
+                let what = format!("module {module} has no node `{node}`; it has {known}");
+                Err(Box::new(Reply::new(Exit::Usage, what)))
+            }
+        }
+    }
+
+    fn module_config(&self, module: &ModuleName) -> Result<&ModuleConfig, Box<Reply>> {
+        self.modules.get(module).map(|module| &module.config).ok_or_else(|| {
+            let known = names(self.modules.keys().map(ModuleName::as_str));
+            let what = format!("there is no module `{module}`; there is {known}");
+            Box::new(Reply::new(Exit::Usage, what))
+        })
+    }
+
+    fn primary_of(&self, module: &ModuleName) -> Option<NodeName> {
+        let status = self.node.status(clock::now());
+        let status = status.modules.get(module)?;
+        let serving = |role| matches!(role, Role::Prim | Role::Alone);
+        if serving(status.role) {
+            return Some(self.name.clone());
+        }
+        let peer = &status.peer;
+        peer.last.as_ref().filter(|last| serving(last.role)).map(|_| peer.node.clone())
+    }
+
+    fn events_reply(&self, module: Option<&ModuleName>, limit: usize) -> Reply {
+        let events = self.journal.newest(module, limit);
+        let data = json!({ "events": events });
+        Reply { data, ..Reply::new(Exit::Done, format!("{} events", events.len())) }
+    }
+
+    fn status_reply(&self) -> Reply {
+        let now = clock::now();
+        let status = self.node.status(now);
+        let sentence = self.sentence(&status);
+        let mut data = serde_json::to_value(&status).unwrap_or(Value::Null);
+        for (name, module) in &self.modules {
+            let extra = json!({
+                "progress": module.progress,
+                "nodes": module.config.nodes,
+                "addresses_configured": module.config.vips,
+                "replicate": module.config.replicate,
+            });
+            data["modules"][name.as_str()]["detail"] = extra;
+        }
+        data["now"] = json!(now);
+        data["cluster"] = json!(self.cluster.cluster);
+        data["networks"] = self.networks(now);
+        data["witness"] = self.witness_status(now);
+        Reply { data, ..Reply::new(Exit::Done, sentence) }
+    }
+
+    fn sentence(&self, status: &NodeStatus) -> String {
+        let worst = status.modules.iter().max_by_key(|(_, module)| module.headline);
+        match worst {
+            None => "no module is configured".to_owned(),
+            Some((name, ModuleStatus { headline: Headline::Protected, .. })) => {
+                let others = status.modules.len() - 1;
+                let more = if others == 0 { String::new() } else { format!(" and {others} more") };
+                format!("{name}{more} is protected: the loss of any one node is survived")
+            }
+            Some((name, module)) => {
+                let why = module.reasons.first().map_or("", |reason| reason.sentence.as_str());
+                format!("{name} is {}: {why}", module.headline.to_string().to_lowercase())
+            }
+        }
+    }
+
+    fn networks(&self, now: Time) -> Value {
+        let heard = self.heartbeats.heard();
+        let mut networks = BTreeMap::new();
+        for network in &self.cluster.networks {
+            let mut peers = BTreeMap::new();
+            for node in self.cluster.nodes.iter().filter(|node| node.name != self.name) {
+                let key = (network.name.clone(), node.name.clone());
+                let silent = heard.get(&key).map(|at| now.since(*at).as_millis());
+                peers.insert(node.name.clone(), json!({ "silent_ms": silent }));
+            }
+            networks.insert(network.name.clone(), peers);
+        }
+        json!(networks)
+    }
+
+    fn witness_status(&self, now: Time) -> Value {
+        let Some(address) = self.cluster.witness else { return Value::Null };
+        let ago = self.witness.last_answer.map(|at| now.since(at).as_millis());
+        json!({ "address": address, "last_answer_ms": ago, "error": self.witness.error })
+    }
+
+    /// Answers those whose state has been reached or whose time is up.
+    pub(super) fn answer_waiting(&mut self, now: Time) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let status = self.node.status(now);
+        let modules = &self.modules;
+        self.waiting.retain_mut(|waiting| {
+            let Some(module) = status.modules.get(&waiting.module) else { return false };
+            let progress = modules.get(&waiting.module).map(|module| &module.progress);
+            waiting.look(module, progress, now)
+        });
+    }
+}
+
+impl Waiting {
+    /// Whether to go on waiting.
+    fn look(
+        &mut self,
+        module: &ModuleStatus,
+        progress: Option<&wire::local::Progress>,
+        now: Time,
+    ) -> bool {
+        let name = &self.module;
+        let state = state_sentence(name, module);
+        if self.is_reached(module) {
+            let _ = self.lines.send(Line::Reply(Reply::new(Exit::Done, state)));
+            return false;
+        }
+        if now >= self.until {
+            let mut reply = Reply::new(Exit::Timeout, format!("not reached in time: {state}"));
+            reply.next = vec![format!("evenkeel why {name}")];
+            let _ = self.lines.send(Line::Reply(reply));
+            return false;
+        }
+        let resync = progress.filter(|progress| progress.running).map(|progress| {
+            let whole = progress.bytes_total.max(1);
+            format!("; resync {} %", progress.bytes * 100 / whole)
+        });
+        let told = state + &resync.unwrap_or_default();
+        if told != self.told {
+            self.told.clone_from(&told);
+            return self.lines.send(Line::Progress(told)).is_ok();
+        }
+        true
+    }
+
+    fn is_reached(&self, module: &ModuleStatus) -> bool {
+        let peer = module.peer.last.as_ref().map(|last| last.role);
+        let serves = |role| matches!(role, Role::Prim | Role::Alone);
+        match self.state {
+            WaitFor::Protected => module.headline == Headline::Protected,
+            WaitFor::Serving => serves(module.role) || peer.is_some_and(serves),
+            WaitFor::Alone => module.role == Role::Alone || peer == Some(Role::Alone),
+            WaitFor::Stopped => {
+                module.role == Role::Stop && peer.is_none_or(|role| role == Role::Stop)
+            }
+        }
+    }
+}
+
+fn state_sentence(name: &ModuleName, module: &ModuleStatus) -> String {
+    let headline = module.headline.to_string().to_lowercase();
+    match module.reasons.first() {
+        Some(reason) => format!("{name} is {headline}: {}", reason.sentence),
+        None => format!("{name} is {headline}, this node is {}", module.role),
+    }
+}
+
+/// A node's part of a request.
+enum Part {
+    Local(std::sync::mpsc::Receiver<Line>),
+    Remote(Peer, Verb),
+}
+
+fn verb_for(module: &ModuleName, node: &NodeName, command: Command) -> Verb {
+    let (module, node) = (module.clone(), node.clone());
+    match command {
+        Command::Start => Verb::Start { module, node: Some(node) },
+        Command::Stop => Verb::Stop { module, node: Some(node) },
+        Command::StopAll => Verb::StopAll { module },
+        Command::Switchover => Verb::Switchover { module, to: None },
+        Command::ForcePrimary => Verb::ForcePrimary { module, node },
+    }
+}
+
+/// Waits for every node's part; the worst outcome is the outcome.
+fn gather(parts: Vec<(NodeName, Part)>, lines: &Sender<Line>) -> Reply {
+    let alone = parts.len() == 1;
+    let mut waits = Vec::new();
+    for (node, part) in parts {
+        let lines = lines.clone();
+        let wait = std::thread::spawn(move || match part {
+            Part::Local(received) => wait_local(&received, &lines),
+            Part::Remote(peer, verb) => peer.request(verb, &lines),
+        });
+        waits.push((node, wait));
+    }
+    let mut whole: Option<Reply> = None;
+    for (node, wait) in waits {
+        let mut reply = wait.join().unwrap_or_else(|_| ended());
+        if !alone {
+            reply.sentence = format!("{node}: {}", reply.sentence);
+        }
+        whole = Some(match whole {
+            None => reply,
+            Some(mut before) => {
+                before.sentence = format!("{}; {}", before.sentence, reply.sentence);
+                before.outcome = before.outcome.max(reply.outcome);
+                before.next.extend(reply.next);
+                before
+            }
+        });
+    }
+    whole.unwrap_or_else(ended)
+}
+
+fn wait_local(received: &std::sync::mpsc::Receiver<Line>, lines: &Sender<Line>) -> Reply {
+    for line in received {
+        match line {
+            Line::Reply(reply) => return reply,
+            Line::Progress(text) => {
+                let _ = lines.send(Line::Progress(text));
+            }
+        }
+    }
+    ended()
+}
+
+fn ended() -> Reply {
+    Reply::new(Exit::Failed, "the daemon ended before the outcome was known")
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let quoted: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    if quoted.is_empty() { "none".to_owned() } else { quoted.join(", ") }
+}
+
+/// Ends the daemon when a signal asks for it.
+pub(super) fn terminate_on_signal(events: Sender<Event>) -> std::io::Result<()> {
+    let signals = [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT];
+    let mut signals = signal_hook::iterator::Signals::new(signals)?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        if signals.forever().next().is_some() {
+            let _ = events.send(Event::Terminate);
+        }
+    })?;
+    Ok(())
+}

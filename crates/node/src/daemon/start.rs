@@ -1,0 +1,305 @@
+//! How a daemon starts: checks, configuration, what an earlier daemon left, sockets, threads.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc::{Sender, channel};
+
+use cluster::Node;
+use cluster::contact::Contact;
+use cluster::input::{Boot, BootModule, DataState, Running};
+use cluster::record::Record;
+use cluster::report::Heartbeat;
+use model::config::{self, ClusterConfig, ModuleConfig};
+use model::{ModuleName, NodeName};
+use rustix::fs::FlockOperation;
+use thiserror::Error;
+
+use crate::clock;
+use crate::daemon::application::Application;
+use crate::daemon::event::Event;
+use crate::daemon::heartbeat::Heartbeats;
+use crate::daemon::journal::Journal;
+use crate::daemon::module::{Module, RunningState, data_state};
+use crate::daemon::replicators::{Replicator, Start};
+use crate::daemon::{Daemon, DaemonOptions, WitnessSeen, listen, requests};
+use crate::durable;
+use crate::files::{self, ConfigurationError};
+use crate::layout::Layout;
+
+/// A file that only the lab puts into a node.
+const LAB_MARK: &str = "/run/lab/evenkeel";
+
+/// Why a daemon did not start. Nothing has been changed.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Mistakes in the configuration.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// This node is not part of the cluster.
+    #[error(
+        "{file}: there is no node called `{name}`, which is this host's name; the file names {known}",
+        file = file.display()
+    )]
+    UnknownNode {
+        /// The cluster's file.
+        file: PathBuf,
+        /// This node.
+        name: String,
+        /// The nodes of the file.
+        known: String,
+    },
+    /// Links between nodes would be open to everybody.
+    #[error(
+        "links between nodes are not encrypted in this version, so a cluster is formed only inside \
+         the lab; try it with `evenkeel lab up` or `evenkeel demo`"
+    )]
+    OutsideLab,
+    /// Not root.
+    #[error("run the daemon as root: it mounts, sets addresses and starts services")]
+    NotPrivileged,
+    /// No FUSE.
+    #[error("replication needs FUSE, but /dev/fuse cannot be opened ({0}); try `modprobe fuse`")]
+    NoFuse(io::Error),
+    /// Another daemon runs.
+    #[error("another daemon runs with this root: {0} is locked")]
+    AlreadyRunning(String),
+    /// Something the system refused.
+    #[error("{what}: {error}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Cause.
+        error: io::Error,
+    },
+}
+
+/// Runs the daemon until it is told to end. What it started goes on.
+pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
+    let layout = Layout::new(&options.root);
+    let configuration = files::load(&layout)?;
+    let name = own_name(options, &layout, &configuration.cluster)?;
+    check_system(&configuration.modules)?;
+    if configuration.cluster.nodes.len() > 1 && !fs::exists(LAB_MARK).unwrap_or(false) {
+        return Err(StartError::OutsideLab);
+    }
+    let _lock = lock(&layout)?;
+    let (sender, events) = channel();
+    let daemon = build(layout, configuration, name, &sender)
+        .map_err(|error| system("the daemon cannot start", error))?;
+    daemon.serve(&events);
+    Ok(())
+}
+
+fn own_name(
+    options: &DaemonOptions,
+    layout: &Layout,
+    cluster: &ClusterConfig,
+) -> Result<NodeName, StartError> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = options.node.as_ref().map_or(host, |name| name.as_str().to_owned());
+    match cluster.nodes.iter().find(|node| node.name.as_str() == name) {
+        Some(node) => Ok(node.name.clone()),
+        None => {
+            let known: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
+            let known = known.join(", ");
+            Err(StartError::UnknownNode { file: layout.cluster_file(), name, known })
+        }
+    }
+}
+
+/// Whether this machine can do what the configuration wants.
+fn check_system(modules: &[ModuleConfig]) -> Result<(), StartError> {
+    if !rustix::process::geteuid().is_root() {
+        return Err(StartError::NotPrivileged);
+    }
+    if modules.is_empty() {
+        return Ok(());
+    }
+    let device = File::options().read(true).write(true).open("/dev/fuse");
+    device.map(drop).map_err(StartError::NoFuse)
+}
+
+fn lock(layout: &Layout) -> Result<File, StartError> {
+    let directory = layout.run_directory();
+    let path = directory.join("daemon.lock");
+    let shown = path.display().to_string();
+    let file = fs::create_dir_all(&directory)
+        .and_then(|()| File::create(&path))
+        .map_err(|error| system(&shown, error))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StartError::AlreadyRunning(shown)),
+        Err(errno) => Err(system(&shown, errno.into())),
+    }
+}
+
+fn build(
+    layout: Layout,
+    configuration: files::Configuration,
+    name: NodeName,
+    sender: &Sender<Event>,
+) -> io::Result<Daemon> {
+    let cluster = configuration.cluster;
+    let now = clock::now();
+    let boot = clock::boot_id()?;
+    let mut modules = BTreeMap::new();
+    let mut boots = Vec::new();
+    for (generation, config) in (0..).zip(configuration.modules) {
+        let (module, boot_module) =
+            prepare(&layout, &cluster.cluster, &name, config, generation, sender)?;
+        modules.insert(module.config.name.clone(), module);
+        boots.push(boot_module);
+    }
+    let next_generation = boots.len() as u64;
+    let cluster_digest = config::cluster_digest(&cluster);
+    let journal = Journal::open(&layout.event_file(), &name)?;
+    let (node, effects) = Node::new(
+        now,
+        Boot {
+            name: name.clone(),
+            boot,
+            cluster: cluster.clone(),
+            cluster_digest,
+            modules: boots,
+            seed: clock::random(),
+        },
+    );
+    let incarnation = now.as_nanos();
+    let heartbeat = Heartbeat {
+        from: name.clone(),
+        boot,
+        incarnation,
+        sequence: 0,
+        echo: 0,
+        echo_incarnation: 0,
+        cluster_digest,
+        reports: node.reports(),
+    };
+    let heartbeats = Heartbeats::start(&cluster, heartbeat, Contact::new(incarnation), sender)?;
+    open_entrances(&layout, &cluster, &name, sender)?;
+    requests::terminate_on_signal(sender.clone())?;
+    let mut daemon = Daemon {
+        layout,
+        cluster,
+        name,
+        node,
+        modules,
+        heartbeats,
+        journal,
+        sender: sender.clone(),
+        jobs: BTreeMap::new(),
+        next_job: 0,
+        waiting: Vec::new(),
+        next_generation,
+        witness: WitnessSeen::default(),
+        housekept: now,
+    };
+    daemon.perform(effects);
+    Ok(daemon)
+}
+
+/// Reads what is known of a module, and finds what an earlier daemon of this boot left running.
+fn prepare(
+    layout: &Layout,
+    cluster: &ModuleName,
+    node: &NodeName,
+    config: ModuleConfig,
+    generation: u64,
+    events: &Sender<Event>,
+) -> io::Result<(Module, BootModule)> {
+    let record: Record = durable::read(&layout.record_file(&config.name))?.unwrap_or_default();
+    let application =
+        Application::new(&config, layout.log_file(&config.name, "application"), events)?;
+    let number = record.number.unwrap_or(0);
+    let adopted = Replicator::adopt(&Start {
+        layout,
+        cluster,
+        node,
+        config: &config,
+        number,
+        generation,
+        events,
+    })?;
+    let marked = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
+    let mut module = Module {
+        config: config.clone(),
+        replicator: None,
+        addresses: crate::daemon::addresses::Addresses::default(),
+        application,
+        progress: wire::local::Progress::default(),
+        closing: None,
+        closing_serial: None,
+        number,
+        marked: None,
+    };
+    let (data, running) = match adopted {
+        Some((replicator, found)) => {
+            module.replicator = Some(replicator);
+            module.number = found.number;
+            module.marked = marked;
+            (data_of(&record), Some(adopt(layout, &mut module, found.assignment)))
+        }
+        None => {
+            clear_away(layout, &mut module)?;
+            (data_state(&config), None)
+        }
+    };
+    let digest = config::digest(&config);
+    Ok((module, BootModule { config, digest, record, data, running }))
+}
+
+/// The directories cannot be looked at while a replicator covers them; it has checked them.
+fn data_of(record: &Record) -> DataState {
+    match &record.epoch {
+        Some(epoch) => DataState::Marked { root: record.root, epoch: epoch.id },
+        None => DataState::Empty,
+    }
+}
+
+fn adopt(layout: &Layout, module: &mut Module, assignment: cluster::effect::Assignment) -> Running {
+    let noted: RunningState =
+        durable::read(&layout.running_file(&module.config.name)).ok().flatten().unwrap_or_default();
+    if noted.addresses {
+        // Taking again is harmless and gives this daemon what it needs to renew them.
+        if let Err(error) = module.addresses.take(&module.config.vips, clock::now()) {
+            eprintln!("! {} address: {error}", module.config.name);
+        }
+    }
+    let service = noted.service && module.application.is_running();
+    Running { assignment, addresses: noted.addresses, service }
+}
+
+/// Without a replicator nothing of the module may run or be held on this node.
+fn clear_away(layout: &Layout, module: &mut Module) -> io::Result<()> {
+    module.application.kill_now()?;
+    if let Err(error) = module.addresses.release(&module.config.vips) {
+        eprintln!("! {} address: {error}", module.config.name);
+    }
+    module.clean_leftovers();
+    match fs::remove_file(layout.running_file(&module.config.name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn open_entrances(
+    layout: &Layout,
+    cluster: &ClusterConfig,
+    name: &NodeName,
+    sender: &Sender<Event>,
+) -> io::Result<()> {
+    let own: Vec<_> = cluster
+        .node(name)
+        .map(|node| node.addresses.values().copied().collect())
+        .unwrap_or_default();
+    let others = cluster.nodes.iter().filter(|node| node.name != *name);
+    let peers: Vec<_> = others.flat_map(|node| node.addresses.values().copied()).collect();
+    listen::at_peer_port(&own, &cluster.cluster, &peers, sender)?;
+    listen::at_control_socket(&layout.control_socket(), sender)
+}
+
+fn system(what: &str, error: io::Error) -> StartError {
+    StartError::System { what: what.to_owned(), error }
+}

@@ -1,0 +1,89 @@
+//! Where a node keeps its files.
+//!
+//! `--root DIR` moves all of it below another directory, which is how several nodes live on one
+//! machine in the lab.
+
+use std::path::{Path, PathBuf};
+
+use model::ModuleName;
+
+/// Where a node keeps its files.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout below `root`; `/` in production.
+    #[must_use]
+    pub fn new(root: &Path) -> Layout {
+        Layout { root: root.to_owned() }
+    }
+
+    /// The directory that everything lies below.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The cluster's configuration.
+    #[must_use]
+    pub fn cluster_file(&self) -> PathBuf {
+        self.root.join("etc/evenkeel/cluster.toml")
+    }
+
+    /// The directory of the modules' configurations.
+    #[must_use]
+    pub fn module_directory(&self) -> PathBuf {
+        self.root.join("etc/evenkeel/modules")
+    }
+
+    /// What must survive a reboot.
+    #[must_use]
+    pub fn state_directory(&self) -> PathBuf {
+        self.root.join("var/lib/evenkeel")
+    }
+
+    /// What a reboot may take.
+    #[must_use]
+    pub fn run_directory(&self) -> PathBuf {
+        self.root.join("run/evenkeel")
+    }
+
+    /// The command line's way to the daemon.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.run_directory().join("control.sock")
+    }
+
+    /// The events of this node.
+    #[must_use]
+    pub fn event_file(&self) -> PathBuf {
+        self.state_directory().join("events.jsonl")
+    }
+
+    /// The record of a module.
+    #[must_use]
+    pub fn record_file(&self, module: &ModuleName) -> PathBuf {
+        self.state_directory().join(format!("modules/{module}/record.json"))
+    }
+
+    /// What the daemon remembers of a running module, for a daemon that follows it in the same
+    /// boot.
+    #[must_use]
+    pub fn running_file(&self, module: &ModuleName) -> PathBuf {
+        self.run_directory().join(format!("{module}.running.json"))
+    }
+
+    /// The daemon's way to a replicator.
+    #[must_use]
+    pub fn replicator_socket(&self, module: &ModuleName) -> PathBuf {
+        self.run_directory().join(format!("{module}.replicator.sock"))
+    }
+
+    /// Where a module's replicator and application write what they say.
+    #[must_use]
+    pub fn log_file(&self, module: &ModuleName, what: &str) -> PathBuf {
+        self.state_directory().join(format!("modules/{module}/{what}.log"))
+    }
+}

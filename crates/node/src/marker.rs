@@ -1,0 +1,56 @@
+//! Markers: an attribute on each replicated root that says whose data it holds.
+//!
+//! A record on the system disk cannot tell whether the data disk is mounted, replaced or restored;
+//! a marker on the data itself can. Epochs lag by at most one step, as the record is written
+//! first.
+
+use std::io;
+use std::path::Path;
+
+use model::{EpochId, ModuleName};
+use serde::{Deserialize, Serialize};
+
+/// Name of the attribute; readable and writable by root alone, hidden on the mount.
+const ATTRIBUTE: &str = "trusted.evenkeel";
+
+/// Longest value accepted, in bytes.
+const MARKER_BYTES_MAX: usize = 4096;
+
+/// What a root says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Marker {
+    /// Module.
+    pub(crate) module: ModuleName,
+    /// Identity of the module's data.
+    pub(crate) root: u128,
+    /// Position of the directory in the module's configuration.
+    pub(crate) index: usize,
+    /// Epoch.
+    pub(crate) epoch: EpochId,
+}
+
+/// Reads the marker of a directory.
+pub(crate) fn read(path: &Path) -> io::Result<Option<Marker>> {
+    let mut value = vec![0; MARKER_BYTES_MAX];
+    match rustix::fs::getxattr(path, ATTRIBUTE, &mut value[..]) {
+        Ok(length) => {
+            let text = &value[..length];
+            let marker = serde_json::from_slice(text).map_err(|error| {
+                io::Error::other(format!("the marker {ATTRIBUTE} is damaged: {error}"))
+            })?;
+            Ok(Some(marker))
+        }
+        Err(rustix::io::Errno::NODATA) => Ok(None),
+        Err(rustix::io::Errno::NOTSUP) => Err(io::Error::other(
+            "the file system has no trusted attributes; use ext4, xfs or btrfs",
+        )),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Writes the marker of a directory, durably.
+pub(crate) fn write(path: &Path, marker: &Marker) -> io::Result<()> {
+    let text = serde_json::to_vec(marker).map_err(io::Error::other)?;
+    rustix::fs::setxattr(path, ATTRIBUTE, &text, rustix::fs::XattrFlags::empty())?;
+    std::fs::File::open(path)?.sync_all()
+}

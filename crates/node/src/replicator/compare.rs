@@ -1,0 +1,95 @@
+//! What source and target of a resync must compute alike: descriptions of objects and hashes of
+//! blocks.
+
+use std::os::fd::AsFd;
+
+use mount::backing::{self, Kind};
+use replica::op::FileId;
+use rustix::io::Errno;
+use wire::replication::{BLOCK_BYTES, BlockHash, Ensure, Forward, XATTRS_MAX, put_forward};
+
+use crate::replicator::primary::Trees;
+
+/// Attributes that belong to the node and not to the data.
+const OWN_ATTRIBUTE: &[u8] = b"trusted.evenkeel";
+
+/// Extended attributes with their values, by name.
+pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Describes an object as it is now, under a name, for the target to make it so.
+pub(super) fn put_ensure(
+    out: &mut Vec<u8>,
+    trees: &Trees,
+    file: FileId,
+    parent: FileId,
+    name: &[u8],
+) -> Result<(), Errno> {
+    let tree = trees.get(usize::from(file.tree)).ok_or(Errno::STALE)?;
+    let object = tree.path_descriptor(file)?;
+    let stat = backing::stat(&*object)?;
+    let target = match stat.kind() {
+        Kind::Symlink => rustix::fs::readlinkat(&*object, "", Vec::new())?.into_bytes(),
+        _ => Vec::new(),
+    };
+    let xattrs = xattrs_of(&*object, stat.kind())?;
+    let ensure = Ensure {
+        parent,
+        name,
+        file,
+        mode: stat.mode,
+        uid: stat.uid,
+        gid: stat.gid,
+        rdev: stat.rdev,
+        size: if stat.kind() == Kind::File { stat.size } else { 0 },
+        mtime: stat.mtime,
+        target: &target,
+        xattrs: xattrs.iter().map(|(name, value)| (&name[..], &value[..])).collect(),
+    };
+    put_forward(out, &Forward::Ensure(ensure));
+    Ok(())
+}
+
+/// All extended attributes that belong to the data, sorted by name.
+pub(super) fn xattrs_of(object: impl AsFd, kind: Kind) -> Result<Xattrs, Errno> {
+    // Symlinks and special files can only have attributes of privileged name spaces, which the
+    // file systems give them rarely; what cannot be listed is not there.
+    let mut names = match backing::list_xattr(&object) {
+        Ok(names) => names,
+        Err(Errno::NOTSUP) => Vec::new(),
+        Err(_) if kind == Kind::Symlink => Vec::new(),
+        Err(errno) => return Err(errno),
+    };
+    names.retain(|name| name != OWN_ATTRIBUTE);
+    names.sort();
+    if names.len() > XATTRS_MAX {
+        return Err(Errno::TOOBIG);
+    }
+    let mut xattrs = Vec::new();
+    for name in names {
+        match backing::get_xattr(&object, &name) {
+            Ok(value) => xattrs.push((name, value)),
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(xattrs)
+}
+
+/// Reads up to `buffer.len()` bytes, fewer only at the end of the file.
+pub(super) fn read_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let position = offset + filled as u64;
+        let rest = &mut buffer[filled..];
+        match rustix::io::retry_on_intr(|| rustix::io::pread(&file, &mut *rest, position))? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+/// Hashes of successive blocks; the last one may be short.
+pub(super) fn hashes(data: &[u8]) -> Vec<BlockHash> {
+    data.chunks(BLOCK_BYTES).map(|block| *blake3::hash(block).as_bytes()).collect()
+}

@@ -1,0 +1,265 @@
+//! The replicator of one mirror module: a process of its own.
+//!
+//! ```text
+//! daemon ──assignment──> main loop ─┬─ Held: read-only directories
+//!        <──events─────             ├─ Receiving: a session's operations -> store
+//!                                   └─ Serving: FUSE -> primary -> outbox -> peer
+//! ```
+//!
+//! Main loop and serving know nothing of clusters: what to be is told by the daemon, and the
+//! acknowledgement rule that it sets is enforced here alone.
+
+mod compare;
+mod daemon_link;
+mod outbox;
+mod ping;
+mod primary;
+mod progress;
+mod receiving;
+mod remove;
+mod serving;
+mod source;
+mod store;
+mod tolerant;
+mod walker;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use cluster::effect::{Assignment, Ending, Serve};
+use cluster::input::ReplicatorEvent;
+use model::{ModuleName, NodeName, SessionId};
+use mount::backing::Root;
+use wire::hello::{Hello, Purpose};
+use wire::local::{FromReplicator, ToReplicator};
+
+use crate::replicator::daemon_link::{DaemonLink, Packet};
+use crate::replicator::receiving::Receiving;
+use crate::replicator::serving::Serving;
+
+/// How to run a replicator. Standard input is its listening socket.
+#[derive(Debug, Clone)]
+pub struct ReplicatorOptions {
+    /// Module.
+    pub module: ModuleName,
+    /// Cluster, for the greeting of peers.
+    pub cluster: ModuleName,
+    /// This node.
+    pub node: NodeName,
+    /// Last operation number of the copy.
+    pub number: u64,
+    /// Directories to replicate, in the order of the configuration.
+    pub directories: Vec<PathBuf>,
+}
+
+/// A replicated directory.
+#[derive(Clone)]
+struct Directory {
+    path: PathBuf,
+    /// Opened before anything was mounted over it.
+    root: Arc<Root>,
+}
+
+struct Replicator {
+    options: ReplicatorOptions,
+    directories: Vec<Directory>,
+    daemon: Arc<DaemonLink>,
+    mode: Mode,
+    number: u64,
+    serial: u64,
+    assignment: Assignment,
+}
+
+enum Mode {
+    /// Nothing is mounted yet.
+    Plain,
+    /// The directories are visible and read-only.
+    Held,
+    Receiving(Receiving),
+    Serving(Box<Serving>),
+}
+
+/// Runs until it is told to close.
+pub fn run(options: ReplicatorOptions) -> io::Result<()> {
+    mount::prepare();
+    let mut directories = Vec::new();
+    for path in &options.directories {
+        let below = mount::below(path).map_err(io::Error::from)?;
+        if let Some(first) = below.first() {
+            let what = format!(
+                "{} has the mount point {} below it; give that file system its own entry in \
+                 `replicate`, or unmount it",
+                path.display(),
+                first.display()
+            );
+            return Err(io::Error::other(what));
+        }
+        let root = Root::open(path).map_err(io::Error::from)?;
+        directories.push(Directory { path: path.clone(), root: Arc::new(root) });
+    }
+    let (sender, packets) = channel();
+    let daemon = DaemonLink::start(&options.module, &directories, sender)?;
+    let number = options.number;
+    let mut replicator = Replicator {
+        options,
+        directories,
+        daemon,
+        mode: Mode::Plain,
+        number,
+        serial: 0,
+        assignment: Assignment::Hold { ending: Ending::Cut },
+    };
+    replicator.serve_daemon(&packets);
+    Ok(())
+}
+
+impl Replicator {
+    fn serve_daemon(&mut self, packets: &Receiver<Packet>) {
+        for (message, descriptor) in packets {
+            match message {
+                ToReplicator::Assign { serial, assignment, peer } => {
+                    let closing = assignment == Assignment::Close;
+                    self.assign(serial, assignment, peer);
+                    if closing {
+                        return;
+                    }
+                }
+                ToReplicator::Connection { session } => {
+                    if let (Mode::Receiving(receiving), Some(stream)) = (&mut self.mode, descriptor)
+                    {
+                        receiving.connected(session, stream.into());
+                    }
+                }
+                ToReplicator::Query => self.daemon.tell(&FromReplicator::State {
+                    serial: self.serial,
+                    assignment: self.assignment.clone(),
+                    number: self.number(),
+                }),
+                // Answered by the link itself.
+                ToReplicator::Mark { .. } => {}
+            }
+        }
+    }
+
+    fn assign(&mut self, serial: u64, assignment: Assignment, peer: Vec<std::net::SocketAddr>) {
+        let result = match &assignment {
+            Assignment::Close => self.close(),
+            Assignment::Hold { ending } => self.hold(*ending),
+            Assignment::Receive { session, source } => self.receive(*session, source),
+            Assignment::Serve(serve) => self.serve(serve, peer),
+        };
+        self.serial = serial;
+        let event = match result {
+            Ok(drained) => {
+                self.assignment = assignment;
+                let number = match &self.mode {
+                    Mode::Serving(serving) => serving.ruled_after(),
+                    Mode::Plain | Mode::Held | Mode::Receiving(_) => self.number(),
+                };
+                ReplicatorEvent::Assigned { serial, number, drained }
+            }
+            Err(error) => {
+                self.assignment = Assignment::Hold { ending: Ending::Cut };
+                let held = self.hold(Ending::Cut).err();
+                let also = held.map(|error| format!("; nor can it hold: {error}"));
+                let why = format!("{error}{}", also.unwrap_or_default());
+                ReplicatorEvent::Refused { serial, why }
+            }
+        };
+        self.daemon.event(event);
+        if let Mode::Serving(serving) = &self.mode {
+            // Only now, so that the daemon hears of the rule before it hears of its fulfilment.
+            serving.ask_durable();
+        }
+    }
+
+    fn number(&self) -> u64 {
+        match &self.mode {
+            Mode::Plain | Mode::Held => self.number,
+            Mode::Receiving(receiving) => receiving.number(),
+            Mode::Serving(serving) => serving.number(),
+        }
+    }
+
+    /// Ends any session and any serving; says whether everything is durable on both nodes.
+    fn hold(&mut self, ending: Ending) -> io::Result<bool> {
+        let drained = match std::mem::replace(&mut self.mode, Mode::Held) {
+            Mode::Plain | Mode::Held => true,
+            Mode::Receiving(receiving) => {
+                self.number = receiving.end();
+                true
+            }
+            Mode::Serving(serving) => {
+                let (number, drained) = serving.end(ending);
+                self.number = number;
+                drained
+            }
+        };
+        for directory in &self.directories {
+            mount::read_only_bind(&directory.path, &directory.root).map_err(io::Error::from)?;
+        }
+        Ok(drained)
+    }
+
+    fn close(&mut self) -> io::Result<bool> {
+        let drained = self.hold(Ending::Cut)?;
+        self.show_plain()?;
+        for directory in &self.directories {
+            let plain = rustix::fs::open(
+                &directory.path,
+                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+                rustix::fs::Mode::empty(),
+            )?;
+            rustix::fs::syncfs(&plain)?;
+        }
+        Ok(drained)
+    }
+
+    fn show_plain(&mut self) -> io::Result<()> {
+        for directory in &self.directories {
+            mount::undo_read_only_bind(&directory.path, &directory.root)
+                .map_err(io::Error::from)?;
+        }
+        self.mode = Mode::Plain;
+        Ok(())
+    }
+
+    fn receive(&mut self, session: SessionId, source: &NodeName) -> io::Result<bool> {
+        if let Mode::Receiving(receiving) = &self.mode
+            && receiving.session() == session
+        {
+            return Ok(true);
+        }
+        self.hold(Ending::Cut)?;
+        let receiving =
+            Receiving::new(session, source, self.number, &self.directories, &self.daemon);
+        self.mode = Mode::Receiving(receiving);
+        Ok(true)
+    }
+
+    fn serve(&mut self, serve: &Serve, peer: Vec<std::net::SocketAddr>) -> io::Result<bool> {
+        let hello = serve.session.as_ref().map(|session| Hello {
+            cluster: self.options.cluster.clone(),
+            from: self.options.node.clone(),
+            purpose: Purpose::Replication {
+                module: self.options.module.clone(),
+                session: session.id,
+            },
+        });
+        if let Mode::Serving(serving) = &mut self.mode {
+            serving.change(serve, hello, peer)?;
+            return Ok(true);
+        }
+        self.hold(Ending::Cut)?;
+        self.show_plain()?;
+        let (directories, daemon) = (&self.directories, &self.daemon);
+        let serving = Serving::start(directories, self.number, daemon, serve, hello, peer)?;
+        self.mode = Mode::Serving(Box::new(serving));
+        Ok(true)
+    }
+}
+
+/// A channel whose sender never fails to matter: the main loop lives as long as the process.
+type PacketSender = Sender<Packet>;

@@ -1,0 +1,262 @@
+//! The recorder of a serving replicator: numbers each change, sends it, and holds its answer back
+//! as the acknowledgement rule wants.
+//!
+//! It runs under the order lock of the mount, so it never waits: not for the peer, not for room.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use cluster::input::ReplicatorEvent;
+use fuse::Answer;
+use model::{NodeName, SessionId};
+use mount::{Recorder, Tree};
+use replica::op::{FileId, Op};
+use replica::{Acknowledge, Lost, Names, Session, Step};
+use rustix::io::Errno;
+use wire::replication::{Forward, put_forward};
+
+use crate::replicator::compare;
+use crate::replicator::daemon_link::DaemonLink;
+use crate::replicator::outbox::Outbox;
+
+/// The trees of a module.
+pub(super) type Trees = Arc<Vec<Arc<Tree>>>;
+
+/// What the serving side holds, shared with the threads of its session.
+pub(super) struct Primary {
+    inner: Mutex<Inner>,
+    trees: Trees,
+    daemon: Arc<DaemonLink>,
+}
+
+pub(super) struct Inner {
+    pub(super) acks: Acknowledge<Answer>,
+    /// Set when changes are refused.
+    refuse: Option<Errno>,
+    live: Option<Live>,
+}
+
+/// The session to a target.
+pub(super) struct Live {
+    pub(super) id: SessionId,
+    pub(super) target: NodeName,
+    pub(super) known: Session,
+    pub(super) outbox: Arc<Outbox>,
+}
+
+impl Primary {
+    pub(super) fn new(number: u64, trees: Trees, daemon: &Arc<DaemonLink>) -> Primary {
+        let inner = Inner { acks: Acknowledge::new(number), refuse: None, live: None };
+        Primary { inner: Mutex::new(inner), trees, daemon: Arc::clone(daemon) }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn trees(&self) -> &Trees {
+        &self.trees
+    }
+
+    pub(super) fn daemon(&self) -> &DaemonLink {
+        &self.daemon
+    }
+
+    /// Whose confirmation every answer needs from now on; returns the number of the last operation
+    /// that was recorded before.
+    pub(super) fn require(&self, required: BTreeSet<NodeName>) -> u64 {
+        let mut inner = self.lock();
+        let number = inner.acks.number();
+        let due = inner.acks.require(required);
+        drop(inner);
+        due.into_iter().for_each(Answer::send);
+        number
+    }
+
+    /// Begins to tell a target of every change from here on.
+    pub(super) fn begin(&self, live: Live) {
+        let mut inner = self.lock();
+        inner.acks.forget(&live.target);
+        inner.live = Some(live);
+    }
+
+    /// The session has ended; what waits for the target goes on waiting.
+    pub(super) fn end_session(&self, id: SessionId) {
+        let mut inner = self.lock();
+        if let Some(live) = inner.live.take_if(|live| live.id == id) {
+            inner.acks.forget(&live.target);
+            drop(inner);
+            live.outbox.close();
+        }
+    }
+
+    /// Refuses changes from now on.
+    pub(super) fn refuse(&self, errno: Errno) {
+        self.lock().refuse = Some(errno);
+    }
+
+    /// Answers everything that waits with an error.
+    pub(super) fn cut(&self, errno: Errno) -> usize {
+        let cut = self.lock().acks.cut();
+        let count = cut.len();
+        cut.into_iter().for_each(|answer| answer.refuse(errno));
+        count
+    }
+
+    /// The target has applied everything up to a number.
+    pub(super) fn applied(&self, target: &NodeName, number: u64) {
+        let due = self.lock().acks.applied(target, number);
+        due.into_iter().for_each(Answer::send);
+    }
+
+    /// A sync is durable at the target.
+    pub(super) fn durable(&self, target: &NodeName, number: u64) {
+        let due = self.lock().acks.durable(target, number);
+        due.into_iter().for_each(Answer::send);
+    }
+}
+
+impl Inner {
+    /// The session with this id, while it lasts.
+    pub(super) fn live_of(&mut self, id: SessionId) -> Option<&mut Live> {
+        self.live.as_mut().filter(|live| live.id == id)
+    }
+
+    /// Sends what a target must be told of a change; says whether its answer depends on the
+    /// target.
+    fn tell(&mut self, trees: &Trees, op: &Op<'_>, number: u64) -> Result<bool, Lost> {
+        let Some(live) = &mut self.live else { return Ok(true) };
+        let steps = live.known.live(op, &TreeNames(trees))?;
+        if steps.is_empty() {
+            return Ok(false);
+        }
+        let mut failed = None;
+        live.outbox.put(|out| {
+            for step in &steps {
+                if let Err(errno) = put_step(out, trees, step, op, number) {
+                    failed = Some(errno);
+                }
+            }
+        });
+        match failed {
+            None => Ok(true),
+            Some(errno) => Err(Lost { why: format!("an object could not be described: {errno}") }),
+        }
+    }
+}
+
+fn put_step(
+    out: &mut Vec<u8>,
+    trees: &Trees,
+    step: &Step,
+    op: &Op<'_>,
+    number: u64,
+) -> Result<(), Errno> {
+    match step {
+        Step::Bind { file, parent, name } => {
+            put_forward(out, &Forward::Bind { file: *file, parent: *parent, name });
+        }
+        Step::Ensure { file, parent, name } => {
+            compare::put_ensure(out, trees, *file, *parent, name)?;
+        }
+        Step::Discard { parent, name } => {
+            put_forward(out, &Forward::Discard { parent: *parent, name });
+        }
+        Step::Operation => put_forward(out, &Forward::Op { number, op: op.clone() }),
+    }
+    Ok(())
+}
+
+/// The recorder that the mount calls.
+pub(super) struct PrimaryRecorder(pub(super) Arc<Primary>);
+
+impl Recorder for PrimaryRecorder {
+    fn admit(&mut self) -> Result<(), Errno> {
+        self.0.lock().refuse.map_or(Ok(()), Err)
+    }
+
+    fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
+        let mut inner = self.0.lock();
+        let number = inner.acks.next();
+        let travels = self.tell(&mut inner, &op, number);
+        let Some(answer) = answer else { return };
+        let Some(due) = inner.acks.answer(number, travels, answer) else { return };
+        let outbox = inner.live.as_ref().map(|live| Arc::clone(&live.outbox));
+        drop(inner);
+        match outbox {
+            Some(outbox) => outbox.answer(due),
+            None => due.send(),
+        }
+    }
+
+    fn sync_begins(&mut self, file: FileId, data_only: bool) -> u64 {
+        let mut inner = self.0.lock();
+        let number = inner.acks.next();
+        if self.tell(&mut inner, &Op::Sync { file, data_only }, number) {
+            inner.acks.sync_begins(number);
+        }
+        number
+    }
+
+    fn sync_ended(&mut self, sync: u64, local: Result<(), Errno>, answer: Answer) {
+        let due = self.0.lock().acks.sync_local(sync, local.is_err(), answer);
+        if let Some(due) = due {
+            due.send();
+        }
+        if let Err(errno) = local {
+            self.copy_failed("syncing the backing store", errno);
+        }
+    }
+
+    fn copy_failed(&mut self, what: &str, errno: Errno) {
+        let mut inner = self.0.lock();
+        if inner.refuse.is_none() {
+            inner.refuse = Some(Errno::IO);
+            drop(inner);
+            let why = format!("{what}: {errno}");
+            self.0.daemon.event(ReplicatorEvent::CopyFailed { why });
+        }
+    }
+}
+
+impl PrimaryRecorder {
+    /// As `Inner::tell`; a target that can no longer be told apart loses its session.
+    fn tell(&self, inner: &mut Inner, op: &Op<'_>, number: u64) -> bool {
+        match inner.tell(&self.0.trees, op, number) {
+            Ok(travels) => travels,
+            Err(lost) => {
+                if let Some(live) = inner.live.take() {
+                    live.outbox.close();
+                    inner.acks.forget(&live.target);
+                    let (session, why) = (live.id, lost.why);
+                    self.0.daemon.event(ReplicatorEvent::LinkLost { session, why });
+                }
+                true
+            }
+        }
+    }
+}
+
+/// Names as the trees know them.
+pub(super) struct TreeNames<'a>(pub(super) &'a Trees);
+
+impl TreeNames<'_> {
+    fn tree(&self, file: FileId) -> Option<&Arc<Tree>> {
+        self.0.get(usize::from(file.tree))
+    }
+}
+
+impl Names for TreeNames<'_> {
+    fn names_of(&self, file: FileId) -> Vec<(FileId, Vec<u8>)> {
+        self.tree(file).map(|tree| tree.names_of(file)).unwrap_or_default()
+    }
+
+    fn child(&self, parent: FileId, name: &[u8]) -> Option<FileId> {
+        self.tree(parent)?.known_child(parent, name)
+    }
+
+    fn is_linked(&self, file: FileId) -> bool {
+        // What cannot be looked at is treated as named: leaving it out could lose data.
+        self.tree(file).is_none_or(|tree| tree.stat(file).map_or(true, |stat| stat.nlink > 0))
+    }
+}

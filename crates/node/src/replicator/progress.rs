@@ -1,0 +1,132 @@
+//! How a resync is getting on: counted by the walk, told to the daemon now and then.
+//!
+//! What there is in all is counted by a thread of its own, so that time left can be told early.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use mount::Tree;
+use mount::backing::{self, Kind};
+use rustix::io::Errno;
+use wire::local::{FromReplicator, Progress};
+
+use crate::replicator::source::Link;
+
+/// Time between two reports.
+const TELL_EVERY: Duration = Duration::from_millis(250);
+
+/// Counts a resync.
+pub(super) struct Meter {
+    link: Arc<Link>,
+    progress: Progress,
+    began: Instant,
+    told: Instant,
+    told_bytes: u64,
+    total: Arc<Total>,
+}
+
+/// What there is in all.
+#[derive(Default)]
+struct Total {
+    entries: AtomicU64,
+    bytes: AtomicU64,
+    complete: AtomicBool,
+}
+
+impl Meter {
+    pub(super) fn start(link: &Arc<Link>) -> Meter {
+        let total = Arc::new(Total::default());
+        let trees = Arc::clone(link.primary.trees());
+        let (counting, counted) = (Arc::clone(link), Arc::clone(&total));
+        // Without the thread the total stays unknown, which is allowed.
+        let _ = std::thread::Builder::new().name("count".to_owned()).spawn(move || {
+            let done = trees.iter().all(|tree| counted.count(tree, &counting).is_ok());
+            counted.complete.store(done, Ordering::Relaxed);
+        });
+        let why = "the trees are compared whole, by hash: this version keeps no log of changes";
+        let progress = Progress { running: true, why: why.to_owned(), ..Progress::default() };
+        let now = Instant::now();
+        let link = Arc::clone(link);
+        Meter { link, progress, began: now, told: now, told_bytes: 0, total }
+    }
+
+    /// An entry was put right.
+    pub(super) fn entry(&mut self, name: &[u8]) {
+        self.progress.entries += 1;
+        self.progress.current = String::from_utf8_lossy(name).into_owned();
+        self.tell();
+    }
+
+    /// So many bytes were compared or sent.
+    pub(super) fn bytes(&mut self, count: usize) {
+        self.progress.bytes += count as u64;
+        self.tell();
+    }
+
+    /// So many bytes were sent because they differed.
+    pub(super) fn copied(&mut self, count: usize) {
+        self.progress.copied += count as u64;
+    }
+
+    /// The resync is over.
+    pub(super) fn finish(&mut self) {
+        self.progress.running = false;
+        self.progress.seconds = self.began.elapsed().as_secs_f64();
+        self.link.primary.daemon().tell(&FromReplicator::Progress(self.progress.clone()));
+    }
+
+    fn tell(&mut self) {
+        let since = self.told.elapsed();
+        if since < TELL_EVERY {
+            return;
+        }
+        let fresh = self.progress.bytes - self.told_bytes;
+        self.progress.rate = fresh as f64 / since.as_secs_f64();
+        self.progress.seconds = self.began.elapsed().as_secs_f64();
+        if self.total.complete.load(Ordering::Relaxed) {
+            let entries = self.total.entries.load(Ordering::Relaxed);
+            let bytes = self.total.bytes.load(Ordering::Relaxed);
+            self.progress.entries_total = entries.max(self.progress.entries);
+            self.progress.bytes_total = bytes.max(self.progress.bytes);
+        }
+        self.told = Instant::now();
+        self.told_bytes = self.progress.bytes;
+        self.link.primary.daemon().tell(&FromReplicator::Progress(self.progress.clone()));
+    }
+}
+
+impl Total {
+    fn count(&self, tree: &Tree, link: &Link) -> Result<(), Errno> {
+        let mut directories = vec![backing::reopen(
+            &**tree.root(),
+            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY,
+        )?];
+        while let Some(directory) = directories.pop() {
+            let mut reader = backing::read_dir(&directory)?;
+            loop {
+                let chunk = reader.next_chunk()?;
+                if chunk.is_empty() || link.is_ended() {
+                    break;
+                }
+                for entry in chunk {
+                    if entry.name == b"." || entry.name == b".." {
+                        continue;
+                    }
+                    self.entries.fetch_add(1, Ordering::Relaxed);
+                    // What goes away meanwhile does not count.
+                    let Ok(file) = backing::open_name(&directory, &entry.name) else { continue };
+                    match entry.kind {
+                        Kind::Directory => directories.push(file),
+                        Kind::File => {
+                            let size = backing::stat(&file)?.size;
+                            self.bytes.fetch_add(size, Ordering::Relaxed);
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,292 @@
+//! A replicator that receives a session: one thread applies, one answers, a few sync.
+//!
+//! What was applied is confirmed whenever nothing more is waiting to be read, so that a stream is
+//! confirmed in large strides and a single operation at once.
+
+use std::io::{self, BufReader, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use cluster::input::ReplicatorEvent;
+use model::{NodeName, SessionId};
+use mount::backing::Root;
+use rustix::fs::{Mode, OFlags};
+use wire::FRAME_BYTES_MAX;
+use wire::replication::{Backward, Forward, put_backward, take_forward};
+
+use crate::connection;
+use crate::replicator::Directory;
+use crate::replicator::daemon_link::DaemonLink;
+use crate::replicator::outbox::Outbox;
+use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
+use crate::replicator::store::{After, Store};
+
+/// Threads that sync.
+const SYNCERS: usize = 2;
+
+/// A replicator that receives.
+pub(super) struct Receiving {
+    shared: Arc<Shared>,
+    store: Option<Store>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    session: SessionId,
+    source: NodeName,
+    roots: Vec<Arc<Root>>,
+    daemon: Arc<DaemonLink>,
+    outbox: Arc<Outbox>,
+    pings: Pings,
+    number: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stream: Option<TcpStream>,
+    ended: bool,
+}
+
+/// Something to be made durable.
+enum Durability {
+    File { number: u64, file: OwnedFd, data_only: bool },
+    Everything { number: u64 },
+}
+
+impl Receiving {
+    pub(super) fn new(
+        session: SessionId,
+        source: &NodeName,
+        number: u64,
+        directories: &[Directory],
+        daemon: &Arc<DaemonLink>,
+    ) -> Receiving {
+        let roots: Vec<Arc<Root>> =
+            directories.iter().map(|directory| Arc::clone(&directory.root)).collect();
+        let store = Some(Store::new(roots.clone(), number));
+        let shared = Arc::new(Shared {
+            session,
+            source: source.clone(),
+            roots,
+            daemon: Arc::clone(daemon),
+            outbox: Arc::new(Outbox::default()),
+            pings: Pings::default(),
+            number: AtomicU64::new(number),
+            state: Mutex::default(),
+        });
+        Receiving { shared, store, thread: None }
+    }
+
+    pub(super) fn session(&self) -> SessionId {
+        self.shared.session
+    }
+
+    /// Number of the last operation that was applied.
+    pub(super) fn number(&self) -> u64 {
+        self.shared.number.load(Ordering::Acquire)
+    }
+
+    /// The source has connected. A session has one connection; another one is closed.
+    pub(super) fn connected(&mut self, session: SessionId, stream: TcpStream) {
+        if session != self.shared.session {
+            return;
+        }
+        let Some(store) = self.store.take() else { return };
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("apply".to_owned()).spawn(move || {
+            let why = shared.run(store, stream).err();
+            shared.lost(&why.map_or_else(|| "it was closed".to_owned(), |why| why.to_string()));
+        });
+        self.thread = thread.ok();
+    }
+
+    /// Ends the session for good; what was read from the link is applied first. Says the number of
+    /// the last operation.
+    pub(super) fn end(self) -> u64 {
+        self.shared.finish();
+        if let Some(thread) = self.thread {
+            // A thread that panicked applies nothing more.
+            let _ = thread.join();
+        }
+        self.shared.number.load(Ordering::Acquire)
+    }
+}
+
+impl Shared {
+    fn run(self: &Arc<Self>, mut store: Store, stream: TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        {
+            let mut state = self.state();
+            if state.ended {
+                return Ok(());
+            }
+            state.stream = Some(stream.try_clone()?);
+        }
+        self.daemon.event(ReplicatorEvent::LinkUp { session: self.session });
+        let writing = stream.try_clone()?;
+        let answering = Arc::clone(self);
+        let answerer = std::thread::Builder::new()
+            .name("answer".to_owned())
+            .spawn(move || answering.answer(writing))?;
+        let (to_sync, syncers) = self.start_syncers()?;
+        let result = self.apply_all(&mut store, stream, &to_sync);
+        drop(to_sync);
+        for syncer in syncers {
+            let _ = syncer.join();
+        }
+        if result.is_err() {
+            self.outbox.close();
+        }
+        self.finish();
+        let _ = answerer.join();
+        result
+    }
+
+    fn apply_all(
+        &self,
+        store: &mut Store,
+        stream: TcpStream,
+        to_sync: &Sender<Durability>,
+    ) -> io::Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 20, stream);
+        let mut frame = Vec::new();
+        let mut confirmed = 0;
+        loop {
+            if reader.buffer().is_empty() && store.number() > confirmed {
+                confirmed = store.number();
+                self.number.store(confirmed, Ordering::Release);
+                self.put(&Backward::Applied { number: confirmed });
+            }
+            connection::read_frame(&mut reader, FRAME_BYTES_MAX, &mut frame)?;
+            let message = take_forward(&frame).map_err(io::Error::other)?;
+            if let Forward::Ping(ping) = message {
+                self.daemon.tell(&self.pings.heard(ping));
+                continue;
+            }
+            let after = store.apply(&message).map_err(|failed| self.failed(&failed))?;
+            self.number.store(store.number(), Ordering::Release);
+            match after {
+                After::Nothing => {}
+                After::Absent(file) => self.put(&Backward::Absent { file }),
+                After::Answer(frames) => self.outbox.put(|out| out.extend_from_slice(&frames)),
+                After::Sync { number, file, data_only } => {
+                    let _ = to_sync.send(Durability::File { number, file, data_only });
+                }
+                After::Barrier { number } => {
+                    let _ = to_sync.send(Durability::Everything { number });
+                }
+            }
+        }
+    }
+
+    /// Tells the source what could not be applied, and waits until that is on its way.
+    fn failed(&self, failed: &crate::replicator::store::NotApplied) -> io::Error {
+        let errno = u32::try_from(failed.errno.raw_os_error()).unwrap_or(0);
+        let what = format!("{} on the target", failed.what);
+        let mut frame = Vec::new();
+        put_backward(&mut frame, &Backward::Failed { errno, what: what.as_bytes() });
+        let stream = self.state().stream.as_ref().and_then(|stream| stream.try_clone().ok());
+        self.outbox.close();
+        if let Some(mut stream) = stream {
+            // If it does not arrive, the source sees the link break, which means as much.
+            let _ = stream.write_all(&frame);
+        }
+        io::Error::other(format!("{what}: {}", failed.errno))
+    }
+
+    fn answer(&self, mut stream: TcpStream) {
+        let mut frames = Vec::new();
+        while self.outbox.take(&mut frames, PING_EVERY) {
+            if let Some(ping) = self.pings.due() {
+                put_backward(&mut frames, &Backward::Ping(ping));
+            }
+            if stream.write_all(&frames).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn start_syncers(self: &Arc<Self>) -> io::Result<(Sender<Durability>, Vec<JoinHandle<()>>)> {
+        let (sender, receiver) = channel();
+        let receiver = Arc::new(Mutex::new(receiver));
+        let mut threads = Vec::new();
+        for index in 0..SYNCERS {
+            let (shared, receiver) = (Arc::clone(self), Arc::clone(&receiver));
+            let name = format!("sync-{index}");
+            let thread = std::thread::Builder::new().name(name);
+            threads.push(thread.spawn(move || shared.sync_all(&receiver))?);
+        }
+        Ok((sender, threads))
+    }
+
+    fn sync_all(&self, work: &Mutex<Receiver<Durability>>) {
+        loop {
+            let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+            let Ok(durability) = next else { return };
+            let result = match &durability {
+                Durability::File { file, data_only: true, .. } => rustix::fs::fdatasync(file),
+                Durability::File { file, data_only: false, .. } => rustix::fs::fsync(file),
+                Durability::Everything { .. } => self.sync_everything(),
+            };
+            match (result, durability) {
+                (Ok(()), Durability::File { number, .. }) => {
+                    self.put(&Backward::Durable { number });
+                }
+                (Ok(()), Durability::Everything { number }) => {
+                    self.put(&Backward::BarrierDone { number });
+                }
+                (Err(errno), _) => {
+                    let what = "syncing the copy".to_owned();
+                    let error = self.failed(&crate::replicator::store::NotApplied { errno, what });
+                    self.lost(&error.to_string());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn sync_everything(&self) -> Result<(), rustix::io::Errno> {
+        for root in &self.roots {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let opened = rustix::fs::openat(&**root, ".", flags, Mode::empty())?;
+            rustix::fs::syncfs(&opened)?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, message: &Backward<'_>) {
+        self.outbox.put(|out| put_backward(out, message));
+    }
+
+    /// The link is gone without having been told to go.
+    fn lost(&self, why: &str) {
+        if self.finish() {
+            let why = format!("the link from {} ended: {why}", self.source);
+            self.daemon.event(ReplicatorEvent::LinkLost { session: self.session, why });
+        }
+    }
+
+    /// Ends everything; true for the first who does.
+    fn finish(&self) -> bool {
+        let mut state = self.state();
+        let first = !state.ended;
+        state.ended = true;
+        if let Some(stream) = state.stream.take() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        drop(state);
+        self.outbox.close();
+        first
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

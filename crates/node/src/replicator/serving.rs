@@ -1,0 +1,163 @@
+//! A replicator that serves its directories: mounts, the recorder behind them, and the session to
+//! a target.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::effect::{Ending, Serve};
+use model::SessionId;
+use mount::{Order, Tree};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use wire::hello::Hello;
+
+use crate::replicator::Directory;
+use crate::replicator::daemon_link::DaemonLink;
+use crate::replicator::primary::{Primary, PrimaryRecorder};
+use crate::replicator::source::Source;
+
+/// Threads that serve each directory.
+const THREADS: usize = 2;
+
+/// How long a drain may wait for the target.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A replicator that serves.
+pub(super) struct Serving {
+    primary: Arc<Primary>,
+    order: Arc<Order>,
+    directories: Vec<Directory>,
+    mounts: Vec<mount::Serving>,
+    source: Option<Source>,
+    /// A session that has begun and ended is not begun again.
+    last_session: Option<SessionId>,
+    /// Number of the last operation before the present rule was in force.
+    ruled_after: u64,
+}
+
+impl Serving {
+    pub(super) fn start(
+        directories: &[Directory],
+        number: u64,
+        daemon: &Arc<DaemonLink>,
+        serve: &Serve,
+        hello: Option<Hello>,
+        peer: Vec<SocketAddr>,
+    ) -> io::Result<Serving> {
+        let mut trees = Vec::new();
+        for (index, directory) in (0..).zip(directories) {
+            let tree = Tree::of(index, Arc::clone(&directory.root)).map_err(io::Error::from)?;
+            trees.push(Arc::new(tree));
+        }
+        let primary = Arc::new(Primary::new(number, Arc::new(trees), daemon));
+        let order = Arc::new(Order::new(PrimaryRecorder(Arc::clone(&primary))));
+        let mut serving = Serving {
+            primary,
+            order,
+            directories: directories.to_vec(),
+            mounts: Vec::new(),
+            source: None,
+            last_session: None,
+            ruled_after: number,
+        };
+        // What every answer needs is in force before there can be anything to answer.
+        serving.change(serve, hello, peer)?;
+        for (tree, directory) in serving.primary.trees().iter().zip(directories) {
+            let (tree, order) = (Arc::clone(tree), Arc::clone(&serving.order));
+            serving.mounts.push(mount::Serving::start(tree, order, &directory.path, THREADS)?);
+        }
+        Ok(serving)
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.primary.lock().acks.number()
+    }
+
+    /// Takes a new rule and session while the directories go on being served.
+    pub(super) fn change(
+        &mut self,
+        serve: &Serve,
+        hello: Option<Hello>,
+        peer: Vec<SocketAddr>,
+    ) -> io::Result<()> {
+        let wanted = serve.session.as_ref().map(|session| session.id);
+        if let Some(source) = self.source.take_if(|source| Some(source.id()) != wanted) {
+            source.end();
+        }
+        if let (Some(session), Some(hello)) = (&serve.session, hello)
+            && self.last_session != Some(session.id)
+        {
+            self.last_session = Some(session.id);
+            let (primary, order) = (&self.primary, &self.order);
+            self.source = Some(Source::begin(primary, order, session, hello, peer)?);
+        }
+        self.ruled_after = self.primary.require(serve.required.clone());
+        Ok(())
+    }
+
+    /// Number of the last operation before the present rule was in force.
+    pub(super) fn ruled_after(&self) -> u64 {
+        self.ruled_after
+    }
+
+    /// Has the target say when it holds everything durably.
+    pub(super) fn ask_durable(&self) {
+        if let Some(source) = &self.source {
+            source.ask_durable();
+        }
+    }
+
+    /// Ends serving; says the last number, and whether everything is durable on both nodes.
+    pub(super) fn end(mut self, ending: Ending) -> (u64, bool) {
+        let drained = match ending {
+            Ending::Cut => {
+                self.primary.refuse(Errno::IO);
+                self.primary.cut(Errno::IO);
+                false
+            }
+            Ending::Drain => self.drain(),
+        };
+        let number = self.number();
+        if let Some(source) = self.source.take() {
+            source.end();
+        }
+        self.primary.refuse(Errno::IO);
+        self.primary.cut(Errno::IO);
+        for mount in self.mounts.drain(..) {
+            if let Err(error) = mount.abort() {
+                eprintln!("unmounting: {error}");
+            }
+        }
+        (number, drained)
+    }
+
+    /// Refuses changes and waits until everything is durable here and at the target.
+    fn drain(&self) -> bool {
+        // What programs stored in mapped memory becomes writes now, while those are accepted.
+        for directory in &self.directories {
+            if let Err(error) = sync_mount(&directory.path) {
+                eprintln!("{}: {error}", directory.path.display());
+                return false;
+            }
+        }
+        self.primary.refuse(Errno::ROFS);
+        let reached = match &self.source {
+            Some(source) => source.barrier(DRAIN_TIMEOUT),
+            None => true,
+        };
+        let durable = self.directories.iter().all(|directory| {
+            let root = rustix::fs::openat(&*directory.root, ".", OFlags::RDONLY, Mode::empty());
+            root.and_then(|root| rustix::fs::syncfs(&root)).is_ok()
+        });
+        reached && durable && self.primary.lock().acks.held_back() == 0
+    }
+}
+
+fn sync_mount(path: &PathBuf) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mounted = rustix::fs::open(path, flags, Mode::empty())?;
+    Ok(rustix::fs::syncfs(&mounted)?)
+}

@@ -1,0 +1,310 @@
+//! The source of a session: its connection to the target and the threads that serve it.
+//!
+//! One thread connects and then sends, one hears, one walks while a resync is under way.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufReader, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use cluster::effect::ServeSession;
+use cluster::input::ReplicatorEvent;
+use model::{NodeName, SessionId};
+use mount::Order;
+use replica::Session;
+use replica::op::FileId;
+use wire::FRAME_BYTES_MAX;
+use wire::hello::Hello;
+use wire::replication::{Backward, Forward, put_forward, take_backward};
+
+use crate::connection;
+use crate::replicator::outbox::Outbox;
+use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
+use crate::replicator::primary::{Live, Primary};
+use crate::replicator::walker::Walker;
+
+/// How long the target may need to be ready for the session.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the target says to the walk.
+pub(super) enum Heard {
+    Listed { tag: u64, last: bool, entries: BTreeMap<Vec<u8>, u64> },
+    Differ { tag: u64, blocks: u32 },
+    Absent(FileId),
+    BarrierDone,
+}
+
+/// The source of a session.
+pub(super) struct Source {
+    link: Arc<Link>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// What the threads of a session share.
+pub(super) struct Link {
+    pub(super) id: SessionId,
+    pub(super) target: NodeName,
+    pub(super) primary: Arc<Primary>,
+    pub(super) order: Arc<Order>,
+    pub(super) outbox: Arc<Outbox>,
+    pings: Pings,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    stream: Option<TcpStream>,
+    /// The highest barrier that the target has confirmed.
+    barrier: Option<u64>,
+    ended: bool,
+}
+
+impl Source {
+    /// Begins a session: from here on every change is told to the target.
+    pub(super) fn begin(
+        primary: &Arc<Primary>,
+        order: &Arc<Order>,
+        session: &ServeSession,
+        hello: Hello,
+        peer: Vec<SocketAddr>,
+    ) -> io::Result<Source> {
+        let outbox = Arc::new(Outbox::default());
+        let known = if session.resync { Session::walking() } else { Session::settled() };
+        // A target that need not be compared is one on which everything must apply exactly.
+        outbox.put(|out| put_forward(out, &Forward::Strict(!session.resync)));
+        let link = Arc::new(Link {
+            id: session.id,
+            target: session.target.clone(),
+            primary: Arc::clone(primary),
+            order: Arc::clone(order),
+            outbox: Arc::clone(&outbox),
+            pings: Pings::default(),
+            state: Mutex::default(),
+            changed: Condvar::new(),
+        });
+        let target = session.target.clone();
+        primary.begin(Live { id: session.id, target, known, outbox });
+        let (to_walker, heard) = channel();
+        let mut threads = Vec::new();
+        let sending = Arc::clone(&link);
+        let resync = session.resync;
+        threads.push(std::thread::Builder::new().name("send".to_owned()).spawn(move || {
+            sending.run(&peer, &hello, to_walker);
+        })?);
+        let walking = Arc::clone(&link);
+        if resync {
+            threads.push(std::thread::Builder::new().name("walk".to_owned()).spawn(move || {
+                walking.walk(heard);
+            })?);
+        }
+        Ok(Source { link, threads })
+    }
+
+    pub(super) fn id(&self) -> SessionId {
+        self.link.id
+    }
+
+    /// Has the target say when it holds everything up to now durably; returns the number.
+    pub(super) fn ask_durable(&self) -> u64 {
+        // Under the lock, so that no later operation can be numbered before the barrier is put.
+        let inner = self.link.primary.lock();
+        let number = inner.acks.number();
+        self.link.outbox.put(|out| put_forward(out, &Forward::Barrier { number }));
+        number
+    }
+
+    /// Waits until the target holds everything durably; false when that was not reached.
+    pub(super) fn barrier(&self, limit: Duration) -> bool {
+        let number = self.ask_durable();
+        let waiting = |state: &mut State| !state.ended && state.barrier < Some(number);
+        let state = self.link.lock();
+        let waited = self.link.changed.wait_timeout_while(state, limit, waiting);
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        !state.ended && state.barrier >= Some(number)
+    }
+
+    /// Ends the session for good.
+    pub(super) fn end(self) {
+        self.link.finish();
+        for thread in self.threads {
+            // A thread that panicked has nothing left to say.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Link {
+    fn run(self: &Arc<Self>, peer: &[SocketAddr], hello: &Hello, to_walker: Sender<Heard>) {
+        let result = self.connect(peer, hello).and_then(|stream| {
+            let reading = stream.try_clone()?;
+            let hearing = Arc::clone(self);
+            let thread = std::thread::Builder::new().name("hear".to_owned()).spawn(move || {
+                let ended = hearing.hear(reading, &to_walker);
+                hearing.lost(&ended.err().map_or_else(String::new, |error| error.to_string()));
+            })?;
+            self.primary.daemon().event(ReplicatorEvent::LinkUp { session: self.id });
+            let sent = self.send(stream);
+            if sent.is_ok() {
+                // The outbox was closed by whoever ended the session; they have told why.
+                self.finish();
+            }
+            let _ = thread.join();
+            sent
+        });
+        if let Err(error) = result {
+            self.lost(&error.to_string());
+        }
+    }
+
+    fn connect(&self, peer: &[SocketAddr], hello: &Hello) -> io::Result<TcpStream> {
+        let until = Instant::now() + CONNECT_TIMEOUT;
+        loop {
+            let error = match connection::call(peer, hello) {
+                Ok(stream) => {
+                    stream.set_write_timeout(Some(SILENCE_MAX))?;
+                    stream.set_read_timeout(Some(SILENCE_MAX))?;
+                    let mut state = self.lock();
+                    if state.ended {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
+                    state.stream = Some(stream.try_clone()?);
+                    return Ok(stream);
+                }
+                Err(error) => error,
+            };
+            let state = self.lock();
+            let waited = self.changed.wait_timeout_while(state, PING_EVERY, |state| !state.ended);
+            if waited.unwrap_or_else(PoisonError::into_inner).0.ended || Instant::now() > until {
+                return Err(error);
+            }
+        }
+    }
+
+    fn send(&self, mut stream: TcpStream) -> io::Result<()> {
+        let mut frames = Vec::new();
+        while self.outbox.take(&mut frames, PING_EVERY) {
+            if let Some(ping) = self.pings.due() {
+                put_forward(&mut frames, &Forward::Ping(ping));
+            }
+            stream.write_all(&frames)?;
+        }
+        Ok(())
+    }
+
+    fn hear(&self, stream: TcpStream, to_walker: &Sender<Heard>) -> io::Result<()> {
+        let mut reader = BufReader::with_capacity(1 << 16, stream);
+        let mut frame = Vec::new();
+        loop {
+            connection::read_frame(&mut reader, FRAME_BYTES_MAX, &mut frame)?;
+            let message = take_backward(&frame).map_err(io::Error::other)?;
+            let heard = match message {
+                Backward::Applied { number } => {
+                    self.primary.applied(&self.target, number);
+                    continue;
+                }
+                Backward::Durable { number } => {
+                    self.primary.durable(&self.target, number);
+                    continue;
+                }
+                Backward::BarrierDone { number } => {
+                    self.barrier_done(number);
+                    Heard::BarrierDone
+                }
+                Backward::Listed { tag, last, entries } => {
+                    let entries = entries.into_iter().map(|(name, size)| (name.to_vec(), size));
+                    Heard::Listed { tag, last, entries: entries.collect() }
+                }
+                Backward::Differ { tag, blocks } => Heard::Differ { tag, blocks },
+                Backward::Absent { file } => Heard::Absent(file),
+                Backward::Failed { errno, what } => {
+                    let what = String::from_utf8_lossy(what).into_owned();
+                    self.target_failed(errno, what);
+                    return Ok(());
+                }
+                Backward::Ping(ping) => {
+                    self.primary.daemon().tell(&self.pings.heard(ping));
+                    continue;
+                }
+            };
+            // Without a walk nobody listens, and nobody asked.
+            let _ = to_walker.send(heard);
+        }
+    }
+
+    fn walk(self: &Arc<Self>, heard: Receiver<Heard>) {
+        if let Err(error) = Walker::new(Arc::clone(self), heard).run() {
+            self.lost(&format!("the resync failed: {error}"));
+        }
+    }
+
+    fn barrier_done(&self, number: u64) {
+        {
+            let mut state = self.lock();
+            state.barrier = state.barrier.max(Some(number));
+        }
+        self.changed.notify_all();
+        let session = self.id;
+        self.primary.daemon().event(ReplicatorEvent::TargetDurable { session, number });
+    }
+
+    fn target_failed(&self, errno: u32, what: String) {
+        if self.finish() {
+            let why = if errno == 0 {
+                what
+            } else {
+                let errno = io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
+                format!("{what}: {errno}")
+            };
+            let event = ReplicatorEvent::TargetFailed { session: self.id, why };
+            self.primary.daemon().event(event);
+        }
+    }
+
+    /// The link is gone without having been told to go.
+    fn lost(&self, why: &str) {
+        if self.finish() {
+            let why =
+                if why.is_empty() { "the peer closed the link".to_owned() } else { why.to_owned() };
+            self.primary.daemon().event(ReplicatorEvent::LinkLost { session: self.id, why });
+        }
+    }
+
+    /// Ends everything; true for the first who does.
+    fn finish(&self) -> bool {
+        let mut state = self.lock();
+        let first = !state.ended;
+        state.ended = true;
+        if let Some(stream) = state.stream.take() {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        drop(state);
+        self.changed.notify_all();
+        self.outbox.close();
+        self.primary.end_session(self.id);
+        first
+    }
+
+    pub(super) fn is_ended(&self) -> bool {
+        self.lock().ended
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for what the target says; none once the session has ended.
+pub(super) fn next(link: &Link, heard: &Receiver<Heard>) -> Option<Heard> {
+    loop {
+        match heard.recv_timeout(PING_EVERY) {
+            Ok(heard) => return Some(heard),
+            Err(RecvTimeoutError::Disconnected) => return None,
+            Err(RecvTimeoutError::Timeout) if link.is_ended() => return None,
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+    }
+}

@@ -1,0 +1,310 @@
+//! The target's copy: applies operations to the backing tree by the ids of the source.
+//!
+//! Strict by default: any difference from what the source saw is an error, which ends the
+//! session. What a resync tolerates is in `tolerant`.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use mount::backing::{self, Handle, Root};
+use replica::op::{Attr, FileId, Op, Stamp};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use wire::replication::Forward;
+
+/// Descriptors of files being written that are kept open.
+const OPEN_MAX: usize = 256;
+
+/// Why something was not applied.
+#[derive(Debug)]
+pub(super) struct NotApplied {
+    pub(super) errno: Errno,
+    pub(super) what: String,
+}
+
+/// What follows from applying something, beyond that it is applied.
+#[derive(Debug)]
+pub(super) enum After {
+    Nothing,
+    /// Make this durable and say so under the number.
+    Sync {
+        number: u64,
+        file: OwnedFd,
+        data_only: bool,
+    },
+    /// Make everything durable and say so under the number.
+    Barrier {
+        number: u64,
+    },
+    /// The object is not held here any more.
+    Absent(FileId),
+    /// The answer to a question, as an encoded frame.
+    Answer(Vec<u8>),
+}
+
+/// The target's copy.
+pub(super) struct Store {
+    pub(super) roots: Vec<Arc<Root>>,
+    pub(super) bound: BTreeMap<FileId, Handle>,
+    pub(super) ids: BTreeMap<(u16, Handle), FileId>,
+    open: BTreeMap<FileId, (u64, Arc<OwnedFd>)>,
+    clock: u64,
+    pub(super) strict: bool,
+    number: u64,
+}
+
+impl Store {
+    pub(super) fn new(roots: Vec<Arc<Root>>, number: u64) -> Store {
+        Store {
+            roots,
+            bound: BTreeMap::new(),
+            ids: BTreeMap::new(),
+            open: BTreeMap::new(),
+            clock: 0,
+            strict: false,
+            number,
+        }
+    }
+
+    /// Number of the last operation that was applied.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Applies a message of the source.
+    pub(super) fn apply(&mut self, message: &Forward<'_>) -> Result<After, NotApplied> {
+        let result = match message {
+            Forward::Op { number, op } => {
+                if *number <= self.number && self.strict {
+                    let what = format!("operation {number} came after {}", self.number);
+                    return Err(NotApplied { errno: Errno::INVAL, what });
+                }
+                self.number = *number;
+                self.operate(*number, op)
+            }
+            Forward::Bind { file, parent, name } => {
+                self.bind_name(*file, *parent, name).map(|()| After::Nothing)
+            }
+            Forward::Ensure(ensure) => self.ensure(ensure).map(|()| After::Nothing),
+            Forward::Discard { parent, name } => self.discard(*parent, name),
+            Forward::List { tag, directory } => self.list(*tag, *directory),
+            Forward::Compare { tag, file, offset, hashes } => {
+                self.compare(*tag, *file, *offset, hashes)
+            }
+            Forward::Block { file, offset, data } => self.block(*file, *offset, data),
+            Forward::Finish { file, mtime } => self.finish(*file, *mtime),
+            Forward::Barrier { number } => {
+                self.number = self.number.max(*number);
+                Ok(After::Barrier { number: *number })
+            }
+            Forward::Strict(strict) => {
+                self.strict = *strict;
+                Ok(After::Nothing)
+            }
+            Forward::Ping(_) => Ok(After::Nothing),
+        };
+        result.map_err(|errno| NotApplied { errno, what: describe(message) })
+    }
+
+    fn operate(&mut self, number: u64, op: &Op<'_>) -> Result<After, Errno> {
+        let result = self.exactly(number, op);
+        match result {
+            Err(errno) if !self.strict => self.tolerate(op, errno),
+            other => other,
+        }
+    }
+
+    fn exactly(&mut self, number: u64, op: &Op<'_>) -> Result<After, Errno> {
+        match *op {
+            Op::Write { file, offset, data, mtime } => {
+                let target = self.data(file)?;
+                write_at(&*target, data, offset)?;
+                set_mtime(&*target, mtime)?;
+            }
+            Op::SetAttr { file, attr } => backing::set_attr(self.object(file)?, &attr)?,
+            Op::Create { .. } => self.create(op)?,
+            Op::Link { file, parent, name, parent_mtime } => {
+                let (object, directory) = (self.object(file)?, self.object(parent)?);
+                backing::link(object, &directory, name)?;
+                set_mtime(&directory, parent_mtime)?;
+            }
+            Op::Remove { parent, name, directory, parent_mtime } => {
+                let place = self.object(parent)?;
+                self.forget_if_last(parent.tree, &place, name);
+                backing::remove(&place, name, directory)?;
+                set_mtime(&place, parent_mtime)?;
+            }
+            Op::Rename { parent, name, new_parent, new_name, flags, .. } => {
+                let (from, to) = (self.object(parent)?, self.object(new_parent)?);
+                if flags == 0 {
+                    self.forget_if_last(new_parent.tree, &to, new_name);
+                }
+                backing::rename(from, name, to, new_name, flags)?;
+                self.rename_mtimes(op)?;
+            }
+            Op::SetXattr { file, name, value } => {
+                backing::set_xattr(self.object(file)?, name, value, 0)?;
+            }
+            Op::RemoveXattr { file, name } => backing::remove_xattr(self.object(file)?, name)?,
+            Op::Allocate { file, mode, offset, length, mtime } => {
+                let target = self.data(file)?;
+                backing::allocate(&*target, mode, offset, length)?;
+                set_mtime(&*target, mtime)?;
+            }
+            Op::Sync { file, data_only } => {
+                let file = backing::reopen(self.object(file)?, OFlags::RDONLY | OFlags::CLOEXEC)?;
+                return Ok(After::Sync { number, file, data_only });
+            }
+        }
+        Ok(After::Nothing)
+    }
+
+    pub(super) fn create(&mut self, op: &Op<'_>) -> Result<(), Errno> {
+        let Op::Create { parent, name, file, mode, uid, gid, rdev, target, mtime, parent_mtime } =
+            *op
+        else {
+            return Ok(());
+        };
+        let directory = self.object(parent)?;
+        let object = backing::create(&directory, name, mode, uid, gid, rdev, target)?;
+        set_mtime(&object, mtime)?;
+        set_mtime(&directory, parent_mtime)?;
+        self.bind(file, &object)
+    }
+
+    pub(super) fn rename_mtimes(&self, op: &Op<'_>) -> Result<(), Errno> {
+        let Op::Rename { parent, new_parent, parent_mtime, new_parent_mtime, .. } = *op else {
+            return Ok(());
+        };
+        set_mtime(self.object(parent)?, parent_mtime)?;
+        set_mtime(self.object(new_parent)?, new_parent_mtime)
+    }
+
+    fn bind_name(&mut self, file: FileId, parent: FileId, name: &[u8]) -> Result<(), Errno> {
+        let object = backing::open_name(self.object(parent)?, name)?;
+        self.bind(file, &object)
+    }
+
+    /// Gives an object the source's id.
+    pub(super) fn bind(&mut self, file: FileId, object: impl AsFd) -> Result<(), Errno> {
+        let handle = backing::handle_of(object, b"")?;
+        self.unbind(file);
+        if let Some(other) = self.ids.insert((file.tree, handle.clone()), file)
+            && other != file
+        {
+            self.bound.remove(&other);
+            self.open.remove(&other);
+        }
+        self.bound.insert(file, handle);
+        Ok(())
+    }
+
+    pub(super) fn unbind(&mut self, file: FileId) {
+        self.open.remove(&file);
+        if let Some(handle) = self.bound.remove(&file) {
+            self.ids.remove(&(file.tree, handle));
+        }
+    }
+
+    /// Which object of the source stands here.
+    pub(super) fn id_of(&self, tree: u16, object: impl AsFd) -> Result<Option<FileId>, Errno> {
+        let handle = backing::handle_of(object, b"")?;
+        Ok(self.ids.get(&(tree, handle)).copied())
+    }
+
+    /// An `O_PATH` descriptor of an object; `ESTALE` when it is not held.
+    pub(super) fn object(&self, file: FileId) -> Result<OwnedFd, Errno> {
+        let root = self.roots.get(usize::from(file.tree)).ok_or(Errno::STALE)?;
+        if file.node == 1 {
+            return root.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE);
+        }
+        let handle = self.bound.get(&file).ok_or(Errno::STALE)?;
+        root.open_handle(handle, OFlags::PATH | OFlags::CLOEXEC)
+    }
+
+    /// A descriptor of a regular file for reading and writing, kept for the next time.
+    pub(super) fn data(&mut self, file: FileId) -> Result<Arc<OwnedFd>, Errno> {
+        self.clock += 1;
+        if let Some((used, open)) = self.open.get_mut(&file) {
+            *used = self.clock;
+            return Ok(Arc::clone(open));
+        }
+        if self.open.len() == OPEN_MAX {
+            let oldest = self.open.iter().min_by_key(|(_, (used, _))| *used).map(|(id, _)| *id);
+            oldest.and_then(|id| self.open.remove(&id));
+        }
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let open = Arc::new(backing::reopen(self.object(file)?, flags)?);
+        self.open.insert(file, (self.clock, Arc::clone(&open)));
+        Ok(open)
+    }
+
+    /// Forgets the object under a name that is about to be removed, when it is its last.
+    fn forget_if_last(&mut self, tree: u16, directory: &OwnedFd, name: &[u8]) {
+        let Ok(object) = backing::open_name(directory, name) else { return };
+        let last = backing::stat(&object)
+            .is_ok_and(|stat| stat.nlink <= 1 || stat.kind() == backing::Kind::Directory);
+        if last && let Ok(Some(file)) = self.id_of(tree, &object) {
+            self.unbind(file);
+        }
+    }
+}
+
+/// Writes everything.
+pub(super) fn write_at(file: impl AsFd, data: &[u8], offset: u64) -> Result<(), Errno> {
+    let mut written = 0;
+    while written < data.len() {
+        let (rest, position) = (&data[written..], offset + written as u64);
+        match rustix::io::retry_on_intr(|| rustix::io::pwrite(&file, rest, position))? {
+            0 => return Err(Errno::IO),
+            count => written += count,
+        }
+    }
+    Ok(())
+}
+
+/// Sets the modification time alone.
+pub(super) fn set_mtime(file: impl AsFd, mtime: Stamp) -> Result<(), Errno> {
+    backing::set_attr(file, &Attr { mtime: Some(mtime), ..Attr::default() })
+}
+
+fn describe(message: &Forward<'_>) -> String {
+    let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    match message {
+        Forward::Op { number, op } => {
+            format!("operation {number} ({}) could not be applied", kind(op))
+        }
+        Forward::Ensure(ensure) => {
+            format!("`{}` could not be made as at the source", name(ensure.name))
+        }
+        Forward::Bind { name: under, .. } => format!("`{}` was not found", name(under)),
+        Forward::Discard { name: under, .. } => format!("`{}` could not be removed", name(under)),
+        Forward::List { .. } => "a directory could not be listed".to_owned(),
+        Forward::Compare { .. } => "a file could not be compared".to_owned(),
+        Forward::Block { .. } => "a block could not be written".to_owned(),
+        Forward::Finish { .. } => "a modification time could not be set".to_owned(),
+        Forward::Barrier { .. } | Forward::Strict(_) | Forward::Ping(_) => {
+            "out of order".to_owned()
+        }
+    }
+}
+
+fn kind(op: &Op<'_>) -> String {
+    let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
+    match op {
+        Op::Write { offset, data, .. } => format!("write of {} bytes at {offset}", data.len()),
+        Op::SetAttr { .. } => "change of attributes".to_owned(),
+        Op::Create { name: new, .. } => format!("creation of `{}`", name(new)),
+        Op::Link { name: new, .. } => format!("link `{}`", name(new)),
+        Op::Remove { name: old, .. } => format!("removal of `{}`", name(old)),
+        Op::Rename { name: old, new_name, .. } => {
+            format!("renaming `{}` to `{}`", name(old), name(new_name))
+        }
+        Op::SetXattr { name: attribute, .. } | Op::RemoveXattr { name: attribute, .. } => {
+            format!("change of attribute {}", name(attribute))
+        }
+        Op::Allocate { .. } => "allocation".to_owned(),
+        Op::Sync { .. } => "sync".to_owned(),
+    }
+}

@@ -1,0 +1,282 @@
+//! What the target does in a resync: makes objects be what the source says, answers questions,
+//! and takes live operations on a tree that is not yet the source's.
+
+use mount::backing::{self, Kind};
+use replica::op::{Attr, FileId, Op, Stamp};
+use rustix::io::Errno;
+use wire::replication::{BLOCK_BYTES, Backward, BlockHash, Ensure, put_backward};
+
+use crate::replicator::compare;
+use crate::replicator::remove::remove_tree;
+use crate::replicator::store::{After, Store, set_mtime, write_at};
+
+/// Bytes of names in one part of a listing.
+const LISTING_BYTES: usize = 256 << 10;
+
+impl Store {
+    /// A live operation did not apply as it did at the source.
+    pub(super) fn tolerate(&mut self, op: &Op<'_>, errno: Errno) -> Result<After, Errno> {
+        match (op, errno) {
+            // A full disk or a broken one is no matter of being behind.
+            (_, Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS) => return Err(errno),
+            (
+                Op::Write { file, .. }
+                | Op::SetAttr { file, .. }
+                | Op::SetXattr { file, .. }
+                | Op::Allocate { file, .. }
+                | Op::Sync { file, .. },
+                Errno::STALE,
+            ) => return Ok(self.absent(*file)),
+            (Op::RemoveXattr { file, .. }, Errno::STALE) => return Ok(self.absent(*file)),
+            (Op::RemoveXattr { .. }, Errno::NODATA) => {}
+            (Op::Create { parent, name, .. }, Errno::EXIST) => {
+                remove_tree(self.object(*parent)?, name)?;
+                self.create(op)?;
+            }
+            (Op::Link { file, parent, name, parent_mtime }, _) => {
+                return self.link_over(*file, *parent, name, *parent_mtime);
+            }
+            (Op::Remove { parent, name, parent_mtime, .. }, _) => {
+                let place = self.object(*parent)?;
+                remove_tree(&place, name)?;
+                set_mtime(&place, *parent_mtime)?;
+            }
+            (Op::Rename { .. }, _) => self.rename_over(op)?,
+            _ => return Err(errno),
+        }
+        Ok(After::Nothing)
+    }
+
+    fn absent(&mut self, file: FileId) -> After {
+        self.unbind(file);
+        After::Absent(file)
+    }
+
+    fn link_over(
+        &mut self,
+        file: FileId,
+        parent: FileId,
+        name: &[u8],
+        parent_mtime: Stamp,
+    ) -> Result<After, Errno> {
+        let directory = self.object(parent)?;
+        remove_tree(&directory, name)?;
+        let linked = self.object(file).and_then(|object| backing::link(object, &directory, name));
+        set_mtime(&directory, parent_mtime)?;
+        match linked {
+            Ok(()) => Ok(After::Nothing),
+            Err(Errno::STALE | Errno::NOENT) => Ok(self.absent(file)),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Moves what is there, over whatever stands in the way; the walk puts the new name right.
+    fn rename_over(&mut self, op: &Op<'_>) -> Result<(), Errno> {
+        let Op::Rename { parent, name, new_parent, new_name, .. } = *op else { return Ok(()) };
+        let (from, to) = (self.object(parent)?, self.object(new_parent)?);
+        remove_tree(&to, new_name)?;
+        match backing::rename(from, name, to, new_name, 0) {
+            Ok(()) | Err(Errno::NOENT) => self.rename_mtimes(op),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Makes what stands under a name be an object of the source.
+    pub(super) fn ensure(&mut self, ensure: &Ensure<'_>) -> Result<(), Errno> {
+        let directory = self.object(ensure.parent)?;
+        let standing = match backing::open_name(&directory, ensure.name) {
+            Ok(standing) => Some(standing),
+            Err(Errno::NOENT) => None,
+            Err(errno) => return Err(errno),
+        };
+        let id = match &standing {
+            Some(standing) => self.id_of(ensure.file.tree, standing)?,
+            None => None,
+        };
+        if let Some(standing) = standing {
+            let usable = match id {
+                Some(id) => id == ensure.file,
+                None => !self.is_held(ensure.file) && is_alike(&standing, ensure)?,
+            };
+            if usable {
+                self.bind(ensure.file, &standing)?;
+                return self.dress(ensure);
+            }
+            remove_tree(&directory, ensure.name)?;
+        }
+        match self.object(ensure.file) {
+            Ok(object) if Kind::of_mode(ensure.mode) != Kind::Directory => {
+                backing::link(object, &directory, ensure.name)?;
+            }
+            Ok(_) | Err(Errno::STALE | Errno::NOENT) => {
+                let (mode, uid, gid) = (ensure.mode, ensure.uid, ensure.gid);
+                let object = backing::create(
+                    &directory,
+                    ensure.name,
+                    mode,
+                    uid,
+                    gid,
+                    ensure.rdev,
+                    ensure.target,
+                )?;
+                self.bind(ensure.file, &object)?;
+            }
+            Err(errno) => return Err(errno),
+        }
+        self.dress(ensure)
+    }
+
+    /// Whether the object is there under some name.
+    fn is_held(&self, file: FileId) -> bool {
+        self.object(file).and_then(backing::stat).is_ok_and(|stat| stat.nlink > 0)
+    }
+
+    /// Gives an object its size, owner, mode and attributes.
+    fn dress(&mut self, ensure: &Ensure<'_>) -> Result<(), Errno> {
+        let object = self.object(ensure.file)?;
+        let stat = backing::stat(&object)?;
+        let kind = stat.kind();
+        let differs = |now: u32, wanted: u32| (now != wanted).then_some(wanted);
+        let attr = Attr {
+            mode: if kind == Kind::Symlink { None } else { differs(stat.mode, ensure.mode) }
+                .map(|mode| mode & 0o7777),
+            uid: differs(stat.uid, ensure.uid),
+            gid: differs(stat.gid, ensure.gid),
+            size: (kind == Kind::File && stat.size != ensure.size).then_some(ensure.size),
+            mtime: None,
+        };
+        if attr.uid.is_some() || attr.gid.is_some() {
+            // A change of owner clears set-id bits, so the mode goes with it.
+            let mode = (kind != Kind::Symlink).then_some(ensure.mode & 0o7777);
+            backing::set_attr(&object, &Attr { mode, ..attr })?;
+        } else if attr != Attr::default() {
+            backing::set_attr(&object, &attr)?;
+        }
+        let now = compare::xattrs_of(&object, kind)?;
+        for (name, _) in &now {
+            if !ensure.xattrs.iter().any(|(wanted, _)| wanted == name) {
+                backing::remove_xattr(&object, name)?;
+            }
+        }
+        for (name, value) in &ensure.xattrs {
+            if !now.iter().any(|(n, v)| n == name && v == value) {
+                backing::set_xattr(&object, name, value, 0)?;
+            }
+        }
+        match kind {
+            Kind::File | Kind::Directory => Ok(()),
+            _ => set_mtime(&object, ensure.mtime),
+        }
+    }
+
+    pub(super) fn discard(&mut self, parent: FileId, name: &[u8]) -> Result<After, Errno> {
+        match self.object(parent) {
+            Ok(directory) => remove_tree(directory, name).map(|()| After::Nothing),
+            Err(Errno::STALE | Errno::NOENT) => Ok(After::Nothing),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(super) fn list(&mut self, tag: u64, directory: FileId) -> Result<After, Errno> {
+        let mut names: Vec<(Vec<u8>, u64)> = Vec::new();
+        let place = match self.object(directory) {
+            Ok(place) => place,
+            // It was removed meanwhile, as the source will find too.
+            Err(Errno::STALE | Errno::NOENT) => return Ok(listing(tag, &names)),
+            Err(errno) => return Err(errno),
+        };
+        let mut reader = backing::read_dir(&place)?;
+        loop {
+            let chunk = reader.next_chunk()?;
+            if chunk.is_empty() {
+                return Ok(listing(tag, &names));
+            }
+            for entry in chunk {
+                let hidden = directory.node == 1 && entry.name == b"lost+found";
+                if entry.name == b"." || entry.name == b".." || hidden {
+                    continue;
+                }
+                let size = match entry.kind {
+                    Kind::File => backing::stat(backing::open_name(&place, &entry.name)?)?.size,
+                    _ => 0,
+                };
+                names.push((entry.name, size));
+            }
+        }
+    }
+
+    pub(super) fn compare(
+        &mut self,
+        tag: u64,
+        file: FileId,
+        offset: u64,
+        hashes: &[BlockHash],
+    ) -> Result<After, Errno> {
+        let mut blocks = 0;
+        // Without the file everything differs; what is sent then tells the source that it is gone.
+        match self.data(file) {
+            Err(Errno::STALE | Errno::NOENT) => blocks = u32::MAX,
+            Err(errno) => return Err(errno),
+            Ok(target) => {
+                let mut buffer = vec![0; BLOCK_BYTES * hashes.len()];
+                let length = compare::read_at(&*target, &mut buffer, offset)?;
+                let ours = compare::hashes(&buffer[..length]);
+                for (index, hash) in hashes.iter().enumerate() {
+                    if ours.get(index) != Some(hash) {
+                        blocks |= 1 << index;
+                    }
+                }
+            }
+        }
+        let mut frame = Vec::new();
+        put_backward(&mut frame, &Backward::Differ { tag, blocks });
+        Ok(After::Answer(frame))
+    }
+
+    pub(super) fn block(&mut self, file: FileId, offset: u64, data: &[u8]) -> Result<After, Errno> {
+        match self.data(file) {
+            Ok(target) => write_at(&*target, data, offset).map(|()| After::Nothing),
+            Err(Errno::STALE | Errno::NOENT) => Ok(self.absent(file)),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(super) fn finish(&mut self, file: FileId, mtime: Stamp) -> Result<After, Errno> {
+        match self.object(file) {
+            Ok(object) => set_mtime(object, mtime).map(|()| After::Nothing),
+            Err(Errno::STALE | Errno::NOENT) => Ok(self.absent(file)),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+/// Whether an object can become what the source has by changing its attributes and content.
+fn is_alike(standing: &std::os::fd::OwnedFd, ensure: &Ensure<'_>) -> Result<bool, Errno> {
+    let stat = backing::stat(standing)?;
+    let kind = Kind::of_mode(ensure.mode);
+    Ok(stat.kind() == kind
+        && match kind {
+            Kind::Symlink => {
+                rustix::fs::readlinkat(standing, "", Vec::new())?.as_bytes() == ensure.target
+            }
+            Kind::Character | Kind::Block => stat.rdev == ensure.rdev,
+            _ => true,
+        })
+}
+
+fn listing(tag: u64, names: &[(Vec<u8>, u64)]) -> After {
+    let mut frames = Vec::new();
+    let mut part: Vec<(&[u8], u64)> = Vec::new();
+    let mut bytes = 0;
+    for (name, size) in names {
+        bytes += name.len() + 12;
+        part.push((name, *size));
+        if bytes > LISTING_BYTES {
+            let entries = std::mem::take(&mut part);
+            put_backward(&mut frames, &Backward::Listed { tag, last: false, entries });
+            bytes = 0;
+        }
+    }
+    put_backward(&mut frames, &Backward::Listed { tag, last: true, entries: part });
+    After::Answer(frames)
+}

@@ -1,0 +1,359 @@
+//! The walk of a resync at the source: performs the plan of `replica::Walk` under live writes.
+//!
+//! Everything that is sent is read under the order lock, so that it takes its place among the
+//! live operations. The lock is held for one entry or one stretch of blocks at a time; what is
+//! read under it was read before without it, so that the disk is waited for outside.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use cluster::input::ReplicatorEvent;
+use mount::Tree;
+use mount::backing::Kind;
+use replica::op::FileId;
+use replica::{Task, Walk};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use wire::replication::{BLOCK_BYTES, BLOCKS_MAX, Forward, put_forward};
+
+use crate::replicator::compare;
+use crate::replicator::primary::TreeNames;
+use crate::replicator::progress::Meter;
+use crate::replicator::source::{Heard, Link, next};
+
+/// Blocks that are read and sent under one lock: 256 KiB.
+const BLOCKS_AT_ONCE: usize = 4;
+
+/// A name that file systems make in their root and that is nobody's data.
+const LOST_AND_FOUND: &[u8] = b"lost+found";
+
+/// The walk of a resync.
+pub(super) struct Walker {
+    link: Arc<Link>,
+    heard: Receiver<Heard>,
+    walk: Walk,
+    /// Parts of listings whose end has not come yet.
+    listing: BTreeMap<u64, BTreeMap<Vec<u8>, u64>>,
+    meter: Meter,
+    buffer: Vec<u8>,
+}
+
+impl Walker {
+    pub(super) fn new(link: Arc<Link>, heard: Receiver<Heard>) -> Walker {
+        let trees = u16::try_from(link.primary.trees().len()).unwrap_or(u16::MAX);
+        let meter = Meter::start(&link);
+        Walker {
+            link,
+            heard,
+            walk: Walk::new(0..trees),
+            listing: BTreeMap::new(),
+            meter,
+            buffer: vec![0; BLOCK_BYTES * BLOCKS_AT_ONCE],
+        }
+    }
+
+    /// Walks until the target holds everything, or the session ends.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        loop {
+            if !self.link.outbox.wait_for_room() {
+                return Ok(());
+            }
+            self.take_left_over();
+            if let Some(task) = self.walk.next_task() {
+                self.perform(task).map_err(io::Error::from)?;
+                while let Ok(heard) = self.heard.try_recv() {
+                    self.hear(heard);
+                }
+            } else if self.walk.awaits_answers() {
+                let Some(heard) = next(&self.link, &self.heard) else { return Ok(()) };
+                self.hear(heard);
+            } else if self.settle() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Takes over what live operations left to the walk.
+    fn take_left_over(&mut self) {
+        let mut inner = self.link.primary.lock();
+        if let Some(live) = inner.live_of(self.link.id) {
+            while let Some(task) = live.known.next_task() {
+                self.walk.add(task);
+            }
+        }
+    }
+
+    fn hear(&mut self, heard: Heard) {
+        match heard {
+            Heard::Listed { tag, last, entries } => {
+                let listing = self.listing.entry(tag).or_default();
+                listing.extend(entries);
+                if last {
+                    let theirs = self.listing.remove(&tag).unwrap_or_default();
+                    self.walk.listed(tag, theirs);
+                }
+            }
+            Heard::Differ { tag, blocks } => {
+                self.walk.compared(tag, blocks);
+            }
+            Heard::Absent(file) => self.absent(file),
+            Heard::BarrierDone => {}
+        }
+    }
+
+    /// The target has lost an object because its names there went before the walk came to others.
+    fn absent(&mut self, file: FileId) {
+        self.walk.unvisit(file);
+        let order = self.link.order.lock();
+        let mut inner = self.link.primary.lock();
+        let trees = Arc::clone(self.link.primary.trees());
+        if let Some(live) = inner.live_of(self.link.id) {
+            live.outbox.put(|out| put_forward(out, &Forward::Strict(false)));
+            live.known.unbind(file, &TreeNames(&trees));
+        }
+        drop(order);
+    }
+
+    /// Nothing is left to do: from here on everything must apply exactly. True when the target
+    /// has confirmed that, or the session has ended; false when something was left over after all.
+    fn settle(&mut self) -> bool {
+        let number = {
+            let order = self.link.order.lock();
+            let mut inner = self.link.primary.lock();
+            let number = inner.acks.number();
+            let Some(live) = inner.live_of(self.link.id) else { return true };
+            if let Some(task) = live.known.next_task() {
+                self.walk.add(task);
+                return false;
+            }
+            live.known.settle();
+            live.outbox.put(|out| {
+                put_forward(out, &Forward::Strict(true));
+                put_forward(out, &Forward::Barrier { number });
+            });
+            drop(order);
+            number
+        };
+        loop {
+            match next(&self.link, &self.heard) {
+                None => return true,
+                Some(Heard::BarrierDone) => break,
+                Some(Heard::Absent(file)) => {
+                    self.absent(file);
+                    return false;
+                }
+                Some(heard) => self.hear(heard),
+            }
+        }
+        self.meter.finish();
+        let event = ReplicatorEvent::Synced { session: self.link.id, number };
+        self.link.primary.daemon().event(event);
+        true
+    }
+
+    fn perform(&mut self, task: Task) -> Result<(), Errno> {
+        match task {
+            Task::List(directory) => {
+                let tag = self.walk.ask_list(directory);
+                self.put(&Forward::List { tag, directory });
+                Ok(())
+            }
+            Task::Directory { directory, theirs } => self.directory(directory, &theirs),
+            Task::Entry { parent, name } => {
+                self.entry(parent, &name, false)?;
+                self.finish(parent)
+            }
+            Task::Content { file, offset, fresh } => self.content(file, offset, fresh),
+            Task::Blocks { file, offset, blocks } => self.blocks(file, offset, blocks),
+            Task::Finish(file) => self.finish(file),
+        }
+    }
+
+    /// Makes the target hold what the source holds in a directory.
+    fn directory(
+        &mut self,
+        directory: FileId,
+        theirs: &BTreeMap<Vec<u8>, u64>,
+    ) -> Result<(), Errno> {
+        let names = match self.names_in(directory) {
+            Ok(names) => names,
+            // It went away; so it will at the target.
+            Err(Errno::NOENT | Errno::STALE) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        for name in &names {
+            let fresh = theirs.get(name).is_none_or(|size| *size == 0);
+            self.entry(directory, name, fresh)?;
+        }
+        let known: std::collections::BTreeSet<&Vec<u8>> = names.iter().collect();
+        for name in theirs.keys().filter(|name| !known.contains(name)) {
+            self.discard(directory, name);
+        }
+        self.finish(directory)
+    }
+
+    fn names_in(&self, directory: FileId) -> Result<Vec<Vec<u8>>, Errno> {
+        let mut reader = self.tree(directory)?.read_dir(directory)?;
+        let mut names = Vec::new();
+        loop {
+            let chunk = reader.next_chunk()?;
+            if chunk.is_empty() {
+                return Ok(names);
+            }
+            let ours = |name: &[u8]| {
+                name != b"." && name != b".." && !(directory.node == 1 && name == LOST_AND_FOUND)
+            };
+            names.extend(chunk.into_iter().map(|entry| entry.name).filter(|name| ours(name)));
+        }
+    }
+
+    /// Puts one name right, and adds what is below or in it to the walk.
+    fn entry(&mut self, parent: FileId, name: &[u8], fresh: bool) -> Result<(), Errno> {
+        let tree = Arc::clone(self.tree(parent)?);
+        let order = self.link.order.lock();
+        let (file, stat) = match tree.lookup(parent, name) {
+            Ok(found) => found,
+            // Gone meanwhile, which the target was told as it happened.
+            Err(Errno::NOENT | Errno::STALE) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        let trees = Arc::clone(self.link.primary.trees());
+        let mut inner = self.link.primary.lock();
+        let Some(live) = inner.live_of(self.link.id) else { return Ok(()) };
+        let mut put = Ok(());
+        live.outbox.put(|out| put = compare::put_ensure(out, &trees, file, parent, name));
+        put?;
+        live.known.bind(file);
+        drop(inner);
+        drop(order);
+        self.meter.entry(name);
+        match stat.kind() {
+            Kind::Directory => self.walk.found_directory(file),
+            Kind::File => self.walk.found_file(file, fresh),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Removes a name that only the target has.
+    fn discard(&mut self, parent: FileId, name: &[u8]) {
+        let Ok(tree) = self.tree(parent).map(Arc::clone) else { return };
+        let order = self.link.order.lock();
+        if tree.known_child(parent, name).is_none() && !exists(&tree, parent, name) {
+            self.put(&Forward::Discard { parent, name });
+        }
+        drop(order);
+    }
+
+    /// Compares, or for a fresh file sends, the next stretch of a file.
+    fn content(&mut self, file: FileId, offset: u64, fresh: bool) -> Result<(), Errno> {
+        let Some(source) = self.open(file)? else {
+            self.walk.read_to_end(file);
+            return Ok(());
+        };
+        let length = self.under_order(file, &source, offset, |walker, length| {
+            let data = &walker.buffer[..length];
+            if data.is_empty() {
+                return;
+            }
+            if fresh {
+                put_blocks(&walker.link, file, offset, data, u32::MAX, true);
+                walker.meter.copied(data.len());
+            } else {
+                let hashes = compare::hashes(data);
+                let tag = walker.walk.ask_compare(file, offset);
+                walker.put(&Forward::Compare { tag, file, offset, hashes });
+            }
+        })?;
+        self.meter.bytes(length);
+        if length < self.buffer.len() {
+            self.walk.read_to_end(file);
+        } else {
+            let offset = offset + length as u64;
+            self.walk.add(Task::Content { file, offset, fresh });
+        }
+        Ok(())
+    }
+
+    /// Sends blocks that differ.
+    fn blocks(&mut self, file: FileId, offset: u64, blocks: u32) -> Result<(), Errno> {
+        debug_assert!(BLOCKS_AT_ONCE <= BLOCKS_MAX);
+        let Some(source) = self.open(file)? else { return Ok(()) };
+        self.under_order(file, &source, offset, |walker, length| {
+            let data = &walker.buffer[..length];
+            put_blocks(&walker.link, file, offset, data, blocks, false);
+            walker.meter.copied(blocks.count_ones() as usize * BLOCK_BYTES);
+        })?;
+        Ok(())
+    }
+
+    /// Reads a stretch into the buffer under the order lock, having read it once before without.
+    fn under_order(
+        &mut self,
+        file: FileId,
+        source: &OwnedFd,
+        offset: u64,
+        then: impl FnOnce(&mut Self, usize),
+    ) -> Result<usize, Errno> {
+        debug_assert!(file.node > 1, "only files have content");
+        compare::read_at(source, &mut self.buffer, offset)?;
+        let link = Arc::clone(&self.link);
+        let order = link.order.lock();
+        let length = compare::read_at(source, &mut self.buffer, offset)?;
+        then(self, length);
+        drop(order);
+        Ok(length)
+    }
+
+    /// Gives an object its modification time.
+    fn finish(&mut self, file: FileId) -> Result<(), Errno> {
+        let tree = Arc::clone(self.tree(file)?);
+        let order = self.link.order.lock();
+        match tree.stat(file) {
+            Ok(stat) => self.put(&Forward::Finish { file, mtime: stat.mtime }),
+            Err(Errno::NOENT | Errno::STALE) => {}
+            Err(errno) => return Err(errno),
+        }
+        drop(order);
+        Ok(())
+    }
+
+    fn open(&self, file: FileId) -> Result<Option<OwnedFd>, Errno> {
+        match self.tree(file)?.open_id(file, OFlags::RDONLY | OFlags::CLOEXEC) {
+            Ok(source) => Ok(Some(source)),
+            Err(Errno::NOENT | Errno::STALE) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn tree(&self, file: FileId) -> Result<&Arc<Tree>, Errno> {
+        self.link.primary.trees().get(usize::from(file.tree)).ok_or(Errno::STALE)
+    }
+
+    fn put(&self, message: &Forward<'_>) {
+        self.link.outbox.put(|out| put_forward(out, message));
+    }
+}
+
+fn put_blocks(link: &Link, file: FileId, offset: u64, data: &[u8], blocks: u32, sparse: bool) {
+    link.outbox.put(|out| {
+        for (index, block) in data.chunks(BLOCK_BYTES).enumerate() {
+            let wanted = blocks & (1 << index) != 0;
+            // An empty file that was given its size reads as zeros already.
+            if wanted && !(sparse && block.iter().all(|byte| *byte == 0)) {
+                let offset = offset + (index * BLOCK_BYTES) as u64;
+                put_forward(out, &Forward::Block { file, offset, data: block });
+            }
+        }
+    });
+}
+
+fn exists(tree: &Tree, parent: FileId, name: &[u8]) -> bool {
+    match tree.path_descriptor(parent) {
+        Ok(directory) => mount::backing::open_name(&*directory, name).is_ok(),
+        Err(_) => true,
+    }
+}
