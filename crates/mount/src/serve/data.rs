@@ -11,7 +11,7 @@ use rustix::fs::{OFlags, SeekFrom};
 use rustix::io::{pread, pwrite};
 
 use super::Server;
-use super::turn::{Done, Turn, is_bad};
+use super::turn::{Done, Turn};
 use crate::backing;
 
 impl Server {
@@ -65,18 +65,21 @@ impl Server {
                 self.kill_privileges(&mut turn, open.node, open.file.as_fd())?;
             }
             let (written, failure) = write_all(open.file.as_fd(), data, offset);
-            match failure {
-                Some(errno) if written == 0 => return Err(errno),
-                Some(errno) if is_bad(errno) => turn.copy_failed("writing a file", errno),
-                Some(_) | None => {}
-            }
-            let data = data.get(..written).unwrap_or_default();
+            let (file, data) = (self.tree.id(open.node), data.get(..written).unwrap_or_default());
             let body = reply::size(written as u32);
-            if data.is_empty() {
+            if data.is_empty() && failure.is_none() {
                 return Ok(turn.unchanged(&body));
             }
             let mtime = backing::stat(&open.file)?.mtime;
-            let file = self.tree.id(open.node);
+            match failure {
+                // Not a byte was written, but the file was stamped before that turned out.
+                Some(errno) if data.is_empty() => {
+                    let attr = Attr { mtime: Some(mtime), ..Attr::default() };
+                    return Ok(turn.finish(Op::SetAttr { file, attr }, Err(errno)));
+                }
+                Some(errno) => turn.failed(errno),
+                None => {}
+            }
             Ok(turn.finish(Op::Write { file, offset, data, mtime }, Ok(body)))
         });
     }
@@ -97,8 +100,8 @@ impl Server {
                     Ok(turn.finish(op, Ok(Vec::new())))
                 }
                 // A full disk may have let a part of it happen.
-                Err(errno) if before.size != after.size => {
-                    let size = Some(after.size);
+                Err(errno) if (before.size, before.mtime) != (after.size, mtime) => {
+                    let size = (before.size != after.size).then_some(after.size);
                     let attr = Attr { size, mtime: Some(mtime), ..Attr::default() };
                     Ok(turn.finish(Op::SetAttr { file, attr }, Err(errno)))
                 }

@@ -15,6 +15,7 @@ pub(super) struct Turn<'a> {
     recorder: &'a mut dyn Recorder,
     connection: &'a Arc<Connection>,
     unique: u64,
+    what: &'a str,
 }
 
 /// Proof that the caller of a change is taken care of.
@@ -22,7 +23,10 @@ pub(super) struct Done(());
 
 impl Turn<'_> {
     /// The last change of the turn; the caller gets `outcome` when the policy is met.
-    pub(super) fn finish(self, op: Op<'_>, outcome: Result<Vec<u8>, Errno>) -> Done {
+    pub(super) fn finish(mut self, op: Op<'_>, outcome: Result<Vec<u8>, Errno>) -> Done {
+        if let Err(errno) = outcome {
+            self.failed(errno);
+        }
         let answer = Answer::new(self.connection, self.unique, outcome);
         self.recorder.record(op, Some(answer));
         Done(())
@@ -39,13 +43,16 @@ impl Turn<'_> {
         Done(())
     }
 
-    pub(super) fn copy_failed(&mut self, what: &str, errno: Errno) {
-        self.recorder.copy_failed(what, errno);
+    /// The backing store refused the change or a part of it.
+    pub(super) fn failed(&mut self, errno: Errno) {
+        if is_bad(errno) {
+            self.recorder.copy_failed(self.what, errno);
+        }
     }
 }
 
 /// Whether an error of the backing store makes this copy bad.
-pub(super) fn is_bad(errno: Errno) -> bool {
+fn is_bad(errno: Errno) -> bool {
     matches!(errno, Errno::IO | Errno::UCLEAN)
 }
 
@@ -68,6 +75,7 @@ impl Server {
             recorder: &mut **recorder,
             connection: &self.connection,
             unique: request.unique,
+            what,
         };
         if let Err(errno) = apply(turn) {
             if is_bad(errno) {

@@ -30,8 +30,13 @@ impl Fixture {
 
     pub fn recording(name: &str, recorder: impl Recorder + 'static) -> Fixture {
         let base = scratch(name);
+        std::fs::create_dir(base.join("source")).unwrap();
+        Fixture::over(base, recorder)
+    }
+
+    /// Serves the directory `source` that has been made, or mounted, in `base`.
+    pub fn over(base: PathBuf, recorder: impl Recorder + 'static) -> Fixture {
         let (source, view) = (base.join("source"), base.join("view"));
-        std::fs::create_dir(&source).unwrap();
         std::fs::create_dir(&view).unwrap();
         let tree = Arc::new(Tree::open(0, &source).unwrap());
         let order = Arc::new(Order::new(recorder));

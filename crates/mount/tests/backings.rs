@@ -1,0 +1,88 @@
+//! Backing stores that are special: full ones, and those that have no handles.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod common;
+#[path = "common/copying.rs"]
+mod copying;
+#[path = "common/script.rs"]
+mod script;
+
+use std::ffi::CString;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use common::{Fixture, describe, scratch};
+use copying::Copying;
+use mount::Immediate;
+use mount::backing::{Root, handle_of};
+use rustix::fs::FallocateFlags;
+use rustix::mount::{MountFlags, UnmountFlags};
+
+/// A mount that goes when the test ends, however it does.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn new(kind: &str, at: &Path, data: &str) -> Mounted {
+        fs::create_dir(at).unwrap();
+        let data = CString::new(data).unwrap();
+        rustix::mount::mount("none", at, kind, MountFlags::empty(), data.as_c_str()).unwrap();
+        Mounted(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+    }
+}
+
+#[test]
+fn on_a_full_disk_exactly_what_fitted_is_recorded() {
+    let base = scratch("full");
+    let copy = scratch("full-copy");
+    let _disk = Mounted::new("tmpfs", &base.join("source"), "size=1m");
+    let mut fixture = Fixture::over(base, Copying::new(&copy));
+    let file = fs::File::create(fixture.view.join("written")).unwrap();
+    let error = file.write_all_at(&vec![7; 3 << 20], 1000).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    let both = fs::OpenOptions::new().read(true).write(true).open(fixture.view.join("written"));
+    let error = both.unwrap().write_all_at(&vec![8; 1 << 20], 1 << 20).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    let file = fs::File::create(fixture.view.join("allocated")).unwrap();
+    let allocated = rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, 9 << 20);
+    assert_eq!(allocated, Err(rustix::io::Errno::NOSPC));
+    drop(file);
+    fixture.detach();
+    let expected = describe(&fixture.source, true);
+    assert!(expected.len() == 2 && fs::metadata(fixture.source.join("written")).unwrap().len() > 0);
+    assert_eq!(expected, describe(&copy, true));
+    fs::remove_dir_all(&copy).unwrap();
+}
+
+#[test]
+fn file_systems_without_handles_are_served_too() {
+    let [base, native] = ["no-handles", "no-handles-native"].map(|name| {
+        let base = scratch(name);
+        for below in ["lower", "upper", "work"] {
+            fs::create_dir(base.join(below)).unwrap();
+        }
+        base
+    });
+    let overlay = |base: &Path| {
+        let below = |name: &str| base.join(name).display().to_string();
+        let (lower, upper, work) = (below("lower"), below("upper"), below("work"));
+        let data = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        Mounted::new("overlay", &base.join("source"), &data)
+    };
+    let (_served, _plain) = (overlay(&base), overlay(&native));
+    let root = Root::open(&base.join("source")).unwrap();
+    assert!(!handle_of(&root, b"").unwrap().opens(), "this file system has handles by now");
+    let mut fixture = Fixture::over(base, Immediate);
+    let (expected, seen) = (script::run(&native.join("source")), script::run(&fixture.view));
+    assert_eq!(expected, seen);
+    fixture.detach();
+    let expected = describe(&native.join("source"), false);
+    assert_eq!(expected, describe(&fixture.source, false));
+}
