@@ -5,6 +5,7 @@
 
 mod boot;
 mod cgroup;
+pub mod compare;
 mod disk;
 pub mod enter;
 mod error;
