@@ -20,7 +20,7 @@ use mount::backing::{Root, handle_of};
 use rustix::fs::FallocateFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
 
-/// A mount that goes when the test ends, however it does.
+/// A mount that goes when the test ends, however it does, and the directory around it.
 struct Mounted(PathBuf);
 
 impl Mounted {
@@ -35,6 +35,9 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
+        if let Some(around) = self.0.parent() {
+            let _ = fs::remove_dir_all(around);
+        }
     }
 }
 
