@@ -16,6 +16,8 @@ impl Mirror {
     pub(crate) fn source_step(&mut self) -> bool {
         if self.replicator.ack.is_some() && self.record.unopened.is_some() {
             self.persist(|record| record.unopened = None);
+            self.assign_serve();
+            return true;
         }
         if !self.names_peer() {
             self.sole_step()
@@ -59,7 +61,7 @@ impl Mirror {
     }
 
     fn find_target(&mut self) -> bool {
-        if !self.due(self.retry_at) {
+        if !self.due(self.retry_at) || !self.in_contact() {
             return false;
         }
         let Some(peer) = self.heard() else {
@@ -197,11 +199,12 @@ impl Mirror {
         true
     }
 
-    /// Tells the replicator how to serve, as the record and the session have it now.
+    /// Tells the replicator how to serve, as the record and the session have it now. As long as
+    /// the opening checkpoint is not durably noted, nothing is acknowledged without the peer.
     pub(crate) fn assign_serve(&mut self) {
         let Some(epoch) = self.epoch_id() else { return };
         let mut required = std::collections::BTreeSet::new();
-        if self.names_peer() {
+        if self.names_peer() || self.record.unopened.is_some() {
             required.insert(self.peer_name.clone());
         }
         let session = self.session.as_ref().filter(|session| session.assigned);
