@@ -187,7 +187,7 @@ fn neighbours_follow_a_moving_address_at_once() {
         assert_eq!(network.on("a", || lifetime_of(address)), None);
         let _holder = network.on("b", || Holder::take(&vip)).unwrap();
         let at_b = network.listen("b", address);
-        assert!(reaches(&client, &at_b), "{address}: the client still sends to a");
+        assert!(comes_to_reach(&client, &at_b), "{address}: the client still sends to a");
     }
 }
 
