@@ -1,7 +1,7 @@
 //! Random schedules over the world of the stories: whatever happens, the promises hold, and once
 //! everything is mended the pair settles as PRIM and SECOND.
 //!
-//! `EVENKEEL_SEEDS=10000` runs more; `EVENKEEL_SEED=17` runs one and tells it.
+//! `EVENKEEL_SEEDS=10000` runs more, from `EVENKEEL_FIRST` on; `EVENKEEL_SEED=17` runs one and tells it.
 
 mod world;
 
@@ -35,7 +35,8 @@ fn promises_hold_whatever_happens() {
         eprintln!("{}", world.log.join("\n"));
         return;
     }
-    for seed in 0..number("EVENKEEL_SEEDS").unwrap_or(300) {
+    let first = number("EVENKEEL_FIRST").unwrap_or(0);
+    for seed in first..first + number("EVENKEEL_SEEDS").unwrap_or(300) {
         eprintln!("seed {seed}");
         play(seed);
     }

@@ -225,7 +225,7 @@ impl Mirror {
         }
     }
 
-    fn go_on(&mut self, epoch: Epoch, granted: bool, why: &str) -> bool {
+    pub(crate) fn go_on(&mut self, epoch: Epoch, granted: bool, why: &str) -> bool {
         self.info("alone", format!("{} goes on alone without {}: {why}", self.me, self.peer_name));
         self.adopt(epoch, granted);
         self.undecided_since = None;

@@ -192,6 +192,8 @@ struct Talk {
     unreachable: Option<String>,
     trouble: Option<String>,
     enrolled: Option<EpochId>,
+    /// The witness has no register of this pair.
+    missing: bool,
 }
 
 /// An operator's job under way.
@@ -375,7 +377,12 @@ impl Mirror {
             return true;
         }
         match self.state.clone() {
-            State::Stop => false,
+            State::Stop => {
+                if self.record.started {
+                    self.go(State::Wait);
+                }
+                self.record.started
+            }
             State::Wait => self.wait_step(),
             State::Ask { since } => self.ask_step(since),
             State::Fence { until } => self.fence_step(until),

@@ -105,6 +105,9 @@ impl Mirror {
         if let Some(fault) = &self.fault {
             return Some((fault.clone(), why));
         }
+        if self.is_undecided() {
+            return None;
+        }
         if self.is_acting_state() {
             return Some((format!("{} is primary already", self.me), why));
         }
@@ -125,9 +128,19 @@ impl Mirror {
         None
     }
 
+    /// Whether this node runs the application but cannot tell whether it may go on.
+    fn is_undecided(&self) -> bool {
+        self.state == State::Serve && self.undecided_since.is_some()
+    }
+
     /// The operator vouches that the other side is dead, or chooses this one.
     fn force(&mut self) {
         self.warn("forced", format!("{} becomes primary on the operator's word", self.me));
+        if self.is_undecided() {
+            let epoch = self.next_epoch(false);
+            self.go_on(epoch, false, "the operator vouches that the peer is dead");
+            return;
+        }
         self.begin_start();
         self.go(State::Wait);
         if self.record.epoch.is_none() {
@@ -156,7 +169,7 @@ impl Mirror {
                 if ready && matches!(role, Role::Prim | Role::Alone | Role::Second) {
                     return Some(Outcome::Done(format!("{} is {role}", self.me)));
                 }
-                if matches!(self.state, State::Stop | State::Quit { .. }) {
+                if !self.record.started {
                     return Some(Outcome::Failed(format!("{} was stopped", self.me)));
                 }
                 if let (State::Serve, Some(error)) = (&self.state, &self.front.service_error) {

@@ -142,6 +142,10 @@ impl Mirror {
             let text = format!("the witness cannot be asked, so a failover would wait: {why}");
             found.push(("witness-unreachable", Severity::Warning, text));
         }
+        if self.talk.missing && self.names_peer() && !self.is_sole() {
+            let text = "the witness does not know this pair: a failover would wait".to_owned();
+            found.push(("not-enrolled", Severity::Warning, text));
+        }
         let acting = self.is_acting_state();
         let unfinished = self.names_peer() && self.is_sole();
         if acting && unfinished && self.record.registered != self.epoch_id() {

@@ -184,6 +184,7 @@ impl Mirror {
             self.undecided_since = None;
         }
         if session.step == SessionStep::Done {
+            self.keep_enrolled();
             return false;
         }
         let done = SessionReport { id: session.id, step: SessionStep::Done };

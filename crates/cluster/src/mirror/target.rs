@@ -17,7 +17,7 @@ impl Mirror {
     pub(crate) fn follow(&mut self, session: SessionId, peer: &Report) -> bool {
         let resume = peer.epoch.as_ref().is_some_and(|epoch| epoch.members.contains(&self.me));
         let same = self.standing(peer) == Standing::Same;
-        if resume && !(same && self.copy() == Copy::Intact && !self.record.holds_role) {
+        if resume && !(same && self.copy() == Copy::Intact) {
             return false;
         }
         let boot = self.boot;
@@ -89,6 +89,10 @@ impl Mirror {
                 self.become_promotable(&peer);
                 self.state = State::Follow { session, resume, step: Follow::Done };
                 true
+            }
+            SessionStep::Done if step.is_done() => {
+                self.keep_enrolled();
+                false
             }
             SessionStep::Offered | SessionStep::Resync | SessionStep::Final | SessionStep::Done => {
                 false

@@ -44,6 +44,9 @@ impl Mirror {
             self.talk.asked = None;
         }
         self.talk.answered = true;
+        if request == Request::Probe {
+            self.talk.missing = answer == Answer::Missing;
+        }
         if self.talk.unreachable.take().is_some() {
             self.talk.retry_at = self.now;
         }
@@ -157,6 +160,33 @@ impl Mirror {
             Some(
                 Answer::Granted | Answer::Refused { .. } | Answer::Missing | Answer::Holds { .. },
             ) => self.talk.enrolled = Some(epoch.id),
+            None => {}
+        }
+    }
+}
+
+impl Mirror {
+    /// Both nodes, in sync: a register that is missing (the witness is new, or lost its own) is
+    /// created anew.
+    pub(crate) fn keep_enrolled(&mut self) {
+        let Some(epoch) = self.record.epoch.clone().filter(|_| self.has_witness) else { return };
+        let registered = self.record.registered == Some(epoch.id);
+        if registered && !self.talk.missing {
+            return;
+        }
+        let (id, members) = (epoch.id, epoch.members);
+        match self.ask_witness(Request::Enrol { epoch: id, members }) {
+            Some(Answer::Granted) => {
+                self.talk.missing = false;
+                self.info("enrolled", "the witness knows the pair again".into());
+                if !registered {
+                    self.persist(|record| record.registered = Some(id));
+                }
+            }
+            Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
+            Some(Answer::Refused { .. } | Answer::Missing | Answer::Holds { .. }) => {
+                self.talk.retry_at = self.now + PROBE;
+            }
             None => {}
         }
     }

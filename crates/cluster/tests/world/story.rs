@@ -82,6 +82,7 @@ pub fn perform(world: &mut World, command: &str) {
             world.cut_heartbeats = false;
         }
         ["witness", "down"] => world.witness_up = false,
+        ["witness", "forgets"] => world.witness = cluster::witness::Witness::default(),
         ["witness", "up"] => world.witness_up = true,
         ["witness", "slow", n, delay] => {
             world.witness_delay.insert(node(n), span(delay));
