@@ -23,6 +23,8 @@ pub trait Names {
     fn child(&self, parent: FileId, name: &[u8]) -> Option<FileId>;
     /// Whether the object has any name at all, known or not.
     fn is_linked(&self, file: FileId) -> bool;
+    /// Whether the id is still in use; an id that is not will never be used again.
+    fn is_known(&self, file: FileId) -> bool;
 }
 
 /// Something to send, in order.
@@ -72,19 +74,25 @@ pub struct Session {
     walking: bool,
     /// What live operations left to the walk.
     tasks: VecDeque<Task>,
+    /// Number of bound objects at which ids that are no longer in use are forgotten.
+    sweep_at: usize,
 }
+
+/// Bound objects below which nothing is swept.
+const SWEEP_MIN: usize = 1 << 16;
 
 impl Session {
     /// A session of trees that must be compared.
     #[must_use]
     pub fn walking() -> Session {
-        Session { bound: BTreeSet::new(), walking: true, tasks: VecDeque::new() }
+        Session { walking: true, ..Session::settled() }
     }
 
     /// A session of trees known to be equal.
     #[must_use]
     pub fn settled() -> Session {
-        Session { bound: BTreeSet::new(), walking: false, tasks: VecDeque::new() }
+        let (bound, tasks) = (BTreeSet::new(), VecDeque::new());
+        Session { bound, walking: false, tasks, sweep_at: SWEEP_MIN }
     }
 
     /// Whether the walk goes on.
@@ -128,8 +136,18 @@ impl Session {
     }
 
     /// What to send for an operation that has just been applied; nothing when no peer need know.
+    ///
+    /// While a walk is under way, ids that are bound here must be kept in use by the caller: a
+    /// file that came back under another id would be taken for one that the walk has yet to reach.
     pub fn live(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
-        if self.walking { Ok(self.live_walking(op, names)?) } else { self.live_settled(op, names) }
+        if self.walking {
+            return self.live_walking(op, names);
+        }
+        if self.bound.len() >= self.sweep_at {
+            self.bound.retain(|file| names.is_known(*file));
+            self.sweep_at = self.bound.len() * 2 + SWEEP_MIN;
+        }
+        self.live_settled(op, names)
     }
 
     fn live_walking(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
@@ -284,5 +302,9 @@ impl Names for Without<'_> {
 
     fn is_linked(&self, file: FileId) -> bool {
         self.names.is_linked(file)
+    }
+
+    fn is_known(&self, file: FileId) -> bool {
+        self.names.is_known(file)
     }
 }

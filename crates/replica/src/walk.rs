@@ -62,6 +62,8 @@ enum Question {
 #[derive(Debug, Clone, Copy, Default)]
 struct FileState {
     questions: u32,
+    /// Tasks that send blocks of it and have not been handed out.
+    blocks: u32,
     read_to_end: bool,
 }
 
@@ -87,10 +89,19 @@ impl Walk {
     /// The next piece of work, or none when answers must be awaited first or nothing is left.
     pub fn next_task(&mut self) -> Option<Task> {
         let may_ask = self.questions.len() < QUESTIONS_MAX;
-        match self.stack.last()? {
-            Task::List(_) | Task::Content { fresh: false, .. } if !may_ask => None,
-            _ => self.stack.pop(),
+        let next = self.stack.last()?;
+        let asks = matches!(next, Task::List(_) | Task::Content { fresh: false, .. });
+        if asks && !may_ask {
+            return None;
         }
+        let task = self.stack.pop();
+        if let Some(Task::Blocks { file, .. }) = task {
+            if let Some(state) = self.files.get_mut(&file) {
+                state.blocks = state.blocks.saturating_sub(1);
+            }
+            self.finish_if_complete(file);
+        }
+        task
     }
 
     /// Whether nothing is left to do or to await.
@@ -126,8 +137,21 @@ impl Walk {
     }
 
     /// The target no longer holds the object: it must be compared again when it is next found.
+    /// Answers about it that are under way do not count any more.
     pub fn unvisit(&mut self, file: FileId) {
         self.visited.remove(&file);
+        self.files.remove(&file);
+        let about = |question: &Question| match question {
+            Question::List(_) => false,
+            Question::Compare { file: of, .. } => *of == file,
+        };
+        self.questions.retain(|_, question| !about(question));
+        self.stack.retain(|task| match task {
+            Task::Content { file: of, .. } | Task::Blocks { file: of, .. } | Task::Finish(of) => {
+                *of != file
+            }
+            Task::List(_) | Task::Directory { .. } | Task::Entry { .. } => true,
+        });
     }
 
     /// A question about a directory goes out under the returned tag.
@@ -161,14 +185,13 @@ impl Walk {
         let Some(Question::Compare { file, offset }) = self.questions.remove(&tag) else {
             return false;
         };
-        if let Some(state) = self.files.get_mut(&file) {
-            state.questions = state.questions.saturating_sub(1);
-        }
-        self.finish_if_complete(file);
+        let state = self.files.entry(file).or_default();
+        state.questions = state.questions.saturating_sub(1);
         if blocks != 0 {
-            // Above `Finish`, so it is done first.
+            state.blocks += 1;
             self.stack.push(Task::Blocks { file, offset, blocks });
         }
+        self.finish_if_complete(file);
         true
     }
 
@@ -179,7 +202,8 @@ impl Walk {
     }
 
     fn finish_if_complete(&mut self, file: FileId) {
-        let complete = |state: &FileState| state.read_to_end && state.questions == 0;
+        let complete =
+            |state: &FileState| state.read_to_end && state.questions == 0 && state.blocks == 0;
         if self.files.get(&file).is_some_and(complete) {
             self.files.remove(&file);
             self.stack.push(Task::Finish(file));
@@ -202,11 +226,11 @@ mod tests {
         let (first, second) = (walk.ask_compare(FILE, 0), walk.ask_compare(FILE, 1 << 20));
         walk.read_to_end(FILE);
         assert_eq!(walk.next_task(), None);
-        assert!(walk.compared(second, 0));
-        assert_eq!(walk.next_task(), None, "one answer is awaited");
-        assert!(walk.compared(first, 0b10));
-        let blocks = Task::Blocks { file: FILE, offset: 0, blocks: 0b10 };
-        assert_eq!(walk.next_task(), Some(blocks));
+        assert!(walk.compared(second, 0b01));
+        assert!(walk.compared(first, 0b10), "before the blocks of the second were sent");
+        let blocks = |offset, blocks| Some(Task::Blocks { file: FILE, offset, blocks });
+        assert_eq!(walk.next_task(), blocks(0, 0b10));
+        assert_eq!(walk.next_task(), blocks(1 << 20, 0b01));
         assert_eq!(walk.next_task(), Some(Task::Finish(FILE)));
         assert!(walk.is_done());
         assert!(!walk.compared(first, 1), "an answer counts once");
@@ -219,6 +243,23 @@ mod tests {
         assert!(walk.next_task().is_some());
         walk.found_file(FILE, true);
         assert_eq!(walk.next_task(), None);
+    }
+
+    #[test]
+    fn an_answer_from_before_an_object_was_lost_does_not_finish_it() {
+        let mut walk = Walk::default();
+        walk.found_file(FILE, false);
+        assert!(walk.next_task().is_some());
+        let old = walk.ask_compare(FILE, 0);
+        walk.unvisit(FILE);
+        walk.found_file(FILE, false);
+        assert!(walk.next_task().is_some());
+        let new = walk.ask_compare(FILE, 0);
+        walk.read_to_end(FILE);
+        assert!(!walk.compared(old, 0));
+        assert_eq!(walk.next_task(), None, "the new answer is awaited");
+        assert!(walk.compared(new, 0));
+        assert_eq!(walk.next_task(), Some(Task::Finish(FILE)));
     }
 
     #[test]

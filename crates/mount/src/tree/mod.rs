@@ -158,6 +158,12 @@ impl Tree {
         self.descriptor(self.node(file)?)
     }
 
+    /// Whether an id is in use; one that is not will never be used again.
+    #[must_use]
+    pub fn is_known(&self, file: FileId) -> bool {
+        self.node(file).is_ok_and(|node| self.table().get(node).is_some())
+    }
+
     /// Number of files whose ids are known.
     #[must_use]
     pub fn known(&self) -> usize {

@@ -42,6 +42,37 @@ pub(super) struct Live {
     pub(super) target: NodeName,
     pub(super) known: Session,
     pub(super) outbox: Arc<Outbox>,
+    /// Ids kept in use while a walk is under way.
+    pub(super) pinned: Vec<FileId>,
+}
+
+impl Live {
+    /// Keeps the ids in use that an operation has bound.
+    fn pin(&mut self, trees: &Trees, op: &Op<'_>, steps: &[Step]) {
+        let bound = steps.iter().filter_map(|step| match step {
+            Step::Bind { file, .. } | Step::Ensure { file, .. } => Some(*file),
+            Step::Discard { .. } | Step::Operation => None,
+        });
+        let created = match op {
+            Op::Create { file, .. } => Some(*file),
+            _ => None,
+        };
+        for file in bound.chain(created) {
+            let pinned = trees.get(usize::from(file.tree)).map(|tree| tree.pin(file));
+            if matches!(pinned, Some(Ok(()))) {
+                self.pinned.push(file);
+            }
+        }
+    }
+
+    /// Nothing need be kept in use any more.
+    pub(super) fn unpin(&mut self, trees: &Trees) {
+        for file in self.pinned.drain(..) {
+            if let Some(tree) = trees.get(usize::from(file.tree)) {
+                tree.unpin(file);
+            }
+        }
+    }
 }
 
 impl Primary {
@@ -83,9 +114,10 @@ impl Primary {
     /// The session has ended; what waits for the target goes on waiting.
     pub(super) fn end_session(&self, id: SessionId) {
         let mut inner = self.lock();
-        if let Some(live) = inner.live.take_if(|live| live.id == id) {
+        if let Some(mut live) = inner.live.take_if(|live| live.id == id) {
             inner.acks.forget(&live.target);
             drop(inner);
+            live.unpin(&self.trees);
             live.outbox.close();
         }
     }
@@ -127,6 +159,9 @@ impl Inner {
     fn tell(&mut self, trees: &Trees, op: &Op<'_>, number: u64) -> Result<bool, Lost> {
         let Some(live) = &mut self.live else { return Ok(true) };
         let steps = live.known.live(op, &TreeNames(trees))?;
+        if live.known.is_walking() {
+            live.pin(trees, op, &steps);
+        }
         if steps.is_empty() {
             return Ok(false);
         }
@@ -225,7 +260,8 @@ impl PrimaryRecorder {
         match inner.tell(&self.0.trees, op, number) {
             Ok(travels) => travels,
             Err(lost) => {
-                if let Some(live) = inner.live.take() {
+                if let Some(mut live) = inner.live.take() {
+                    live.unpin(&self.0.trees);
                     live.outbox.close();
                     inner.acks.forget(&live.target);
                     let (session, why) = (live.id, lost.why);
@@ -258,5 +294,9 @@ impl Names for TreeNames<'_> {
     fn is_linked(&self, file: FileId) -> bool {
         // What cannot be looked at is treated as named: leaving it out could lose data.
         self.tree(file).is_none_or(|tree| tree.stat(file).map_or(true, |stat| stat.nlink > 0))
+    }
+
+    fn is_known(&self, file: FileId) -> bool {
+        self.tree(file).is_some_and(|tree| tree.is_known(file))
     }
 }

@@ -87,7 +87,7 @@ impl Source {
             changed: Condvar::new(),
         });
         let target = session.target.clone();
-        primary.begin(Live { id: session.id, target, known, outbox });
+        primary.begin(Live { id: session.id, target, known, outbox, pinned: Vec::new() });
         let (to_walker, heard) = channel();
         let mut threads = Vec::new();
         let sending = Arc::clone(&link);

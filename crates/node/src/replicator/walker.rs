@@ -148,10 +148,19 @@ impl Walker {
                 Some(heard) => self.hear(heard),
             }
         }
+        self.release();
         self.meter.finish();
         let event = ReplicatorEvent::Synced { session: self.link.id, number };
         self.link.primary.daemon().event(event);
         true
+    }
+
+    /// From here on an id that was forgotten is bound anew by its name.
+    fn release(&self) {
+        let trees = Arc::clone(self.link.primary.trees());
+        if let Some(live) = self.link.primary.lock().live_of(self.link.id) {
+            live.unpin(&trees);
+        }
     }
 
     fn perform(&mut self, task: Task) -> Result<(), Errno> {
@@ -225,6 +234,8 @@ impl Walker {
         let Some(live) = inner.live_of(self.link.id) else { return Ok(()) };
         let mut put = Ok(());
         live.outbox.put(|out| put = compare::put_ensure(out, &trees, file, parent, name));
+        // The lookup has pinned the id.
+        live.pinned.push(file);
         put?;
         live.known.bind(file);
         drop(inner);
