@@ -1,7 +1,8 @@
 //! Random schedules over the world of the stories: whatever happens, the promises hold, and once
 //! everything is mended the pair settles as PRIM and SECOND.
 //!
-//! `EVENKEEL_SEEDS=10000` runs more, from `EVENKEEL_FIRST` on; `EVENKEEL_SEED=17` runs one and tells it.
+//! `EVENKEEL_SEEDS=10000` runs more, from `EVENKEEL_FIRST` on;
+//! `EVENKEEL_SEED=17` runs one and tells it.
 
 mod world;
 

@@ -84,7 +84,11 @@ impl Mirror {
             State::Follow { session, step: Follow::Done, .. } => {
                 Some(SessionReport { id: *session, step: SessionStep::Done })
             }
-            State::Promote(_) | State::Serve | State::HandOver { .. } => {
+            // A primary that stops keeps its session until it has drained it.
+            State::Promote(_)
+            | State::Serve
+            | State::HandOver { .. }
+            | State::Quit { step: Quit::Address | Quit::Service | Quit::Hold, .. } => {
                 let session = self.session.as_ref()?;
                 Some(SessionReport { id: session.id, step: session.step })
             }

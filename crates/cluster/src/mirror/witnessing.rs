@@ -130,6 +130,7 @@ impl Mirror {
         match self.ask_witness(request) {
             Some(Answer::Granted) => {
                 self.talk.trouble = None;
+                self.talk.missing = false;
                 self.persist(|record| record.registered = Some(new));
                 return true;
             }
@@ -178,7 +179,7 @@ impl Mirror {
         match self.ask_witness(Request::Enrol { epoch: id, members }) {
             Some(Answer::Granted) => {
                 self.talk.missing = false;
-                self.info("enrolled", "the witness knows the pair again".into());
+                self.info("protected", "the witness knows the pair again".into());
                 if !registered {
                     self.persist(|record| record.registered = Some(id));
                 }
