@@ -254,6 +254,7 @@ pub(crate) struct Mirror {
     retry_at: Time,
     peer_stopped_since: Option<Time>,
     undecided_since: Option<Time>,
+    opened_at: Time,
     /// The epoch in which the witness refused this node: asking again is of no use.
     refused_in: Option<EpochId>,
     /// The session ended last: never joined again.
@@ -307,6 +308,7 @@ impl Mirror {
             retry_at: Time::ZERO,
             peer_stopped_since: None,
             undecided_since: None,
+            opened_at: now,
             refused_in: None,
             burnt: None,
             rng: Rng::new(boot.seed, stream),

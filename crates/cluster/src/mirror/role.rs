@@ -33,6 +33,7 @@ impl Mirror {
         if let Some(session) = &mut self.session {
             session.assigned = true;
         }
+        self.opened_at = self.now;
         self.go(State::Promote(Promote::Open));
         self.assign_serve();
     }
@@ -47,7 +48,7 @@ impl Mirror {
         match step {
             Promote::Offer { .. } => false,
             Promote::Open => {
-                let opened = self.replicator.ack.is_some();
+                let opened = self.replicator.ack.is_some() && self.is_linked();
                 if opened {
                     if !self.front.fenced {
                         self.set_addresses(true);
@@ -75,6 +76,20 @@ impl Mirror {
                 true
             }
         }
+    }
+
+    /// Whether the session of a peer in sync stands: the application starts only then, so that
+    /// nothing is written before the peer gets it. A link that does not come ends the session.
+    fn is_linked(&mut self) -> bool {
+        let Some(session) = self.session.clone().filter(|_| self.names_peer()) else { return true };
+        if self.replicator.link == Some(session.id) || session.step == SessionStep::Done {
+            return true;
+        }
+        if self.due(self.opened_at + OFFER_MAX) {
+            self.replicator.lost = Some((session.id, "the link did not come up".to_owned()));
+            self.source_step();
+        }
+        false
     }
 
     /// The peer prepares to receive; until it does, nothing has been opened.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::{Copy, Role, SessionId};
 
 use super::facts::Standing;
-use super::{Mirror, Session, State};
+use super::{Mirror, Promote, Session, State};
 use crate::effect::{Assignment, Serve, ServeSession};
 use crate::report::{Report, SessionReport, SessionStep};
 
@@ -226,7 +226,7 @@ impl Mirror {
         if let Some(session) = &serve.session
             && shared
         {
-            self.replicator.link = Some(session.id);
+            self.replicator.link = Some(session.id).filter(|_| self.front.running);
             self.in_sync_since_boot = true;
             self.session = Some(Session {
                 id: session.id,
@@ -239,11 +239,11 @@ impl Mirror {
         } else if serve.session.is_some() && !self.names_peer() {
             self.assign_serve();
         }
-        if !self.front.addresses {
-            self.set_addresses(true);
-        }
         if !self.front.running {
-            self.run_service(crate::effect::ServiceAction::Start);
+            self.opened_at = self.now;
+            self.state = State::Promote(Promote::Open);
+        } else if !self.front.addresses {
+            self.set_addresses(true);
         }
         self.retry_at = self.now + Duration::from_secs(1);
     }
