@@ -52,7 +52,7 @@ pub enum Severity {
 /// Why a state is not green.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// Stable identifier, in kebab case, listed in `docs/src/reasons.md`.
+    /// Stable identifier, in kebab case, listed in `docs/reasons.md`.
     pub code: String,
     /// One sentence that names cause and consequence.
     pub sentence: String,

@@ -62,7 +62,11 @@ fn load_modules(
         let source = Source { file, text };
         match config::parse_module(&source, cluster) {
             Ok(module) => {
-                let protected = [layout.state_directory(), layout.run_directory()];
+                let protected = [
+                    layout.state_directory(),
+                    layout.run_directory(),
+                    layout.configuration_directory(),
+                ];
                 if let Err(found) = config::check_protected(&source, &module, &protected) {
                     mistakes.extend(found.0);
                 }

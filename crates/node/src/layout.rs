@@ -26,16 +26,22 @@ impl Layout {
         &self.root
     }
 
+    /// The configuration.
+    #[must_use]
+    pub fn configuration_directory(&self) -> PathBuf {
+        self.root.join("etc/evenkeel")
+    }
+
     /// The cluster's configuration.
     #[must_use]
     pub fn cluster_file(&self) -> PathBuf {
-        self.root.join("etc/evenkeel/cluster.toml")
+        self.configuration_directory().join("cluster.toml")
     }
 
     /// The directory of the modules' configurations.
     #[must_use]
     pub fn module_directory(&self) -> PathBuf {
-        self.root.join("etc/evenkeel/modules")
+        self.configuration_directory().join("modules")
     }
 
     /// What must survive a reboot.

@@ -23,8 +23,12 @@ const REMOTE_TIMEOUT: Duration = Duration::from_secs(600);
 /// Asks the witness on a thread of its own; the answer comes as an event.
 pub(crate) fn witness(address: SocketAddr, question: Question, events: Sender<Event>) {
     let asking = move || {
-        let result = ask_witness(address, &question)
-            .map_err(|error| format!("the witness at {address} cannot be asked: {error}"));
+        let result = ask_witness(address, &question).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                format!("the witness at {address} does not answer within {WITNESS_TIMEOUT:?}")
+            }
+            _ => format!("the witness at {address} cannot be asked: {error}"),
+        });
         let Question { module, request, .. } = question;
         let _ = events.send(Event::WitnessHeard { module, request, result });
     };

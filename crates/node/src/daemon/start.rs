@@ -12,7 +12,7 @@ use cluster::input::{Boot, BootModule, DataState, Running};
 use cluster::record::Record;
 use cluster::report::Heartbeat;
 use model::config::{self, ClusterConfig, ModuleConfig};
-use model::{ModuleName, NodeName};
+use model::{ModuleName, NodeName, Time};
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 
@@ -39,7 +39,7 @@ pub enum StartError {
     Configuration(#[from] ConfigurationError),
     /// This node is not part of the cluster.
     #[error(
-        "{file}: there is no node called `{name}`, which is this host's name; the file names {known}",
+        "{file}: there is no node called `{name}`, as this host is; the file names {known}",
         file = file.display()
     )]
     UnknownNode {
@@ -143,7 +143,6 @@ fn build(
 ) -> io::Result<Daemon> {
     let cluster = configuration.cluster;
     let now = clock::now();
-    let boot = clock::boot_id()?;
     let mut modules = BTreeMap::new();
     let mut boots = Vec::new();
     for (generation, config) in (0..).zip(configuration.modules) {
@@ -153,31 +152,20 @@ fn build(
         boots.push(boot_module);
     }
     let next_generation = boots.len() as u64;
-    let cluster_digest = config::cluster_digest(&cluster);
     let journal = Journal::open(&layout.event_file(), &name)?;
-    let (node, effects) = Node::new(
-        now,
-        Boot {
-            name: name.clone(),
-            boot,
-            cluster: cluster.clone(),
-            cluster_digest,
-            modules: boots,
-            seed: clock::random(),
-        },
-    );
-    let incarnation = now.as_nanos();
-    let heartbeat = Heartbeat {
-        from: name.clone(),
-        boot,
-        incarnation,
-        sequence: 0,
-        echo: 0,
-        echo_incarnation: 0,
-        cluster_digest,
-        reports: node.reports(),
+    let boot = Boot {
+        name: name.clone(),
+        boot: clock::boot_id()?,
+        cluster: cluster.clone(),
+        cluster_digest: config::cluster_digest(&cluster),
+        modules: boots,
+        seed: clock::random(),
     };
-    let heartbeats = Heartbeats::start(&cluster, heartbeat, Contact::new(incarnation), sender)?;
+    let mut heartbeat = first_heartbeat(&boot, now);
+    let (node, effects) = Node::new(now, boot);
+    heartbeat.reports = node.reports();
+    let contact = Contact::new(heartbeat.incarnation);
+    let heartbeats = Heartbeats::start(&cluster, heartbeat, contact, sender)?;
     open_entrances(&layout, &cluster, &name, sender)?;
     requests::terminate_on_signal(sender.clone())?;
     let mut daemon = Daemon {
@@ -198,6 +186,20 @@ fn build(
     };
     daemon.perform(effects);
     Ok(daemon)
+}
+
+/// The coming heartbeat, but for its reports and stamps.
+fn first_heartbeat(boot: &Boot, now: Time) -> Heartbeat {
+    Heartbeat {
+        from: boot.name.clone(),
+        boot: boot.boot,
+        incarnation: now.as_nanos(),
+        sequence: 0,
+        echo: 0,
+        echo_incarnation: 0,
+        cluster_digest: boot.cluster_digest,
+        reports: BTreeMap::new(),
+    }
 }
 
 /// Reads what is known of a module, and finds what an earlier daemon of this boot left running.

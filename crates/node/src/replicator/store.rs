@@ -86,7 +86,7 @@ impl Store {
             Forward::Bind { file, parent, name } => {
                 self.bind_name(*file, *parent, name).map(|()| After::Nothing)
             }
-            Forward::Ensure(ensure) => self.ensure(ensure).map(|()| After::Nothing),
+            Forward::Ensure(ensure) => self.ensure(ensure),
             Forward::Discard { parent, name } => self.discard(*parent, name),
             Forward::List { tag, directory } => self.list(*tag, *directory),
             Forward::Compare { tag, file, offset, hashes } => {

@@ -81,8 +81,18 @@ impl Store {
         }
     }
 
-    /// Makes what stands under a name be an object of the source.
-    pub(super) fn ensure(&mut self, ensure: &Ensure<'_>) -> Result<(), Errno> {
+    /// Makes what stands under a name be an object of the source. An object that was held before
+    /// and had to be made anew is told as absent: the source believes that its content is here.
+    pub(super) fn ensure(&mut self, ensure: &Ensure<'_>) -> Result<After, Errno> {
+        let believed = self.bound.contains_key(&ensure.file);
+        let held = believed && self.is_held(ensure.file);
+        let kept = self.place(ensure, held)?;
+        self.dress(ensure)?;
+        Ok(if believed && !kept { After::Absent(ensure.file) } else { After::Nothing })
+    }
+
+    /// Puts an object under a name; says whether it is the one that was held before.
+    fn place(&mut self, ensure: &Ensure<'_>, held: bool) -> Result<bool, Errno> {
         let directory = self.object(ensure.parent)?;
         let standing = match backing::open_name(&directory, ensure.name) {
             Ok(standing) => Some(standing),
@@ -94,19 +104,19 @@ impl Store {
             None => None,
         };
         if let Some(standing) = standing {
-            let usable = match id {
-                Some(id) => id == ensure.file,
-                None => !self.is_held(ensure.file) && is_alike(&standing, ensure)?,
-            };
-            if usable {
+            if id == Some(ensure.file) {
+                return Ok(true);
+            }
+            if id.is_none() && !held && is_alike(&standing, ensure)? {
                 self.bind(ensure.file, &standing)?;
-                return self.dress(ensure);
+                return Ok(false);
             }
             remove_tree(&directory, ensure.name)?;
         }
         match self.object(ensure.file) {
-            Ok(object) if Kind::of_mode(ensure.mode) != Kind::Directory => {
+            Ok(object) if self.is_linkable(ensure) => {
                 backing::link(object, &directory, ensure.name)?;
+                Ok(true)
             }
             Ok(_) | Err(Errno::STALE | Errno::NOENT) => {
                 let (mode, uid, gid) = (ensure.mode, ensure.uid, ensure.gid);
@@ -120,10 +130,16 @@ impl Store {
                     ensure.target,
                 )?;
                 self.bind(ensure.file, &object)?;
+                Ok(false)
             }
-            Err(errno) => return Err(errno),
+            Err(errno) => Err(errno),
         }
-        self.dress(ensure)
+    }
+
+    /// Whether the object is held and may get one more name. What was removed just now, as it
+    /// stood in the way under its only name, is not held any more.
+    fn is_linkable(&self, ensure: &Ensure<'_>) -> bool {
+        Kind::of_mode(ensure.mode) != Kind::Directory && self.is_held(ensure.file)
     }
 
     /// Whether the object is there under some name.
