@@ -78,8 +78,18 @@ impl Cluster {
         Ok(())
     }
 
-    /// An error when the daemon of a node has ended by itself.
-    pub(super) fn check_daemon(&self, node: &str) -> Result<()> {
+    /// Kills a node with everything on it.
+    pub(super) fn kill(&mut self, node: &'static str) -> Result<()> {
+        self.daemons.remove(node);
+        Ok(self.lab.kill(node)?)
+    }
+
+    /// An error when the daemon of a node that is up has ended.
+    pub(super) fn check_daemons(&self) -> Result<()> {
+        NODES.into_iter().try_for_each(|node| self.check_daemon(node))
+    }
+
+    fn check_daemon(&self, node: &str) -> Result<()> {
         match self.daemons.get(node) {
             Some(daemon) if !daemon.is_alive() => {
                 let said = fs::read_to_string(&daemon.log).unwrap_or_default();

@@ -153,25 +153,32 @@ impl Figures {
 pub(super) fn what_to_try(lab: &Lab, module: &str) -> String {
     let name = lab.name();
     let [one, other] = NODES;
-    let on = |node: &str| format!("evenkeel lab exec {name} {node} -- /run/lab/evenkeel");
+    let own = own_command();
+    let on = |node: &str| format!("{own} lab exec {name} {node} -- /run/lab/evenkeel");
     let root = "--root /mnt/state";
     format!(
         "\nThe cluster goes on. Try:\n\
          \x20 {} {root} status\n\
          \x20 {} {root} events\n\
          \x20 {} {root} switchover {module}\n\
-         \x20 evenkeel lab kill {name} {one}        then, on {other}: status, why {module}\n\
-         \x20 evenkeel lab start {name} {one}       boots it; then start its daemon:\n\
+         \x20 {own} lab kill {name} {one}        then, on {other}: status, why {module}\n\
+         \x20 {own} lab start {name} {one}       boots it; then start its daemon:\n\
          \x20 {} {root} daemon &\n\
-         \x20 evenkeel lab cut {name} {one} {other}   exactly one goes on\n\
+         \x20 {own} lab cut {name} {one} {other}   exactly one goes on\n\
          Files: {}\n\
-         Remove it: evenkeel lab down {name}",
+         Remove it: {own} lab down {name}",
         on(one),
         on(other),
         on(other),
         on(one),
         lab.dir().display()
     )
+}
+
+/// How the user called this binary.
+fn own_command() -> String {
+    let called = std::env::args().next().filter(|word| word.contains('/'));
+    called.unwrap_or_else(|| "evenkeel".to_owned())
 }
 
 fn number(value: u64) -> usize {

@@ -38,6 +38,8 @@ pub(super) struct Screen {
     /// Whether a moving line stands below the last one.
     moving: bool,
     moved: Option<Instant>,
+    /// Whether anything was shown.
+    begun: bool,
 }
 
 impl Screen {
@@ -59,13 +61,14 @@ impl Screen {
             columns: size.map_or(COLUMNS, |size| usize::from(size.ws_col)).max(40),
             moving: false,
             moved: None,
+            begun: false,
         }
     }
 
     /// What all of this is.
     pub(super) fn title(&mut self, text: &str) {
         let text = self.paint(text, "1");
-        self.line(&format!("{text}\n"));
+        self.line(&text);
     }
 
     /// A step begins.
@@ -83,7 +86,8 @@ impl Screen {
     /// The demo, or one of its promises, failed.
     pub(super) fn failed(&mut self, text: &str) {
         let mark = self.mark(Mark::Bad);
-        self.line(&format!("\n{mark} {text}"));
+        let apart = if self.begun { "\n" } else { "" };
+        self.line(&format!("{apart}{mark} {text}"));
     }
 
     /// Text as it is.
@@ -119,6 +123,7 @@ impl Screen {
             self.write("\r\x1b[K");
         }
         self.moved = None;
+        self.begun = true;
         self.write(&format!("{text}\n"));
     }
 

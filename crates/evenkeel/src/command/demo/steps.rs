@@ -73,7 +73,7 @@ impl<'a> Show<'a> {
         NODES.into_iter().try_for_each(|node| self.answers(node, booted))?;
         self.screen.say(Mark::Good, "two nodes, a witness and a client are up");
         let start = Instant::now();
-        self.command(one, self.start_verb(), "first start")?;
+        self.command(one, self.start_verb(), "first sync")?;
         let copied = self.protected(one, &format!("first sync to {other}"), start)?;
         self.figures.first_sync = Some(start.elapsed());
         self.figures.first_sync_bytes = copied;
@@ -91,7 +91,7 @@ impl<'a> Show<'a> {
         let client = self.cluster.client()?;
         let mut said = String::new();
         let answered = self.wait("first answer of the application", |show| {
-            show.screen.moving(&format!("waiting for the application {said}"));
+            show.screen.moving(&format!("waiting for its first answer {said}"));
             Ok(match show.cluster.application.set_up(&client)? {
                 Ok(()) => Some(()),
                 Err(error) => {
@@ -116,7 +116,7 @@ impl<'a> Show<'a> {
         self.screen.step(3, &format!("{one} is killed, with everything that runs on it"));
         let wall = wall_ms();
         let killed = Instant::now();
-        self.cluster.lab.kill(one)?;
+        self.cluster.kill(one)?;
         self.screen.say(Mark::Risk, &format!("{one} is gone; the client has no answer"));
         self.answered(&format!("first answer of {other}"), Instant::now())?;
         let outage = self.outage_since(killed);

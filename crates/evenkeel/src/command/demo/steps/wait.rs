@@ -45,7 +45,7 @@ impl Show<'_> {
     pub(super) fn answers(&mut self, node: &'static str, since: Instant) -> Result<()> {
         let what = format!("start of {node}'s daemon");
         let answered = self.wait(&what, |show| {
-            show.cluster.check_daemon(node)?;
+            show.cluster.check_daemons()?;
             show.screen.moving(&format!("{node} boots"));
             Ok(show.watch(node).status(since).map(drop))
         });
@@ -61,7 +61,7 @@ impl Show<'_> {
     ) -> Result<f64> {
         let mut copied = 0.0;
         self.wait(what, |show| {
-            NODES.into_iter().try_for_each(|node| show.cluster.check_daemon(node))?;
+            show.cluster.check_daemons()?;
             let Some(module) = show.module(node, since) else { return Ok(None) };
             let progress = &module["detail"]["progress"];
             copied = progress["copied"].as_f64().unwrap_or(copied);
@@ -92,6 +92,7 @@ impl Show<'_> {
             if workload.wait_for_progress(mark, Duration::ZERO) {
                 return Ok(Some(()));
             }
+            show.cluster.check_daemons()?;
             let silence = seconds(mark.elapsed());
             let says = NODES.iter().find_map(|node| {
                 let module = show.module(node, mark)?;
