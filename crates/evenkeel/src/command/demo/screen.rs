@@ -1,8 +1,8 @@
 //! What the demo shows: steps, findings, and one line that moves while something is under way.
 //!
-//! On a terminal the moving line is drawn over itself, in colour unless `NO_COLOR` is set. Elsewhere
-//! each line is printed once, without colour, and the moving one every few seconds. Knows nothing
-//! of clusters. With JSON everything goes to standard error.
+//! On a terminal the moving line is drawn over itself, in colour unless `NO_COLOR` is set.
+//! Elsewhere each line is printed once, without colour, and the moving one every few seconds. With
+//! JSON everything goes to standard error. Knows nothing of clusters.
 
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
