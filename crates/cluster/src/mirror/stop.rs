@@ -13,6 +13,8 @@ use crate::record::StoredCopy;
 
 /// How long a leaving node waits for its peer's proposal.
 const LEAVE_MAX: Duration = Duration::from_secs(5);
+/// How long an application that stops may wait for a peer to which there is no link.
+const STUCK_MAX: Duration = Duration::from_secs(2);
 /// How long a secondary waits for the end of a primary that is being stopped too.
 const AWAIT_MAX: Duration = Duration::from_secs(30);
 
@@ -106,6 +108,13 @@ impl Mirror {
             }
             Quit::Service => {
                 if self.front.busy.is_some() {
+                    if self.waits_for_lost_peer() && self.due(since + STUCK_MAX) {
+                        self.warn(
+                            "stop-cut",
+                            format!("writes wait for {}: they are cut", self.peer_name),
+                        );
+                        self.hold(Ending::Cut);
+                    }
                     return false;
                 }
                 self.hold(Ending::Drain);
@@ -126,6 +135,17 @@ impl Mirror {
             }
         }
         true
+    }
+
+    /// Whether the application may be unable to stop because its writes wait for a peer to which
+    /// there is no link any more.
+    fn waits_for_lost_peer(&self) -> bool {
+        let required = match &self.replicator.assigned {
+            Some(Assignment::Serve(serve)) => !serve.required.is_empty(),
+            Some(Assignment::Close | Assignment::Hold { .. } | Assignment::Receive { .. }) => false,
+            None => false,
+        };
+        required && self.replicator.link.is_none()
     }
 
     fn may_leave(&mut self, since: model::Time) -> bool {

@@ -132,14 +132,27 @@ impl Replicator {
                         receiving.connected(session, stream.into());
                     }
                 }
-                ToReplicator::Query => self.daemon.tell(&FromReplicator::State {
-                    serial: self.serial,
-                    assignment: self.assignment.clone(),
-                    number: self.number(),
-                }),
+                ToReplicator::Query => self.introduce(),
                 // Answered by the link itself.
                 ToReplicator::Mark { .. } => {}
             }
+        }
+    }
+
+    /// Tells a new daemon what is going on.
+    fn introduce(&self) {
+        self.daemon.tell(&FromReplicator::State {
+            serial: self.serial,
+            assignment: self.assignment.clone(),
+            number: self.number(),
+        });
+        let linked = match &self.mode {
+            Mode::Plain | Mode::Held => None,
+            Mode::Receiving(receiving) => receiving.linked(),
+            Mode::Serving(serving) => serving.linked(),
+        };
+        if let Some(session) = linked {
+            self.daemon.event(ReplicatorEvent::LinkUp { session });
         }
     }
 
@@ -206,14 +219,7 @@ impl Replicator {
     fn close(&mut self) -> io::Result<bool> {
         let drained = self.hold(Ending::Cut)?;
         self.show_plain()?;
-        for directory in &self.directories {
-            let plain = rustix::fs::open(
-                &directory.path,
-                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
-                rustix::fs::Mode::empty(),
-            )?;
-            rustix::fs::syncfs(&plain)?;
-        }
+        serving::sync_all(&self.directories)?;
         Ok(drained)
     }
 
@@ -250,6 +256,7 @@ impl Replicator {
         });
         if let Mode::Serving(serving) = &mut self.mode {
             serving.change(serve, hello, peer)?;
+            serving.open(serve.epoch)?;
             return Ok(true);
         }
         self.hold(Ending::Cut)?;

@@ -86,6 +86,12 @@ impl Receiving {
         self.shared.session
     }
 
+    /// The session, when its link stands.
+    pub(super) fn linked(&self) -> Option<SessionId> {
+        let state = self.shared.state();
+        (state.stream.is_some() && !state.ended).then_some(self.shared.session)
+    }
+
     /// Number of the last operation that was applied.
     pub(super) fn number(&self) -> u64 {
         self.shared.number.load(Ordering::Acquire)

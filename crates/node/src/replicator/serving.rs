@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::effect::{Ending, Serve};
-use model::SessionId;
+use model::{EpochId, SessionId};
 use mount::{Order, Tree};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -36,6 +36,8 @@ pub(super) struct Serving {
     last_session: Option<SessionId>,
     /// Number of the last operation before the present rule was in force.
     ruled_after: u64,
+    /// The epoch whose opening checkpoint is complete.
+    opened: Option<EpochId>,
 }
 
 impl Serving {
@@ -62,6 +64,7 @@ impl Serving {
             source: None,
             last_session: None,
             ruled_after: number,
+            opened: None,
         };
         // What every answer needs is in force before there can be anything to answer.
         serving.change(serve, hello, peer)?;
@@ -69,7 +72,23 @@ impl Serving {
             let (tree, order) = (Arc::clone(tree), Arc::clone(&serving.order));
             serving.mounts.push(mount::Serving::start(tree, order, &directory.path, THREADS)?);
         }
+        serving.open(serve.epoch)?;
         Ok(serving)
+    }
+
+    /// The opening checkpoint of an epoch: before anything in it is acknowledged without the peer,
+    /// what is here is durable, so that from then on a crash loses no more than on one disk.
+    pub(super) fn open(&mut self, epoch: EpochId) -> io::Result<()> {
+        if self.opened != Some(epoch) {
+            sync_all(&self.directories)?;
+            self.opened = Some(epoch);
+        }
+        Ok(())
+    }
+
+    /// The session whose link stands.
+    pub(super) fn linked(&self) -> Option<SessionId> {
+        self.source.as_ref().filter(|source| source.is_linked()).map(Source::id)
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -148,12 +167,19 @@ impl Serving {
             Some(source) => source.barrier(DRAIN_TIMEOUT),
             None => true,
         };
-        let durable = self.directories.iter().all(|directory| {
-            let root = rustix::fs::openat(&*directory.root, ".", OFlags::RDONLY, Mode::empty());
-            root.and_then(|root| rustix::fs::syncfs(&root)).is_ok()
-        });
+        let durable = sync_all(&self.directories).is_ok();
         reached && durable && self.primary.lock().acks.held_back() == 0
     }
+}
+
+/// Makes everything below the directories durable.
+pub(super) fn sync_all(directories: &[Directory]) -> io::Result<()> {
+    for directory in directories {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(&*directory.root, ".", flags, Mode::empty())?;
+        rustix::fs::syncfs(&root)?;
+    }
+    Ok(())
 }
 
 fn sync_mount(path: &PathBuf) -> io::Result<()> {

@@ -108,6 +108,12 @@ impl Source {
         self.link.id
     }
 
+    /// Whether the link to the target stands.
+    pub(super) fn is_linked(&self) -> bool {
+        let state = self.link.lock();
+        state.stream.is_some() && !state.ended
+    }
+
     /// Has the target say when it holds everything up to now durably; returns the number.
     pub(super) fn ask_durable(&self) -> u64 {
         // Under the lock, so that no later operation can be numbered before the barrier is put.
