@@ -176,7 +176,9 @@ impl Walk<'_> {
         loop {
             chunk(&mut first, &mut a).during(|| cannot("read", one))?;
             chunk(&mut second, &mut b).during(|| cannot("read", other))?;
-            if let Some(at) = a.iter().zip(&b).position(|(a, b)| a != b) {
+            // Equal chunks are told at once; only for others is the place looked for.
+            let at = if a == b { None } else { a.iter().zip(&b).position(|(a, b)| a != b) };
+            if let Some(at) = at {
                 let at = offset + at as u64;
                 self.differs(path, format!("content differs from byte {at} on"));
                 return Ok(());
