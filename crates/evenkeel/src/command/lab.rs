@@ -7,6 +7,8 @@ use std::process::ExitCode;
 
 use lab::{HostSpec, Lab, LabInfo, LabOptions};
 
+use crate::command::print;
+
 /// What can be done with labs.
 #[derive(Debug, clap::Subcommand)]
 pub enum LabCommand {
@@ -154,10 +156,10 @@ fn up(args: &UpArgs) -> lab::Result<()> {
     let info = lab.info()?;
     print_lab(&info);
     let name = &info.name;
-    println!();
-    println!("Enter a node:  evenkeel lab exec {name} node1 -- bash");
-    println!("Break it:      evenkeel lab kill|power|freeze {name} node1");
-    println!("Remove it:     evenkeel lab down {name}");
+    print("");
+    print(&format!("Enter a node:  evenkeel lab exec {name} node1 -- bash"));
+    print(&format!("Break it:      evenkeel lab kill|power|freeze {name} node1"));
+    print(&format!("Remove it:     evenkeel lab down {name}"));
     Ok(())
 }
 
@@ -167,7 +169,7 @@ fn down(name: Option<String>) -> lab::Result<()> {
     }
     for info in Lab::list()?.into_iter().filter(|info| info.owner.is_none()) {
         Lab::remove(&info.name)?;
-        println!("removed {}", info.name);
+        print(&format!("removed {}", info.name));
     }
     Lab::sweep()
 }
@@ -175,11 +177,11 @@ fn down(name: Option<String>) -> lab::Result<()> {
 fn list(json: bool) -> lab::Result<()> {
     let labs = Lab::list()?;
     if json {
-        println!("{}", serde_json::json!(labs));
+        print(&serde_json::json!(labs).to_string());
         return Ok(());
     }
     if labs.is_empty() {
-        println!("There is no lab; `evenkeel lab up` builds one.");
+        print("There is no lab; `evenkeel lab up` builds one.");
     }
     labs.iter().for_each(print_lab);
     Ok(())
@@ -201,16 +203,16 @@ fn print_lab(info: &LabInfo) {
         (false, Some(pid)) => format!("owned by process {pid}"),
         (false, None) => "dead; the next lab removes it".to_owned(),
     };
-    println!("lab {} ({owner})", info.name);
+    print(&format!("lab {} ({owner})", info.name));
     for host in &info.hosts {
         let state = host.init.map_or_else(|| "down".to_owned(), |pid| format!("up, init {pid}"));
-        println!("  {:<10} {:<24} {state}", host.name, host.addresses.join(" "));
+        print(&format!("  {:<10} {:<24} {state}", host.name, host.addresses.join(" ")));
     }
     for (from, to) in &info.cuts {
-        println!("  cut: {from} -> {to}");
+        print(&format!("  cut: {from} -> {to}"));
     }
     for (host, network) in &info.pulled {
-        println!("  unplugged: {host} from {network}");
+        print(&format!("  unplugged: {host} from {network}"));
     }
 }
 
