@@ -92,6 +92,12 @@ pub enum Forward<'a> {
     /// Whether every operation from here on must apply exactly as it did at the source, so that
     /// any difference is a fault, or what is missing is tolerated, as a resync is under way.
     Strict(bool),
+    /// Say that everything before this has been taken, and so that every complaint about it is on
+    /// its way already.
+    Check {
+        /// Returned with the answer.
+        tag: u64,
+    },
     /// Proof of life.
     Ping(Ping),
 }
@@ -166,6 +172,11 @@ pub enum Backward<'a> {
         /// Bits.
         blocks: u32,
     },
+    /// Everything before the check has been taken.
+    Checked {
+        /// Of the check.
+        tag: u64,
+    },
     /// The object is not held here any more: every name it had was removed before the walk came to
     /// its other names.
     Absent {
@@ -229,6 +240,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
         }
         Forward::Barrier { number } => put_kind_u64(out, 9, *number),
         Forward::Strict(strict) => out.extend_from_slice(&[10, u8::from(*strict)]),
+        Forward::Check { tag } => put_kind_u64(out, 11, *tag),
         Forward::Ping(ping) => put_ping(out, ping),
     });
 }
@@ -257,6 +269,7 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
         8 => Forward::Finish { file: take_file(&mut decoder)?, mtime: take_stamp(&mut decoder)? },
         9 => Forward::Barrier { number: decoder.u64()? },
         10 => Forward::Strict(take_bool(&mut decoder)?),
+        11 => Forward::Check { tag: decoder.u64()? },
         PING => Forward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
     };
@@ -291,6 +304,7 @@ pub fn put_backward(out: &mut Vec<u8>, message: &Backward<'_>) {
             out.push(7);
             put_file(out, *file);
         }
+        Backward::Checked { tag } => put_kind_u64(out, 8, *tag),
         Backward::Ping(ping) => put_ping(out, ping),
     });
 }
@@ -309,6 +323,7 @@ pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
             what: take_limited(&mut decoder, TARGET_BYTES_MAX, "sentence")?,
         },
         7 => Backward::Absent { file: take_file(&mut decoder)? },
+        8 => Backward::Checked { tag: decoder.u64()? },
         PING => Backward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
     };

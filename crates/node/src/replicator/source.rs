@@ -34,7 +34,7 @@ pub(super) enum Heard {
     Listed { tag: u64, last: bool, entries: BTreeMap<Vec<u8>, u64> },
     Differ { tag: u64, blocks: u32 },
     Absent(FileId),
-    BarrierDone,
+    Checked(u64),
 }
 
 /// The source of a session.
@@ -218,8 +218,9 @@ impl Link {
                 }
                 Backward::BarrierDone { number } => {
                     self.barrier_done(number);
-                    Heard::BarrierDone
+                    continue;
                 }
+                Backward::Checked { tag } => Heard::Checked(tag),
                 Backward::Listed { tag, last, entries } => {
                     let entries = entries.into_iter().map(|(name, size)| (name.to_vec(), size));
                     Heard::Listed { tag, last, entries: entries.collect() }

@@ -11,7 +11,7 @@ use mount::backing::{self, Handle, Root};
 use replica::op::{Attr, FileId, Op, Stamp};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
-use wire::replication::Forward;
+use wire::replication::{Backward, Forward, put_backward};
 
 /// Descriptors of files being written that are kept open.
 const OPEN_MAX: usize = 256;
@@ -101,6 +101,11 @@ impl Store {
             Forward::Strict(strict) => {
                 self.strict = *strict;
                 Ok(After::Nothing)
+            }
+            Forward::Check { tag } => {
+                let mut frame = Vec::new();
+                put_backward(&mut frame, &Backward::Checked { tag: *tag });
+                Ok(After::Answer(frame))
             }
             Forward::Ping(_) => Ok(After::Nothing),
         };
@@ -284,8 +289,8 @@ fn describe(message: &Forward<'_>) -> String {
         Forward::Compare { .. } => "a file could not be compared".to_owned(),
         Forward::Block { .. } => "a block could not be written".to_owned(),
         Forward::Finish { .. } => "a modification time could not be set".to_owned(),
-        Forward::Barrier { .. } | Forward::Strict(_) | Forward::Ping(_) => {
-            "out of order".to_owned()
+        Forward::Barrier { .. } | Forward::Strict(_) | Forward::Check { .. } | Forward::Ping(_) => {
+            "a mark in the stream was not understood".to_owned()
         }
     }
 }

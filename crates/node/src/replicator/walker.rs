@@ -39,6 +39,8 @@ pub(super) struct Walker {
     listing: BTreeMap<u64, BTreeMap<Vec<u8>, u64>>,
     meter: Meter,
     buffer: Vec<u8>,
+    /// Checks asked for so far; the number of one is its tag.
+    checks: u64,
 }
 
 impl Walker {
@@ -52,6 +54,7 @@ impl Walker {
             listing: BTreeMap::new(),
             meter,
             buffer: vec![0; BLOCK_BYTES * BLOCKS_AT_ONCE],
+            checks: 0,
         }
     }
 
@@ -100,7 +103,8 @@ impl Walker {
                 self.walk.compared(tag, blocks);
             }
             Heard::Absent(file) => self.absent(file),
-            Heard::BarrierDone => {}
+            // Of a check that was overtaken by a complaint.
+            Heard::Checked(_) => {}
         }
     }
 
@@ -120,6 +124,7 @@ impl Walker {
     /// Nothing is left to do: from here on everything must apply exactly. True when the target
     /// has confirmed that, or the session has ended; false when something was left over after all.
     fn settle(&mut self) -> bool {
+        self.checks += 1;
         let number = {
             let order = self.link.order.lock();
             let mut inner = self.link.primary.lock();
@@ -132,7 +137,7 @@ impl Walker {
             live.known.settle();
             live.outbox.put(|out| {
                 put_forward(out, &Forward::Strict(true));
-                put_forward(out, &Forward::Barrier { number });
+                put_forward(out, &Forward::Check { tag: self.checks });
             });
             drop(order);
             number
@@ -140,7 +145,7 @@ impl Walker {
         loop {
             match next(&self.link, &self.heard) {
                 None => return true,
-                Some(Heard::BarrierDone) => break,
+                Some(Heard::Checked(tag)) if tag == self.checks => break,
                 Some(Heard::Absent(file)) => {
                     self.absent(file);
                     return false;
