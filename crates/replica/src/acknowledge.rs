@@ -58,7 +58,7 @@ impl<A> Acknowledge<A> {
     }
 
     /// Gives the next operation its number.
-    pub fn next(&mut self) -> u64 {
+    pub fn next_number(&mut self) -> u64 {
         self.number += 1;
         self.number
     }
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn alone_answers_at_once() {
         let mut acks = Acknowledge::new(0);
-        let number = acks.next();
+        let number = acks.next_number();
         assert_eq!(acks.answer(number, true, "w"), Some("w"));
     }
 
@@ -179,7 +179,7 @@ mod tests {
     fn an_answer_waits_for_the_slowest_required_peer() {
         let mut acks = Acknowledge::new(10);
         assert!(acks.require(both()).is_empty());
-        let number = acks.next();
+        let number = acks.next_number();
         assert_eq!(acks.answer(number, true, "w"), None);
         assert!(acks.applied(&node("b"), 11).is_empty());
         assert!(acks.applied(&node("c"), 10).is_empty());
@@ -192,7 +192,7 @@ mod tests {
         let _ = acks.applied(&node("b"), 99);
         acks.forget(&node("b"));
         let _ = acks.require(BTreeSet::from([node("b")]));
-        let number = acks.next();
+        let number = acks.next_number();
         assert_eq!(acks.answer(number, true, "w"), None);
     }
 
@@ -200,13 +200,13 @@ mod tests {
     fn dropping_the_requirement_releases_and_cutting_takes_over() {
         let mut acks = Acknowledge::new(0);
         let _ = acks.require(both());
-        let number = acks.next();
+        let number = acks.next_number();
         assert_eq!(acks.answer(number, true, 1), None);
         assert_eq!(acks.require(BTreeSet::new()), [1]);
         let _ = acks.require(both());
-        let number = acks.next();
+        let number = acks.next_number();
         assert_eq!(acks.answer(number, true, 2), None);
-        let sync = acks.next();
+        let sync = acks.next_number();
         acks.sync_begins(sync);
         assert_eq!(acks.sync_local(sync, false, 3), None);
         assert_eq!(acks.cut(), [2, 3]);
@@ -217,16 +217,16 @@ mod tests {
     fn a_sync_needs_both_disks_in_either_order() {
         let mut acks = Acknowledge::new(0);
         let _ = acks.require(BTreeSet::from([node("b")]));
-        let first = acks.next();
+        let first = acks.next_number();
         acks.sync_begins(first);
         assert!(acks.durable(&node("b"), first).is_empty());
         assert_eq!(acks.sync_local(first, false, "remote first"), Some("remote first"));
-        let second = acks.next();
+        let second = acks.next_number();
         acks.sync_begins(second);
         assert_eq!(acks.sync_local(second, false, "local first"), None);
         assert!(acks.applied(&node("b"), second).is_empty(), "applied is not durable");
         assert_eq!(acks.durable(&node("b"), second), ["local first"]);
-        let failed = acks.next();
+        let failed = acks.next_number();
         acks.sync_begins(failed);
         assert_eq!(acks.sync_local(failed, true, "failed"), Some("failed"));
     }

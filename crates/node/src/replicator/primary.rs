@@ -212,7 +212,7 @@ impl Recorder for PrimaryRecorder {
 
     fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
         let mut inner = self.0.lock();
-        let number = inner.acks.next();
+        let number = inner.acks.next_number();
         let travels = self.tell(&mut inner, &op, number);
         let Some(answer) = answer else { return };
         let Some(due) = inner.acks.answer(number, travels, answer) else { return };
@@ -226,7 +226,7 @@ impl Recorder for PrimaryRecorder {
 
     fn sync_begins(&mut self, file: FileId, data_only: bool) -> u64 {
         let mut inner = self.0.lock();
-        let number = inner.acks.next();
+        let number = inner.acks.next_number();
         if self.tell(&mut inner, &Op::Sync { file, data_only }, number) {
             inner.acks.sync_begins(number);
         }

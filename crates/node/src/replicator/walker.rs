@@ -26,6 +26,7 @@ use crate::replicator::source::{Heard, Link, next};
 
 /// Blocks that are read and sent under one lock: 256 KiB.
 const BLOCKS_AT_ONCE: usize = 4;
+const _: () = assert!(BLOCKS_AT_ONCE <= BLOCKS_MAX, "one message must hold them");
 
 /// A name that file systems make in their root and that is nobody's data.
 const LOST_AND_FOUND: &[u8] = b"lost+found";
@@ -296,7 +297,6 @@ impl Walker {
 
     /// Sends blocks that differ.
     fn blocks(&mut self, file: FileId, offset: u64, blocks: u32) -> Result<(), Errno> {
-        debug_assert!(BLOCKS_AT_ONCE <= BLOCKS_MAX);
         let Some(source) = self.open(file)? else { return Ok(()) };
         self.under_order(file, &source, offset, |walker, length| {
             let data = &walker.buffer[..length];
