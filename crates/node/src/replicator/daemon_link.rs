@@ -1,12 +1,14 @@
 //! The replicator's side of the conversation with the daemon.
 //!
-//! Daemons come and go; the newest one that connected is told what happens. Markers are written
-//! here at once, because the daemon waits for them.
+//! Daemons come and go; the newest one that connected is told what happens. A thread of its own
+//! does the telling, because a daemon that does not listen must not hold up data. Markers are
+//! written here at once, because the daemon waits for them.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use cluster::input::ReplicatorEvent;
 use model::{EpochId, ModuleName};
@@ -19,9 +21,14 @@ use crate::replicator::{Directory, PacketSender};
 /// A message of the daemon and the descriptor that came with it.
 pub(super) type Packet = (ToReplicator, Option<OwnedFd>);
 
+/// Messages waiting for a daemon beyond which those are dropped that the next one replaces.
+const QUEUE_MAX: usize = 32;
+
 /// The way to the daemon.
 pub(super) struct DaemonLink {
     current: Mutex<Option<Arc<OwnedFd>>>,
+    queue: Mutex<VecDeque<FromReplicator>>,
+    queued: Condvar,
 }
 
 impl DaemonLink {
@@ -32,7 +39,18 @@ impl DaemonLink {
         packets: PacketSender,
     ) -> io::Result<Arc<DaemonLink>> {
         let listener = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3)?;
-        let link = Arc::new(DaemonLink { current: Mutex::new(None) });
+        let link = Arc::new(DaemonLink {
+            current: Mutex::new(None),
+            queue: Mutex::default(),
+            queued: Condvar::new(),
+        });
+        let telling = Arc::clone(&link);
+        std::thread::Builder::new().name("tell".to_owned()).spawn(move || {
+            loop {
+                let message = telling.next();
+                telling.send(&message);
+            }
+        })?;
         let listening = Arc::clone(&link);
         let (module, directories) = (module.clone(), directories.to_vec());
         std::thread::Builder::new().name("daemon".to_owned()).spawn(move || {
@@ -45,17 +63,54 @@ impl DaemonLink {
         Ok(link)
     }
 
-    /// Tells the daemon something; without a daemon nobody need know, as a new one asks.
-    pub(super) fn tell(&self, message: &FromReplicator) {
+    /// Tells the daemon something soon, in order.
+    pub(super) fn tell(&self, message: FromReplicator) {
+        let lasting = match &message {
+            FromReplicator::Event(_)
+            | FromReplicator::Marked { .. }
+            | FromReplicator::State { .. } => true,
+            FromReplicator::DataLink { .. } | FromReplicator::Progress(_) => false,
+        };
+        let mut queue = self.queue();
+        if lasting || queue.len() < QUEUE_MAX {
+            queue.push_back(message);
+            drop(queue);
+            self.queued.notify_one();
+        }
+    }
+
+    /// Waits until everything has been told, or could not be.
+    pub(super) fn flush(&self) {
+        let mut queue = self.queue();
+        while !queue.is_empty() {
+            queue = self.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// The oldest message; it stays in the queue until it has been sent.
+    fn next(&self) -> FromReplicator {
+        let mut queue = self.queue();
+        loop {
+            if let Some(message) = queue.front() {
+                return message.clone();
+            }
+            queue = self.queued.wait(queue).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Without a daemon nobody need know, as a new one asks.
+    fn send(&self, message: &FromReplicator) {
         let current = self.lock().clone();
         if let Some(connection) = current {
             let _ = packet::send(&*connection, message, None);
         }
+        self.queue().pop_front();
+        self.queued.notify_all();
     }
 
     /// Tells the daemon an event.
     pub(super) fn event(&self, event: ReplicatorEvent) {
-        self.tell(&FromReplicator::Event(event));
+        self.tell(FromReplicator::Event(event));
     }
 
     fn hear(
@@ -69,14 +124,18 @@ impl DaemonLink {
             if let ToReplicator::Mark { serial, root, epoch } = message {
                 let error = mark(module, directories, root, epoch).err();
                 let error = error.map(|error| error.to_string());
-                self.tell(&FromReplicator::Marked { serial, error });
+                self.tell(FromReplicator::Marked { serial, error });
             } else if packets.send((message, descriptor)).is_err() {
                 return;
             }
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<OwnedFd>>> {
+    fn queue(&self) -> MutexGuard<'_, VecDeque<FromReplicator>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -123,6 +123,7 @@ impl Replicator {
                     let closing = assignment == Assignment::Close;
                     self.assign(serial, assignment, peer);
                     if closing {
+                        self.daemon.flush();
                         return;
                     }
                 }
@@ -141,7 +142,7 @@ impl Replicator {
 
     /// Tells a new daemon what is going on.
     fn introduce(&self) {
-        self.daemon.tell(&FromReplicator::State {
+        self.daemon.tell(FromReplicator::State {
             serial: self.serial,
             assignment: self.assignment.clone(),
             number: self.number(),

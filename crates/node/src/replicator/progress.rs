@@ -73,7 +73,7 @@ impl Meter {
     pub(super) fn finish(&mut self) {
         self.progress.running = false;
         self.progress.seconds = self.began.elapsed().as_secs_f64();
-        self.link.primary.daemon().tell(&FromReplicator::Progress(self.progress.clone()));
+        self.link.primary.daemon().tell(FromReplicator::Progress(self.progress.clone()));
     }
 
     fn tell(&mut self) {
@@ -92,7 +92,7 @@ impl Meter {
         }
         self.told = Instant::now();
         self.told_bytes = self.progress.bytes;
-        self.link.primary.daemon().tell(&FromReplicator::Progress(self.progress.clone()));
+        self.link.primary.daemon().tell(FromReplicator::Progress(self.progress.clone()));
     }
 }
 

@@ -173,7 +173,7 @@ impl Shared {
             connection::read_frame(&mut reader, FRAME_BYTES_MAX, &mut frame)?;
             let message = take_forward(&frame).map_err(io::Error::other)?;
             if let Forward::Ping(ping) = message {
-                self.daemon.tell(&self.pings.heard(ping));
+                self.daemon.tell(self.pings.heard(ping));
                 continue;
             }
             let after = store.apply(&message).map_err(|failed| self.failed(&failed))?;

@@ -233,7 +233,7 @@ impl Link {
                     return Ok(());
                 }
                 Backward::Ping(ping) => {
-                    self.primary.daemon().tell(&self.pings.heard(ping));
+                    self.primary.daemon().tell(self.pings.heard(ping));
                     continue;
                 }
             };
