@@ -246,7 +246,14 @@ impl Store {
     }
 
     /// Forgets the object under a name that is about to be removed, when it is its last.
+    ///
+    /// Not while a resync goes on: then another object than the source's may stand there, and
+    /// that it was held must be remembered, so that the source is told when it turns out to be
+    /// gone.
     fn forget_if_last(&mut self, tree: u16, directory: &OwnedFd, name: &[u8]) {
+        if !self.strict {
+            return;
+        }
         let Ok(object) = backing::open_name(directory, name) else { return };
         let last = backing::stat(&object)
             .is_ok_and(|stat| stat.nlink <= 1 || stat.kind() == backing::Kind::Directory);
