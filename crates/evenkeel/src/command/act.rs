@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use model::{ModuleName, NodeName};
-use wire::control::{Reply, Verb, WaitFor};
+use wire::control::{Exit, Reply, Verb, WaitFor};
 
-use crate::command::Context;
+use crate::command::{Context, machine};
 
 /// A module, and perhaps one of its nodes.
 #[derive(Debug, Args)]
@@ -69,6 +69,9 @@ enum State {
 }
 
 pub(crate) fn start(context: &Context, args: ModuleArgs) -> ExitCode {
+    if let Some(reply) = not_startable(context, &args.module) {
+        return context.finish(&reply, |reply: &Reply| reply.sentence.clone());
+    }
     run(context, Verb::Start { module: args.module, node: args.node })
 }
 
@@ -93,6 +96,25 @@ pub(crate) fn wait(context: &Context, args: WaitArgs) -> ExitCode {
     };
     let timeout_ms = u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX);
     run(context, Verb::Wait { module: args.module, state, timeout_ms })
+}
+
+/// What has to be mended before a start on this node can come to anything. Found out before any
+/// node is asked, so that none is left waiting for one that cannot start.
+fn not_startable(context: &Context, module: &ModuleName) -> Option<Reply> {
+    let status = context.ask(Verb::Status);
+    let module_status = status.data["modules"].get(module.as_str())?;
+    if module_status["role"] == "STOP"
+        && let Err(found) = machine::check_directories(&context.layout(), Some(module))
+    {
+        return Some(Reply::new(Exit::Usage, found.to_string()));
+    }
+    let reasons = module_status["reasons"].as_array()?;
+    let differs = reasons.iter().find(|reason| reason["code"] == "config-differs")?;
+    let mut reply =
+        Reply::new(Exit::Usage, differs["sentence"].as_str().unwrap_or_default().to_owned());
+    let next = differs["next"].as_array().into_iter().flatten();
+    reply.next = next.filter_map(|next| next.as_str().map(str::to_owned)).collect();
+    Some(reply)
 }
 
 fn run(context: &Context, verb: Verb) -> ExitCode {
