@@ -1,0 +1,71 @@
+//! Looks at both nodes without pause, for the one thing that must never be seen: two primaries.
+//!
+//! Two answers are never of the same moment. So a node counts as primary beside its peer only if
+//! it said so both before and after the peer did. What is acknowledged is counted elsewhere.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use lab::Host;
+use serde_json::Value;
+
+use super::{Cluster, NODES, status_of};
+
+/// Pause between two observations, so that most of the machine is left to what is observed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// A running observation.
+pub struct Observer {
+    shared: Arc<Shared>,
+    thread: JoinHandle<Vec<String>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    observations: AtomicU64,
+}
+
+impl Observer {
+    pub fn start(cluster: &Cluster) -> Observer {
+        let shared = Arc::new(Shared::default());
+        let ours = Arc::clone(&shared);
+        let hosts = NODES.map(|node| cluster.host(node));
+        let module = cluster.module();
+        let thread = thread::spawn(move || {
+            let mut found = Vec::new();
+            while !ours.stop.load(Ordering::Relaxed) {
+                found.extend(look(&hosts, module));
+                ours.observations.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(PAUSE);
+            }
+            found
+        });
+        Observer { shared, thread }
+    }
+
+    /// Ends the observation; two primaries must not have been seen.
+    pub fn finish(self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let found = self.thread.join().unwrap();
+        let seen = self.shared.observations.load(Ordering::Relaxed);
+        assert!(found.is_empty(), "two primaries, {} times: {}", found.len(), found[0]);
+        assert!(seen > 0, "nothing was observed");
+    }
+}
+
+/// Whether a module's status is that of a primary which serves.
+pub fn serves(module: &Value) -> bool {
+    let role = module["role"].as_str().unwrap_or_default();
+    matches!(role, "PRIM" | "ALONE") && module["phase"] == "ready"
+}
+
+fn look(hosts: &[Host; 2], module: &str) -> Option<String> {
+    let ask = |host: &Host| Some(status_of(host)?["modules"][module].take());
+    let first = ask(&hosts[0]).filter(serves)?;
+    let second = ask(&hosts[1]).filter(serves)?;
+    let again = ask(&hosts[0]).filter(serves)?;
+    Some(format!("{first}\n{second}\n{again}"))
+}
