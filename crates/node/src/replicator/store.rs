@@ -320,3 +320,7 @@ fn kind(op: &Op<'_>) -> String {
         Op::Sync { .. } => "sync".to_owned(),
     }
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

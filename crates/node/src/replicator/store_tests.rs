@@ -1,0 +1,174 @@
+//! The target's copy, fed with messages and looked at through the file system. Needs root, as the
+//! product does.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use mount::backing::Root;
+use replica::op::{FileId, Op, Stamp};
+use wire::replication::{Backward, Ensure, Forward, take_backward};
+
+use super::{After, NotApplied, Store};
+
+const ROOT: FileId = FileId::root(0);
+const A: FileId = FileId { tree: 0, node: 10 };
+const B: FileId = FileId { tree: 0, node: 11 };
+const MTIME: Stamp = Stamp { seconds: 1_000, nanoseconds: 7 };
+const FILE: u32 = 0o100_640;
+const DIRECTORY: u32 = 0o040_750;
+
+struct Target {
+    path: PathBuf,
+    store: Store,
+}
+
+impl Target {
+    fn new(name: &str) -> Target {
+        let path =
+            std::env::temp_dir().join(format!("evenkeel-store-{}-{name}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        let store = Store::new(vec![Arc::new(Root::open(&path).unwrap())], 0);
+        Target { path, store }
+    }
+
+    fn try_apply(&mut self, message: &Forward<'_>) -> Result<After, NotApplied> {
+        self.store.apply(message)
+    }
+
+    fn apply(&mut self, message: &Forward<'_>) -> After {
+        self.try_apply(message).unwrap_or_else(|failed| panic!("{failed:?}"))
+    }
+
+    fn ensure(&mut self, file: FileId, name: &str, mode: u32, size: u64) -> After {
+        self.apply(&Forward::Ensure(Ensure {
+            parent: ROOT,
+            name: name.as_bytes(),
+            file,
+            mode,
+            uid: 1,
+            gid: 2,
+            rdev: 0,
+            size,
+            mtime: MTIME,
+            target: b"",
+            xattrs: vec![(b"user.kept", b"yes")],
+        }))
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+fn remove(number: u64, name: &'static str) -> Forward<'static> {
+    let (name, directory) = (name.as_bytes(), false);
+    Forward::Op { number, op: Op::Remove { parent: ROOT, name, directory, parent_mtime: MTIME } }
+}
+
+fn inode(path: &Path) -> u64 {
+    fs::symlink_metadata(path).unwrap().ino()
+}
+
+#[test]
+fn what_stands_there_becomes_what_the_source_has() {
+    let mut target = Target::new("becomes");
+    fs::write(target.at("alike"), "too long").unwrap();
+    let before = inode(&target.at("alike"));
+    assert!(matches!(target.ensure(A, "alike", FILE, 3), After::Nothing));
+    let now = fs::metadata(target.at("alike")).unwrap();
+    assert_eq!((now.ino(), now.len(), now.mode(), now.uid(), now.gid()), (before, 3, FILE, 1, 2));
+
+    fs::create_dir_all(target.at("other/below")).unwrap();
+    symlink("/etc", target.at("other/way out")).unwrap();
+    assert!(matches!(target.ensure(B, "other", FILE, 0), After::Nothing));
+    assert!(fs::metadata(target.at("other")).unwrap().is_file());
+    assert!(Path::new("/etc/passwd").exists(), "a symlink was followed");
+}
+
+#[test]
+fn a_planted_symlink_leads_nowhere() {
+    let mut target = Target::new("planted");
+    symlink("/tmp", target.at("directory")).unwrap();
+    target.ensure(A, "directory", DIRECTORY, 0);
+    assert!(fs::symlink_metadata(target.at("directory")).unwrap().is_dir());
+}
+
+#[test]
+fn a_second_name_is_a_link() {
+    let mut target = Target::new("link");
+    target.ensure(A, "one", FILE, 5);
+    fs::write(target.at("two"), "in the way").unwrap();
+    assert!(matches!(target.ensure(A, "two", FILE, 5), After::Nothing));
+    assert_eq!(inode(&target.at("one")), inode(&target.at("two")));
+}
+
+#[test]
+fn an_object_that_a_live_removal_took_with_it_is_told_as_absent() {
+    let mut target = Target::new("absent");
+    target.ensure(A, "name", FILE, 5);
+    // At the source another object stood under that name, and was removed.
+    target.apply(&remove(1, "name"));
+    assert!(matches!(target.ensure(A, "new", FILE, 5), After::Absent(A)));
+    assert!(matches!(target.ensure(A, "new", FILE, 5), After::Nothing), "told once");
+}
+
+#[test]
+fn an_object_in_the_way_of_another_is_told_as_absent() {
+    let mut target = Target::new("in-the-way");
+    target.ensure(A, "name", FILE, 5);
+    assert!(matches!(target.ensure(B, "name", FILE, 1), After::Nothing));
+    assert!(matches!(target.ensure(A, "new", FILE, 5), After::Absent(A)));
+    let op = Op::Write { file: B, offset: 0, data: b"b", mtime: MTIME };
+    target.apply(&Forward::Op { number: 1, op });
+    assert_eq!(fs::read(target.at("name")).unwrap(), b"b");
+    assert_eq!(fs::metadata(target.at("name")).unwrap().mtime(), MTIME.seconds);
+}
+
+#[test]
+fn a_live_change_of_what_is_not_held_is_told_or_refused() {
+    let mut target = Target::new("not-held");
+    let op = Op::Write { file: A, offset: 0, data: b"a", mtime: MTIME };
+    assert!(matches!(target.apply(&Forward::Op { number: 1, op: op.clone() }), After::Absent(A)));
+    target.apply(&Forward::Strict(true));
+    let failed = target.try_apply(&Forward::Op { number: 2, op }).unwrap_err();
+    assert_eq!(failed.errno, rustix::io::Errno::STALE);
+    assert!(failed.what.contains("operation 2"), "{}", failed.what);
+}
+
+#[test]
+fn numbers_never_go_back() {
+    let mut target = Target::new("numbers");
+    target.apply(&Forward::Strict(true));
+    target.apply(&Forward::Barrier { number: 9 });
+    assert_eq!(target.store.number(), 9);
+    assert!(target.try_apply(&remove(9, "old")).is_err());
+    assert_eq!(target.store.number(), 9);
+}
+
+#[test]
+fn differing_blocks_are_found_and_mended() {
+    let mut target = Target::new("blocks");
+    let block = wire::replication::BLOCK_BYTES;
+    let mut content = vec![1; 2 * block + 10];
+    fs::write(target.at("file"), &content).unwrap();
+    target.ensure(A, "file", FILE, content.len() as u64);
+    content[block] = 2;
+    let hashes = crate::replicator::compare::hashes(&content);
+    let question = Forward::Compare { tag: 4, file: A, offset: 0, hashes };
+    let After::Answer(frame) = target.apply(&question) else { panic!("no answer") };
+    let answer = take_backward(&frame[wire::frame::PREFIX_BYTES..]).unwrap();
+    assert_eq!(answer, Backward::Differ { tag: 4, blocks: 0b010 });
+    let data = &content[block..2 * block];
+    target.apply(&Forward::Block { file: A, offset: block as u64, data });
+    target.apply(&Forward::Finish { file: A, mtime: MTIME });
+    assert_eq!(fs::read(target.at("file")).unwrap(), content);
+    assert_eq!(fs::metadata(target.at("file")).unwrap().mtime_nsec(), 7);
+}
