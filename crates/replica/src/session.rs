@@ -308,3 +308,7 @@ impl Names for Without<'_> {
         self.names.is_known(file)
     }
 }
+
+#[cfg(test)]
+#[path = "session_tests.rs"]
+mod tests;

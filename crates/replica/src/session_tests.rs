@@ -1,0 +1,151 @@
+//! What is sent for live operations, told over a small tree of names.
+
+use std::collections::BTreeMap;
+
+use super::{Lost, Names, Session, Step};
+use crate::op::{FileId, Op, Stamp};
+use crate::walk::Task;
+
+const ROOT: FileId = FileId::root(0);
+const DIRECTORY: FileId = id(2);
+const FILE: FileId = id(3);
+const NEW: FileId = id(4);
+const STAMP: Stamp = Stamp { seconds: 0, nanoseconds: 0 };
+
+const fn id(node: u64) -> FileId {
+    FileId { tree: 0, node }
+}
+
+/// Names as of after the operation under test.
+#[derive(Default)]
+struct Tree(BTreeMap<(FileId, Vec<u8>), FileId>);
+
+impl Tree {
+    fn with(names: &[(FileId, &str, FileId)]) -> Tree {
+        let entry = |(parent, name, file): &(FileId, &str, FileId)| {
+            ((*parent, name.as_bytes().to_vec()), *file)
+        };
+        Tree(names.iter().map(entry).collect())
+    }
+}
+
+impl Names for Tree {
+    fn names_of(&self, file: FileId) -> Vec<(FileId, Vec<u8>)> {
+        self.0.iter().filter(|(_, at)| **at == file).map(|(name, _)| name.clone()).collect()
+    }
+
+    fn child(&self, parent: FileId, name: &[u8]) -> Option<FileId> {
+        self.0.get(&(parent, name.to_vec())).copied()
+    }
+
+    fn is_linked(&self, file: FileId) -> bool {
+        !self.names_of(file).is_empty()
+    }
+
+    fn is_known(&self, _file: FileId) -> bool {
+        true
+    }
+}
+
+fn write(file: FileId) -> Op<'static> {
+    Op::Write { file, offset: 0, data: b"x", mtime: STAMP }
+}
+
+fn rename(parent: FileId, name: &'static str, new_parent: FileId, flags: u32) -> Op<'static> {
+    let (name, new_name) = (name.as_bytes(), &b"new"[..]);
+    let (parent_mtime, new_parent_mtime) = (STAMP, STAMP);
+    Op::Rename { parent, name, new_parent, new_name, flags, parent_mtime, new_parent_mtime }
+}
+
+fn bind(file: FileId, parent: FileId, name: &str) -> Step {
+    Step::Bind { file, parent, name: name.into() }
+}
+
+#[test]
+fn equal_trees_are_bound_by_name_from_the_top_and_once() {
+    let tree = Tree::with(&[(ROOT, "d", DIRECTORY), (DIRECTORY, "f", FILE)]);
+    let mut session = Session::settled();
+    let first = session.live(&write(FILE), &tree).unwrap();
+    let expected = [bind(DIRECTORY, ROOT, "d"), bind(FILE, DIRECTORY, "f"), Step::Operation];
+    assert_eq!(first, expected);
+    assert_eq!(session.live(&write(FILE), &tree).unwrap(), [Step::Operation]);
+}
+
+#[test]
+fn an_unlinked_file_is_nobodys_business() {
+    let mut session = Session::settled();
+    assert_eq!(session.live(&write(FILE), &Tree::default()).unwrap(), []);
+}
+
+#[test]
+fn a_file_is_bound_by_the_name_it_had_before_it_was_linked() {
+    let tree = Tree::with(&[(ROOT, "a", FILE), (ROOT, "z", FILE)]);
+    for new in ["a", "z"] {
+        let old = if new == "a" { "z" } else { "a" };
+        let op = Op::Link { file: FILE, parent: ROOT, name: new.as_bytes(), parent_mtime: STAMP };
+        let steps = Session::settled().live(&op, &tree).unwrap();
+        assert_eq!(steps, [bind(FILE, ROOT, old), Step::Operation]);
+    }
+}
+
+#[test]
+fn what_the_walk_has_yet_to_reach_is_left_to_it() {
+    let tree = Tree::with(&[(ROOT, "d", DIRECTORY), (DIRECTORY, "f", FILE)]);
+    let mut session = Session::walking();
+    assert_eq!(session.live(&write(FILE), &tree).unwrap(), []);
+    session.bind(DIRECTORY);
+    session.bind(FILE);
+    assert_eq!(session.live(&write(FILE), &tree).unwrap(), [Step::Operation]);
+    assert_eq!(session.next_task(), None);
+}
+
+#[test]
+fn what_moves_from_the_unreached_into_the_reached_is_put_right_by_the_walk() {
+    let tree = Tree::with(&[(ROOT, "new", FILE), (ROOT, "d", DIRECTORY)]);
+    let mut session = Session::walking();
+    assert_eq!(session.live(&rename(DIRECTORY, "f", ROOT, 0), &tree).unwrap(), []);
+    let entry = Task::Entry { parent: ROOT, name: b"new".to_vec() };
+    assert_eq!(session.next_task(), Some(entry));
+}
+
+#[test]
+fn what_moves_out_of_the_reached_before_it_was_seen_is_discarded_there() {
+    let tree = Tree::with(&[(DIRECTORY, "new", FILE), (ROOT, "d", DIRECTORY)]);
+    let mut session = Session::walking();
+    let steps = session.live(&rename(ROOT, "f", DIRECTORY, 0), &tree).unwrap();
+    assert_eq!(steps, [Step::Discard { parent: ROOT, name: b"f".to_vec() }]);
+}
+
+#[test]
+fn what_was_seen_moves_with_its_new_directory_made_first() {
+    let tree = Tree::with(&[(DIRECTORY, "new", FILE), (ROOT, "d", DIRECTORY)]);
+    let mut session = Session::walking();
+    session.bind(FILE);
+    let steps = session.live(&rename(ROOT, "f", DIRECTORY, 0), &tree).unwrap();
+    let ensure = Step::Ensure { file: DIRECTORY, parent: ROOT, name: b"d".to_vec() };
+    assert_eq!(steps, [ensure, Step::Operation]);
+    let entry = Task::Entry { parent: DIRECTORY, name: b"new".to_vec() };
+    assert_eq!(session.next_task(), Some(entry));
+}
+
+#[test]
+fn an_exchange_halfway_starts_the_session_afresh() {
+    let tree = Tree::with(&[(ROOT, "new", FILE), (ROOT, "f", NEW)]);
+    let mut session = Session::walking();
+    session.bind(FILE);
+    let Lost { why } = session.live(&rename(ROOT, "f", ROOT, 2), &tree).unwrap_err();
+    assert!(why.contains("exchanged"));
+    session.bind(NEW);
+    assert_eq!(session.live(&rename(ROOT, "f", ROOT, 2), &tree).unwrap(), [Step::Operation]);
+}
+
+#[test]
+fn a_lost_object_is_reached_again_by_every_name_in_reach() {
+    let tree = Tree::with(&[(ROOT, "a", FILE), (DIRECTORY, "b", FILE)]);
+    let mut session = Session::walking();
+    session.bind(FILE);
+    session.unbind(FILE, &tree);
+    assert!(!session.is_bound(FILE));
+    assert_eq!(session.next_task(), Some(Task::Entry { parent: ROOT, name: b"a".to_vec() }));
+    assert_eq!(session.next_task(), None, "the other directory is yet to be walked");
+}
