@@ -1,7 +1,8 @@
 //! Running other programs with their output shown as it comes.
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// What a program was asked to do, for messages.
 pub fn shown(program: &str, arguments: &[&str]) -> String {
@@ -27,6 +28,35 @@ pub fn run(
         .current_dir(folder)
         .status()
         .map_err(|error| format!("cannot start `{name}`: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{name}` failed: {status}")) }
+}
+
+/// Runs a program as [`run`] does, and hands on each line of its output, which is shown too.
+///
+/// # Errors
+/// As [`run`].
+pub fn lines(
+    folder: &Path,
+    environment: &[(&str, &str)],
+    program: &str,
+    arguments: &[&str],
+    on_line: &mut dyn FnMut(&str),
+) -> Result<(), String> {
+    let name = shown(program, arguments);
+    let mut child = Command::new(program)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(folder)
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("cannot start `{name}`: {error}"))?;
+    for line in child.stdout.take().into_iter().flat_map(|output| BufReader::new(output).lines()) {
+        // A line that is no text, or an end too early: its status tells what matters.
+        let Ok(line) = line else { break };
+        println!("{line}");
+        on_line(&line);
+    }
+    let status = child.wait().map_err(|error| format!("cannot wait for `{name}`: {error}"))?;
     if status.success() { Ok(()) } else { Err(format!("`{name}` failed: {status}")) }
 }
 
@@ -56,6 +86,12 @@ mod tests {
     fn a_failing_program_is_named_with_its_status() {
         let here = Path::new("/");
         assert_eq!(run(here, &[("A", "b")], "sh", &["-c", "test $A = b"]), Ok(()));
+        let mut seen = Vec::new();
+        lines(here, &[("A", "b")], "sh", &["-c", "echo 1; echo $A"], &mut |line| {
+            seen.push(line.to_owned());
+        })
+        .unwrap();
+        assert_eq!(seen, ["1", "b"]);
         let error = run(here, &[], "false", &["x"]).unwrap_err();
         assert!(error.contains("`false x` failed"), "{error}");
         let error = output(here, "no-such-program", &[]).unwrap_err();

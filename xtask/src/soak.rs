@@ -1,34 +1,39 @@
 //! `cargo xtask soak NAME`: a test repeated until it has shown what only many rounds show.
 //!
-//! Each round is counted in `tests/soak/NAME.json` under its commit and machine as soon as it ends,
-//! so that a soak can be stopped and taken up again at any time.
+//! Each pass of the test is counted in `tests/soak/NAME.json` under its commit and machine as soon
+//! as it ends, so that a soak can be stopped and taken up again at any time. For each kind of round
+//! the test prints a line `SOAK {"kind": ..., "rounds": ..., ...}`, whose numbers are added up.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::run;
+
+/// What the lines begin with that a test prints its figures in.
+const MARK: &str = "SOAK ";
+/// Rounds of each kind in one pass. Two, so that the node that took over is the next to fail.
+const ROUNDS_OF_PASS: u64 = 2;
 
 /// A test worth repeating. To add one, add a line to [`SOAKS`].
 struct Soak {
     name: &'static str,
-    /// Rounds that a commit should have before it is released.
+    /// Rounds of each kind that a commit should have before it is released.
     rounds: u64,
-    /// One round: arguments of cargo. The environment variable `EVENKEEL_ROUNDS` is 1 meanwhile.
+    /// One pass: arguments of cargo. `EVENKEEL_ROUNDS` is [`ROUNDS_OF_PASS`] meanwhile.
     cargo: &'static [&'static str],
 }
 
-const SOAKS: &[Soak] = &[Soak {
-    name: "failover",
-    rounds: 20,
-    cargo: &["test", "-p", "evenkeel", "--test", "postgresql", "--", "--test-threads=1"],
-}];
+const FAILOVER: [&str; 7] = ["test", "-p", "evenkeel", "--test", "postgresql", "--", "--nocapture"];
 
-/// Runs rounds until the commit has enough on this machine, or `rounds` more of them.
+const SOAKS: &[Soak] = &[Soak { name: "failover", rounds: 20, cargo: &FAILOVER }];
+
+/// Runs passes until the commit has enough rounds of each kind on this machine, or until there are
+/// `rounds` more of each.
 ///
 /// # Errors
-/// A round failed; it has been counted.
+/// A pass failed; it has been counted, with the rounds before its failure.
 pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> {
     let Some(soak) = SOAKS.iter().find(|soak| soak.name == name) else {
         let known: Vec<&str> = SOAKS.iter().map(|soak| soak.name).collect();
@@ -36,15 +41,20 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
     };
     let here = Place { commit: commit(root)?, machine: machine(root)? };
     let path = root.join("tests/soak").join(format!("{name}.json"));
-    let passed = read(&path)?.iter().find(|entry| here.is(entry)).map_or(0, |e| count(e, "passed"));
-    let rounds = rounds.unwrap_or(soak.rounds.saturating_sub(passed));
-    println!("soak {name}: {passed} rounds passed so far, {rounds} to run");
-    for round in 1..=rounds {
-        println!("\n== round {round} of {rounds}");
-        let outcome = run::run(root, &[("EVENKEEL_ROUNDS", "1")], "cargo", soak.cargo);
+    let so_far = read(&path)?.iter().find(|entry| here.is(entry)).map_or(0, least_rounds);
+    let to_run = rounds.unwrap_or(soak.rounds.saturating_sub(so_far));
+    println!("soak {name}: {so_far} rounds of each kind so far, {to_run} to run");
+    for pass in 0..to_run.div_ceil(ROUNDS_OF_PASS) {
+        println!("\n== rounds from {} of {to_run}", pass * ROUNDS_OF_PASS + 1);
+        let mut figures = Vec::new();
+        let count = ROUNDS_OF_PASS.to_string();
+        let environment = [("EVENKEEL_ROUNDS", count.as_str())];
+        let outcome = run::lines(root, &environment, "cargo", soak.cargo, &mut |line| {
+            figures.extend(parse(line));
+        });
         // Read anew each time, for another soak may have run meanwhile.
         let mut entries = read(&path)?;
-        here.add(&mut entries, outcome.is_ok());
+        here.add(&mut entries, &figures, outcome.is_ok());
         write(&path, &entries)?;
         outcome?;
     }
@@ -62,16 +72,39 @@ impl Place {
         entry["commit"] == self.commit.as_str() && entry["machine"] == self.machine.as_str()
     }
 
-    fn add(&self, entries: &mut Vec<Value>, passed: bool) {
+    fn add(&self, entries: &mut Vec<Value>, figures: &[Map<String, Value>], passed: bool) {
         let at = entries.iter().position(|entry| self.is(entry)).unwrap_or_else(|| {
             entries.push(json!({
-                "commit": self.commit, "machine": self.machine, "passed": 0, "failed": 0,
+                "commit": self.commit, "machine": self.machine, "passes": 0, "failed_passes": 0,
+                "kinds": {},
             }));
             entries.len() - 1
         });
-        let key = if passed { "passed" } else { "failed" };
-        entries[at][key] = (count(&entries[at], key) + 1).into();
+        let entry = &mut entries[at];
+        let key = if passed { "passes" } else { "failed_passes" };
+        entry[key] = (count(entry, key) + 1).into();
+        for figure in figures {
+            let Some(kind) = figure.get("kind").and_then(Value::as_str) else { continue };
+            let sums = &mut entry["kinds"][kind];
+            for (key, value) in figure.iter().filter(|(_, value)| value.is_u64()) {
+                sums[key] = (count(sums, key) + value.as_u64().unwrap_or(0)).into();
+            }
+        }
     }
+}
+
+/// The figures of a line, if it has any.
+fn parse(line: &str) -> Option<Map<String, Value>> {
+    match serde_json::from_str(line.strip_prefix(MARK)?) {
+        Ok(Value::Object(figures)) => Some(figures),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// How many rounds there are of the kind that has the fewest.
+fn least_rounds(entry: &Value) -> u64 {
+    let kinds = entry["kinds"].as_object().into_iter().flat_map(Map::values);
+    kinds.map(|sums| count(sums, "rounds")).min().unwrap_or(0)
 }
 
 fn count(entry: &Value, key: &str) -> u64 {
@@ -119,18 +152,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rounds_add_up_by_commit_and_machine() {
+    fn figures_add_up_by_commit_and_machine() {
         let place = |commit: &str| Place { commit: commit.into(), machine: "m".into() };
+        let kill = parse("SOAK {\"kind\": \"kill\", \"rounds\": 1, \"lost\": 0}").unwrap();
+        let cut = parse("SOAK {\"kind\": \"cut\", \"rounds\": 3, \"lost\": 0}").unwrap();
         let mut entries = Vec::new();
-        for (commit, passed) in [("a", true), ("b", true), ("a", false), ("a", true)] {
-            place(commit).add(&mut entries, passed);
-        }
+        place("a").add(&mut entries, &[kill.clone(), cut], true);
+        place("b").add(&mut entries, &[], true);
+        place("a").add(&mut entries, &[kill], false);
         assert_eq!(
-            entries,
-            [
-                json!({ "commit": "a", "machine": "m", "passed": 2, "failed": 1 }),
-                json!({ "commit": "b", "machine": "m", "passed": 1, "failed": 0 }),
-            ]
+            entries[0],
+            json!({
+                "commit": "a", "machine": "m", "passes": 1, "failed_passes": 1,
+                "kinds": {
+                    "kill": { "rounds": 2, "lost": 0 }, "cut": { "rounds": 3, "lost": 0 },
+                },
+            })
         );
+        assert_eq!(entries.len(), 2);
+        assert_eq!(least_rounds(&entries[0]), 2);
+        assert_eq!(least_rounds(&entries[1]), 0);
+    }
+
+    #[test]
+    fn other_lines_have_no_figures() {
+        for line in ["", "test x ... ok", "SOAK", "SOAK nothing", "SOAK 1", " SOAK {}"] {
+            assert_eq!(parse(line), None, "{line}");
+        }
     }
 }
