@@ -6,13 +6,16 @@
 
 mod support;
 
+use std::thread;
 use std::time::Duration;
 
 use lab::ledger::Workload;
+use model::{ModuleName, NodeName};
+use wire::control::Verb;
 
 use self::support::applications::{ledger, succeed};
 use self::support::observer::Observer;
-use self::support::{Cluster, NODES, PATIENCE, SYNC_PATIENCE, other};
+use self::support::{Cluster, NETWORK, NODES, PATIENCE, SYNC_PATIENCE, WITNESS, ask, other};
 
 /// First number of transactions that are offered to a node directly.
 const DIRECT: u64 = 1_000_000_000;
@@ -152,19 +155,81 @@ fn after_the_power_of_both_nodes_everything_acknowledged_is_there() {
 
 #[test]
 fn a_secondary_killed_in_its_first_sync_starts_again() {
-    let cluster = Cluster::build(ledger(""));
-    cluster.must(NODES[0], &["start", cluster.module(), "--node", NODES[0]]);
-    cluster.wait_for(NODES[0], "alone", PATIENCE);
+    let cluster = Cluster::build_with(ledger(""), |hosts| {
+        let random = "head -c 200M /dev/urandom > /srv/ledger/archive";
+        succeed(&hosts.host(NODES[0]), &["sh", "-c", random]);
+    });
+    // Neither start can be waited for here: the second one's node will die.
+    let start = |node: &str| {
+        let module = ModuleName::new(cluster.module()).unwrap();
+        let name = NodeName::new(node).unwrap();
+        let host = cluster.host(node);
+        thread::spawn(move || ask(&host, Verb::Start { module, node: Some(name) }))
+    };
+    let starts = NODES.map(start);
+    cluster.until("the sync runs", PATIENCE, || {
+        let status = cluster.module_status(NODES[0]).unwrap_or_default();
+        let progress = &status["detail"]["progress"];
+        progress["running"] == true && progress["bytes"].as_u64() > Some(0)
+    });
+    cluster.lab().kill(NODES[1]).unwrap();
+    for start in starts {
+        // What it answers depends on the moment.
+        let _ = start.join().unwrap();
+    }
     let run = Run::over(cluster, 1);
-    // It returns when it waits for the sync, or when that is over.
-    let start = run.cluster.command(NODES[1], &["start", run.cluster.module(), "--node", NODES[1]]);
-    assert!(start.status.success(), "{}", String::from_utf8_lossy(&start.stderr));
-    run.cluster.lab().kill(NODES[1]).unwrap();
     run.cluster.wait_for(NODES[0], "alone", PATIENCE);
-    run.cluster.progress(&run.workload);
     run.cluster.boot_node(NODES[1]);
     run.cluster.wait_for_role(NODES[1], &["SECOND"]);
     assert_eq!(run.cluster.primary(), NODES[0]);
+    run.finish();
+}
+
+#[test]
+fn a_frozen_secondary_disturbs_nobody_for_long_and_rejoins() {
+    let run = Run::start();
+    let primary = run.cluster.primary();
+    let secondary = other(primary);
+    run.cluster.lab().freeze(secondary).unwrap();
+    run.cluster.wait_for(primary, "alone", PATIENCE);
+    run.cluster.progress(&run.workload);
+    run.cluster.lab().thaw(secondary).unwrap();
+    run.cluster.wait_for(primary, "protected", SYNC_PATIENCE);
+    assert_eq!(run.cluster.primary(), primary);
+    run.finish();
+}
+
+#[test]
+fn a_primary_without_network_stops_serving() {
+    let run = Run::start();
+    let primary = run.cluster.primary();
+    run.cluster.lab().cut_network(primary, NETWORK).unwrap();
+    run.cluster.wait_for(other(primary), "alone", PATIENCE);
+    run.cluster.progress(&run.workload);
+    run.cluster.until("the old primary has let go", PATIENCE, || {
+        !run.cluster.serves(primary) && !run.cluster.holds_address(primary)
+    });
+    run.cluster.lab().heal().unwrap();
+    run.cluster.wait_for_role(primary, &["SECOND"]);
+    assert_eq!(run.cluster.primary(), other(primary));
+    run.finish();
+}
+
+#[test]
+fn the_loss_of_the_witness_alone_changes_nothing() {
+    let run = Run::start();
+    let primary = run.cluster.primary();
+    run.cluster.lab().power(WITNESS).unwrap();
+    run.cluster.must(primary, &["switchover", run.cluster.module()]);
+    assert_eq!(run.cluster.primary(), other(primary));
+    run.cluster.progress(&run.workload);
+    run.cluster.lab().start(WITNESS).unwrap();
+    run.cluster.start_witness();
+    run.cluster.lab().kill(other(primary)).unwrap();
+    run.cluster.wait_for(primary, "alone", PATIENCE);
+    run.cluster.progress(&run.workload);
+    run.cluster.boot_node(other(primary));
+    run.cluster.wait_for_role(other(primary), &["SECOND"]);
     run.finish();
 }
 
