@@ -95,9 +95,11 @@ impl<A> Acknowledge<A> {
         }
     }
 
-    /// A peer has applied everything up to `number`; returns the answers that are due.
+    /// A peer has applied everything up to `number`; returns the answers that are due. Nobody can
+    /// have applied what has not been numbered yet: more than that is the count of another time.
     #[must_use]
     pub fn applied(&mut self, peer: &NodeName, number: u64) -> Vec<A> {
+        let number = number.min(self.number);
         let applied = self.applied.entry(peer.clone()).or_default();
         *applied = number.max(*applied);
         self.due()
@@ -194,6 +196,16 @@ mod tests {
         let _ = acks.require(BTreeSet::from([node("b")]));
         let number = acks.next_number();
         assert_eq!(acks.answer(number, true, "w"), None);
+    }
+
+    #[test]
+    fn a_peer_cannot_confirm_what_was_not_numbered_yet() {
+        let mut acks = Acknowledge::new(3);
+        let _ = acks.require(BTreeSet::from([node("b")]));
+        assert!(acks.applied(&node("b"), 50_000).is_empty());
+        let number = acks.next_number();
+        assert_eq!(acks.answer(number, true, "w"), None);
+        assert_eq!(acks.applied(&node("b"), number), ["w"]);
     }
 
     #[test]

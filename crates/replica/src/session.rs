@@ -205,7 +205,11 @@ impl Session {
         }
         match (self.is_bound(parent), self.is_bound(new_parent)) {
             (true, true) if moved_is_bound => steps.push(Step::Operation),
-            (true, _) => steps.push(Step::Discard { parent, name: name.to_vec() }),
+            (true, _) => {
+                steps.push(Step::Discard { parent, name: name.to_vec() });
+                // Discarding carries no modification time.
+                self.tasks.push_back(Task::Finish(parent));
+            }
             (false, _) => {}
         }
         if self.is_bound(new_parent) {

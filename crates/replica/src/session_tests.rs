@@ -114,6 +114,7 @@ fn what_moves_out_of_the_reached_before_it_was_seen_is_discarded_there() {
     let mut session = Session::walking();
     let steps = session.live(&rename(ROOT, "f", DIRECTORY, 0), &tree).unwrap();
     assert_eq!(steps, [Step::Discard { parent: ROOT, name: b"f".to_vec() }]);
+    assert_eq!(session.next_task(), Some(Task::Finish(ROOT)));
 }
 
 #[test]

@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Longest frame accepted: one write of a mebibyte with its names and header.
-pub const FRAME_BYTES_MAX: usize = (1 << 20) + (1 << 17);
+/// Longest frame accepted: all extended attributes of a file, at their limits of number and size,
+/// with their names and the header.
+pub const FRAME_BYTES_MAX: usize = 17 << 20;
 
 /// Bytes of the length prefix.
 pub const PREFIX_BYTES: usize = 4;

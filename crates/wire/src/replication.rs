@@ -43,6 +43,9 @@ pub enum Forward<'a> {
     /// Resync: make what stands under a name be this object, with these attributes; a file's
     /// content is cut to size but not compared yet.
     Ensure(Ensure<'a>),
+    /// Resync: an object has exactly these attributes; sent for roots, which have no name, and
+    /// after content, as writing removes file capabilities.
+    Attributes(Attributes<'a>),
     /// Resync: remove what stands under a name, with everything below.
     Discard {
         /// Directory.
@@ -138,6 +141,21 @@ pub struct Ensure<'a> {
     pub xattrs: Vec<(&'a [u8], &'a [u8])>,
 }
 
+/// Owner, permissions and extended attributes of an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attributes<'a> {
+    /// Object.
+    pub file: FileId,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// All extended attributes, sorted by name.
+    pub xattrs: Vec<(&'a [u8], &'a [u8])>,
+}
+
 /// From the target to the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Backward<'a> {
@@ -211,6 +229,14 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             out.push(3);
             put_ensure(out, ensure);
         }
+        Forward::Attributes(attributes) => {
+            out.push(12);
+            put_file(out, attributes.file);
+            for field in [attributes.mode, attributes.uid, attributes.gid] {
+                out.extend_from_slice(&field.to_le_bytes());
+            }
+            put_xattrs(out, &attributes.xattrs);
+        }
         Forward::Discard { parent, name } => {
             out.push(4);
             put_entry(out, *parent, name);
@@ -269,6 +295,13 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
         8 => Forward::Finish { file: take_file(&mut decoder)?, mtime: take_stamp(&mut decoder)? },
         9 => Forward::Barrier { number: decoder.u64()? },
         10 => Forward::Strict(take_bool(&mut decoder)?),
+        12 => Forward::Attributes(Attributes {
+            file: take_file(&mut decoder)?,
+            mode: decoder.u32()?,
+            uid: decoder.u32()?,
+            gid: decoder.u32()?,
+            xattrs: take_xattrs(&mut decoder)?,
+        }),
         11 => Forward::Check { tag: decoder.u64()? },
         PING => Forward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
@@ -363,7 +396,11 @@ fn put_ensure(out: &mut Vec<u8>, ensure: &Ensure<'_>) {
     put_u64(out, ensure.size);
     put_stamp(out, ensure.mtime);
     put_bytes(out, ensure.target);
-    for (name, value) in &ensure.xattrs {
+    put_xattrs(out, &ensure.xattrs);
+}
+
+fn put_xattrs(out: &mut Vec<u8>, xattrs: &[(&[u8], &[u8])]) {
+    for (name, value) in xattrs {
         out.push(1);
         put_bytes(out, name);
         put_bytes(out, value);
@@ -372,7 +409,7 @@ fn put_ensure(out: &mut Vec<u8>, ensure: &Ensure<'_>) {
 }
 
 fn take_ensure<'a>(decoder: &mut Decoder<'a>) -> Result<Ensure<'a>, WireError> {
-    let mut ensure = Ensure {
+    let ensure = Ensure {
         parent: take_file(decoder)?,
         name: take_name(decoder)?,
         file: take_file(decoder)?,
@@ -383,19 +420,24 @@ fn take_ensure<'a>(decoder: &mut Decoder<'a>) -> Result<Ensure<'a>, WireError> {
         size: decoder.u64()?,
         mtime: take_stamp(decoder)?,
         target: take_limited(decoder, TARGET_BYTES_MAX, "symlink target")?,
-        xattrs: Vec::new(),
+        xattrs: take_xattrs(decoder)?,
     };
     if ensure.size > i64::MAX as u64 {
         return Err(WireError::Value("size"));
     }
+    Ok(ensure)
+}
+
+fn take_xattrs<'a>(decoder: &mut Decoder<'a>) -> Result<Vec<(&'a [u8], &'a [u8])>, WireError> {
+    let mut xattrs = Vec::new();
     while take_bool(decoder)? {
-        if ensure.xattrs.len() == XATTRS_MAX {
+        if xattrs.len() == XATTRS_MAX {
             return Err(WireError::Value("number of attributes"));
         }
         let name = take_xattr_name(decoder)?;
-        ensure.xattrs.push((name, take_limited(decoder, XATTR_BYTES_MAX, "attribute value")?));
+        xattrs.push((name, take_limited(decoder, XATTR_BYTES_MAX, "attribute value")?));
     }
-    Ok(ensure)
+    Ok(xattrs)
 }
 
 fn take_compare<'a>(decoder: &mut Decoder<'a>) -> Result<Forward<'a>, WireError> {
@@ -455,6 +497,13 @@ mod tests {
                 mtime: STAMP,
                 target: b"",
                 xattrs: vec![(b"user.a", b"1"), (b"user.b", b"")],
+            }),
+            Forward::Attributes(Attributes {
+                file: FILE,
+                mode: 0o104_755,
+                uid: 1,
+                gid: 2,
+                xattrs: vec![(b"security.capability", b"x")],
             }),
             Forward::Compare { tag: 1, file: FILE, offset: 0, hashes: vec![[7; 32]; 3] },
             Forward::Block { file: FILE, offset: 65536, data: b"block" },

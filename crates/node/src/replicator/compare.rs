@@ -6,12 +6,17 @@ use std::os::fd::AsFd;
 use mount::backing::{self, Kind};
 use replica::op::FileId;
 use rustix::io::Errno;
-use wire::replication::{BLOCK_BYTES, BlockHash, Ensure, Forward, XATTRS_MAX, put_forward};
+use wire::replication::{
+    Attributes, BLOCK_BYTES, BlockHash, Ensure, Forward, XATTRS_MAX, put_forward,
+};
 
 use crate::replicator::primary::Trees;
 
 /// Attributes that belong to the node and not to the data.
 const OWN_ATTRIBUTE: &[u8] = b"trusted.evenkeel";
+
+/// Permission bits that writing to a file may remove.
+const SET_ID_BITS: u32 = 0o6000;
 
 /// Extended attributes with their values, by name.
 pub(super) type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -46,6 +51,23 @@ pub(super) fn put_ensure(
         xattrs: xattrs.iter().map(|(name, value)| (&name[..], &value[..])).collect(),
     };
     put_forward(out, &Forward::Ensure(ensure));
+    Ok(())
+}
+
+/// Describes the attributes of an object as they are now. For a file that has none that writing
+/// could have removed, nothing is put.
+pub(super) fn put_attributes(out: &mut Vec<u8>, trees: &Trees, file: FileId) -> Result<(), Errno> {
+    let tree = trees.get(usize::from(file.tree)).ok_or(Errno::STALE)?;
+    let object = tree.path_descriptor(file)?;
+    let stat = backing::stat(&*object)?;
+    let xattrs = xattrs_of(&*object, stat.kind())?;
+    let removable = !xattrs.is_empty() || stat.mode & SET_ID_BITS != 0;
+    if stat.kind() == Kind::File && !removable {
+        return Ok(());
+    }
+    let xattrs = xattrs.iter().map(|(name, value)| (&name[..], &value[..])).collect();
+    let (mode, uid, gid) = (stat.mode, stat.uid, stat.gid);
+    put_forward(out, &Forward::Attributes(Attributes { file, mode, uid, gid, xattrs }));
     Ok(())
 }
 

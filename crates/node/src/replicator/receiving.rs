@@ -15,6 +15,7 @@ use cluster::input::ReplicatorEvent;
 use model::{NodeName, SessionId};
 use mount::backing::Root;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 use wire::FRAME_BYTES_MAX;
 use wire::replication::{Backward, Forward, put_backward, take_forward};
 
@@ -163,9 +164,9 @@ impl Shared {
     ) -> io::Result<()> {
         let mut reader = BufReader::with_capacity(1 << 20, stream);
         let mut frame = Vec::new();
-        let mut confirmed = 0;
+        let mut confirmed = store.number();
         loop {
-            if reader.buffer().is_empty() && store.number() > confirmed {
+            if reader.buffer().is_empty() && store.number() != confirmed {
                 confirmed = store.number();
                 self.number.store(confirmed, Ordering::Release);
                 self.put(&Backward::Applied { number: confirmed });
@@ -196,6 +197,10 @@ impl Shared {
     fn failed(&self, failed: &crate::replicator::store::NotApplied) -> io::Error {
         let errno = u32::try_from(failed.errno.raw_os_error()).unwrap_or(0);
         let what = format!("{} on the target", failed.what);
+        if matches!(failed.errno, Errno::IO | Errno::UCLEAN | Errno::ROFS) {
+            let why = format!("{}: {}", failed.what, failed.errno);
+            self.daemon.event(ReplicatorEvent::CopyFailed { why });
+        }
         let mut frame = Vec::new();
         put_backward(&mut frame, &Backward::Failed { errno, what: what.as_bytes() });
         let stream = self.state().stream.as_ref().and_then(|stream| stream.try_clone().ok());
@@ -249,7 +254,9 @@ impl Shared {
                     self.put(&Backward::BarrierDone { number });
                 }
                 (Err(errno), _) => {
-                    let what = "syncing the copy".to_owned();
+                    // What a failed sync has lost is not known: nothing here is proven any more.
+                    let what = format!("syncing the copy failed with {errno}");
+                    let errno = Errno::IO;
                     let error = self.failed(&crate::replicator::store::NotApplied { errno, what });
                     self.lost(&error.to_string());
                     return;
@@ -258,7 +265,7 @@ impl Shared {
         }
     }
 
-    fn sync_everything(&self) -> Result<(), rustix::io::Errno> {
+    fn sync_everything(&self) -> Result<(), Errno> {
         for root in &self.roots {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
             let opened = rustix::fs::openat(&**root, ".", flags, Mode::empty())?;

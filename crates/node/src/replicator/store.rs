@@ -51,6 +51,8 @@ pub(super) struct Store {
     open: BTreeMap<FileId, (u64, Arc<OwnedFd>)>,
     clock: u64,
     pub(super) strict: bool,
+    /// Whether the source has said what kind of session this is.
+    begun: bool,
     number: u64,
 }
 
@@ -63,6 +65,7 @@ impl Store {
             open: BTreeMap::new(),
             clock: 0,
             strict: false,
+            begun: false,
             number,
         }
     }
@@ -87,6 +90,7 @@ impl Store {
                 self.bind_name(*file, *parent, name).map(|()| After::Nothing)
             }
             Forward::Ensure(ensure) => self.ensure(ensure),
+            Forward::Attributes(wanted) => self.attributes(wanted),
             Forward::Discard { parent, name } => self.discard(*parent, name),
             Forward::List { tag, directory } => self.list(*tag, *directory),
             Forward::Compare { tag, file, offset, hashes } => {
@@ -95,10 +99,16 @@ impl Store {
             Forward::Block { file, offset, data } => self.block(*file, *offset, data),
             Forward::Finish { file, mtime } => self.finish(*file, *mtime),
             Forward::Barrier { number } => {
-                self.number = self.number.max(*number);
+                // Operations that do not travel are counted at the source alone.
+                self.number = *number;
                 Ok(After::Barrier { number: *number })
             }
             Forward::Strict(strict) => {
+                if !self.begun && !strict {
+                    // What is compared counts afresh: the old count may be of another time.
+                    self.number = 0;
+                }
+                self.begun = true;
                 self.strict = *strict;
                 Ok(After::Nothing)
             }
@@ -290,6 +300,7 @@ fn describe(message: &Forward<'_>) -> String {
         Forward::Ensure(ensure) => {
             format!("`{}` could not be made as at the source", name(ensure.name))
         }
+        Forward::Attributes(_) => "attributes could not be set".to_owned(),
         Forward::Bind { name: under, .. } => format!("`{}` was not found", name(under)),
         Forward::Discard { name: under, .. } => format!("`{}` could not be removed", name(under)),
         Forward::List { .. } => "a directory could not be listed".to_owned(),

@@ -4,7 +4,7 @@
 use mount::backing::{self, Kind};
 use replica::op::{Attr, FileId, Op, Stamp};
 use rustix::io::Errno;
-use wire::replication::{BLOCK_BYTES, Backward, BlockHash, Ensure, put_backward};
+use wire::replication::{Attributes, BLOCK_BYTES, Backward, BlockHash, Ensure, put_backward};
 
 use crate::replicator::compare;
 use crate::replicator::remove::remove_tree;
@@ -87,7 +87,7 @@ impl Store {
         let believed = self.bound.contains_key(&ensure.file);
         let held = believed && self.is_held(ensure.file);
         let kept = self.place(ensure, held)?;
-        self.dress(ensure)?;
+        self.dress(&ensure_attributes(ensure), Some(ensure))?;
         Ok(if believed && !kept { After::Absent(ensure.file) } else { After::Nothing })
     }
 
@@ -147,41 +147,45 @@ impl Store {
         self.object(file).and_then(backing::stat).is_ok_and(|stat| stat.nlink > 0)
     }
 
-    /// Gives an object its size, owner, mode and attributes.
-    fn dress(&mut self, ensure: &Ensure<'_>) -> Result<(), Errno> {
-        let object = self.object(ensure.file)?;
+    /// Gives an object its owner, mode and attributes; and, when its whole description is at
+    /// hand, its size, or for what has no content its modification time.
+    pub(super) fn dress(
+        &mut self,
+        wanted: &Attributes<'_>,
+        whole: Option<&Ensure<'_>>,
+    ) -> Result<(), Errno> {
+        let object = self.object(wanted.file)?;
         let stat = backing::stat(&object)?;
         let kind = stat.kind();
         let differs = |now: u32, wanted: u32| (now != wanted).then_some(wanted);
-        let attr = Attr {
-            mode: if kind == Kind::Symlink { None } else { differs(stat.mode, ensure.mode) }
-                .map(|mode| mode & 0o7777),
-            uid: differs(stat.uid, ensure.uid),
-            gid: differs(stat.gid, ensure.gid),
-            size: (kind == Kind::File && stat.size != ensure.size).then_some(ensure.size),
+        let size = whole.filter(|whole| kind == Kind::File && stat.size != whole.size);
+        let mut attr = Attr {
+            mode: differs(stat.mode, wanted.mode),
+            uid: differs(stat.uid, wanted.uid),
+            gid: differs(stat.gid, wanted.gid),
+            size: size.map(|whole| whole.size),
             mtime: None,
         };
-        if attr.uid.is_some() || attr.gid.is_some() {
-            // A change of owner clears set-id bits, so the mode goes with it.
-            let mode = (kind != Kind::Symlink).then_some(ensure.mode & 0o7777);
-            backing::set_attr(&object, &Attr { mode, ..attr })?;
-        } else if attr != Attr::default() {
+        if attr.uid.is_some() || attr.gid.is_some() || attr.size.is_some() {
+            // A change of owner or size clears set-id bits, so the mode goes with it.
+            attr.mode = Some(wanted.mode);
+        }
+        attr.mode = attr.mode.filter(|_| kind != Kind::Symlink).map(|mode| mode & 0o7777);
+        if attr != Attr::default() {
             backing::set_attr(&object, &attr)?;
         }
-        let now = compare::xattrs_of(&object, kind)?;
-        for (name, _) in &now {
-            if !ensure.xattrs.iter().any(|(wanted, _)| wanted == name) {
-                backing::remove_xattr(&object, name)?;
-            }
+        dress_xattrs(&object, kind, &wanted.xattrs)?;
+        match (kind, whole) {
+            (Kind::File | Kind::Directory, _) | (_, None) => Ok(()),
+            (_, Some(whole)) => set_mtime(&object, whole.mtime),
         }
-        for (name, value) in &ensure.xattrs {
-            if !now.iter().any(|(n, v)| n == name && v == value) {
-                backing::set_xattr(&object, name, value, 0)?;
-            }
-        }
-        match kind {
-            Kind::File | Kind::Directory => Ok(()),
-            _ => set_mtime(&object, ensure.mtime),
+    }
+
+    pub(super) fn attributes(&mut self, wanted: &Attributes<'_>) -> Result<After, Errno> {
+        match self.dress(wanted, None) {
+            Ok(()) => Ok(After::Nothing),
+            Err(Errno::STALE | Errno::NOENT) => Ok(self.absent(wanted.file)),
+            Err(errno) => Err(errno),
         }
     }
 
@@ -212,8 +216,11 @@ impl Store {
                 if entry.name == b"." || entry.name == b".." || hidden {
                     continue;
                 }
+                // Not every file system tells types, and a file taken for empty would stay wrong.
                 let size = match entry.kind {
-                    Kind::File => backing::stat(backing::open_name(&place, &entry.name)?)?.size,
+                    Kind::File | Kind::Other => {
+                        backing::stat(backing::open_name(&place, &entry.name)?)?.size
+                    }
                     _ => 0,
                 };
                 names.push((entry.name, size));
@@ -264,6 +271,30 @@ impl Store {
             Err(errno) => Err(errno),
         }
     }
+}
+
+fn ensure_attributes<'a>(ensure: &Ensure<'a>) -> Attributes<'a> {
+    let Ensure { file, mode, uid, gid, .. } = *ensure;
+    Attributes { file, mode, uid, gid, xattrs: ensure.xattrs.clone() }
+}
+
+fn dress_xattrs(
+    object: &std::os::fd::OwnedFd,
+    kind: Kind,
+    wanted: &[(&[u8], &[u8])],
+) -> Result<(), Errno> {
+    let now = compare::xattrs_of(object, kind)?;
+    for (name, _) in &now {
+        if !wanted.iter().any(|(wanted, _)| wanted == name) {
+            backing::remove_xattr(object, name)?;
+        }
+    }
+    for (name, value) in wanted {
+        if !now.iter().any(|(n, v)| n == name && v == value) {
+            backing::set_xattr(object, name, value, 0)?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether an object can become what the source has by changing its attributes and content.

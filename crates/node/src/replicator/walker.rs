@@ -199,7 +199,13 @@ impl Walker {
             Err(Errno::NOENT | Errno::STALE) => return Ok(()),
             Err(errno) => return Err(errno),
         };
+        if directory.node == 1 {
+            self.attributes(directory)?;
+        }
         for name in &names {
+            if self.link.is_ended() {
+                return Ok(());
+            }
             let fresh = theirs.get(name).is_none_or(|size| *size == 0);
             self.entry(directory, name, fresh)?;
         }
@@ -237,7 +243,10 @@ impl Walker {
         };
         let trees = Arc::clone(self.link.primary.trees());
         let mut inner = self.link.primary.lock();
-        let Some(live) = inner.live_of(self.link.id) else { return Ok(()) };
+        let Some(live) = inner.live_of(self.link.id) else {
+            tree.unpin(file);
+            return Ok(());
+        };
         let mut put = Ok(());
         live.outbox.put(|out| put = compare::put_ensure(out, &trees, file, parent, name));
         // The lookup has pinned the id.
@@ -329,12 +338,32 @@ impl Walker {
         let tree = Arc::clone(self.tree(file)?);
         let order = self.link.order.lock();
         match tree.stat(file) {
-            Ok(stat) => self.put(&Forward::Finish { file, mtime: stat.mtime }),
+            Ok(stat) => {
+                if stat.kind() == Kind::File {
+                    self.put_attributes(file)?;
+                }
+                self.put(&Forward::Finish { file, mtime: stat.mtime });
+            }
             Err(Errno::NOENT | Errno::STALE) => {}
             Err(errno) => return Err(errno),
         }
         drop(order);
         Ok(())
+    }
+
+    /// Gives an object that has no name its owner, mode and attributes.
+    fn attributes(&mut self, file: FileId) -> Result<(), Errno> {
+        let link = Arc::clone(&self.link);
+        let _order = link.order.lock();
+        self.put_attributes(file)
+    }
+
+    /// Under the order lock.
+    fn put_attributes(&self, file: FileId) -> Result<(), Errno> {
+        let trees = self.link.primary.trees();
+        let mut put = Ok(());
+        self.link.outbox.put(|out| put = compare::put_attributes(out, trees, file));
+        put
     }
 
     fn open(&self, file: FileId) -> Result<Option<OwnedFd>, Errno> {
