@@ -74,8 +74,15 @@ impl Application {
         self.shared.group.is_populated()
     }
 
-    /// Ends everything that an earlier daemon started, before anything else is done.
+    /// Ends everything at once, and waits for that.
     pub(crate) fn kill_now(&self) -> io::Result<()> {
+        self.shared.programs().clear();
+        for unit in &self.shared.config.services {
+            if self.shared.systemctl("is-active --quiet", unit).is_ok() {
+                self.shared.systemctl("kill --signal=KILL", unit)?;
+                self.shared.systemctl("stop", unit)?;
+            }
+        }
         if self.is_running() {
             self.shared.group.kill()?;
             self.shared.group.wait_empty()?;

@@ -1,9 +1,10 @@
 //! Performs the effects of the core, strictly in order.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use cluster::effect::{Assignment, Effect, Outcome, ServiceAction};
-use cluster::input::{JobId, ReplicatorEvent};
+use cluster::input::{DataState, JobId, ReplicatorEvent};
 use cluster::record::Record;
 use cluster::{Input, witness};
 use model::{ModuleName, NodeName};
@@ -13,21 +14,26 @@ use crate::clock;
 use crate::daemon::Daemon;
 use crate::daemon::ask;
 use crate::daemon::event::{Event, Line};
-use crate::daemon::module::RunningState;
+use crate::daemon::module::{Module, RunningState, data_state};
 use crate::daemon::replicators::{Replicator, Start, replication_addresses};
 use crate::durable;
+use crate::layout::Layout;
 
 impl Daemon {
-    /// Performs effects. When a record cannot be made durable, the rest is dropped and the core
-    /// is told.
+    /// Performs effects. When a record cannot be made durable, the rest of its module's effects is
+    /// dropped and the core is told.
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
+        let mut failed = BTreeSet::new();
         for effect in effects {
+            if module_of(&effect).is_some_and(|module| failed.contains(module)) {
+                continue;
+            }
             match effect {
                 Effect::Persist { module, record } => {
                     if let Err(error) = self.persist(&module, &record) {
                         let error = error.to_string();
+                        failed.insert(module.clone());
                         self.later(Input::PersistFailed { module, error });
-                        return;
                     }
                 }
                 Effect::Announce => self.heartbeats.announce(self.node.reports()),
@@ -54,11 +60,16 @@ impl Daemon {
         if record.root == 0 || module.marked == Some(wanted) {
             return Ok(());
         }
-        match &mut module.replicator {
-            Some(replicator) => replicator.mark(record.root, epoch.id)?,
-            None => module.mark_plain(record.root, epoch.id)?,
+        let marked = match &mut module.replicator {
+            Some(replicator) => replicator.mark(record.root, epoch.id),
+            None => module.mark_plain(record.root, epoch.id),
+        };
+        match marked {
+            Ok(()) => module.marked = Some(wanted),
+            // The record is durable, so this is no failure of the record. A marker may lag: it is
+            // written with the next record, and one that is missing stops the node, not the peer.
+            Err(error) => eprintln!("! {name} marker: {error}"),
         }
-        module.marked = Some(wanted);
         Ok(())
     }
 
@@ -100,7 +111,10 @@ impl Daemon {
                 return Ok(());
             }
             self.next_generation += 1;
+            // Nothing of the application may run while no replicator covers the directories.
+            module.application.kill_now()?;
             module.clean_leftovers();
+            check_data(&self.layout, module).map_err(io::Error::other)?;
             module.replicator = Some(Replicator::start(&Start {
                 layout: &self.layout,
                 cluster: &self.cluster.cluster,
@@ -160,6 +174,39 @@ impl Daemon {
     fn later(&self, input: Input) {
         // The receiver is this very thread.
         let _ = self.sender.send(Event::Input(input));
+    }
+}
+
+/// Whether the directories are those that the record speaks of. The disk may have been unmounted or
+/// replaced since the daemon started.
+fn check_data(layout: &Layout, module: &Module) -> Result<(), String> {
+    let record: Record = durable::read(&layout.record_file(&module.config.name))
+        .map_err(|error| error.to_string())?
+        .unwrap_or_default();
+    match (data_state(&module.config), &record.epoch) {
+        (DataState::Unusable { why }, _) => Err(why),
+        (DataState::Marked { root, .. }, _) if record.root != 0 && root != record.root => {
+            Err("the directories hold other data than the record says: mount the right disk".into())
+        }
+        (DataState::Empty | DataState::Unmarked, Some(_)) => {
+            Err("the directories carry no marker, but the record says that they hold the module's \
+                 data: the disk is not mounted or was replaced"
+                .to_owned())
+        }
+        (DataState::Marked { .. } | DataState::Empty | DataState::Unmarked, _) => Ok(()),
+    }
+}
+
+/// The module that an effect is about.
+fn module_of(effect: &Effect) -> Option<&ModuleName> {
+    match effect {
+        Effect::Persist { module, .. }
+        | Effect::AskWitness { module, .. }
+        | Effect::Assign { module, .. }
+        | Effect::SetAddresses { module, .. }
+        | Effect::RunService { module, .. } => Some(module),
+        Effect::Explain(event) => event.module.as_ref(),
+        Effect::Announce | Effect::Answer { .. } => None,
     }
 }
 

@@ -179,10 +179,9 @@ impl Daemon {
                 state.number = number;
                 ReplicatorEvent::Assigned { serial, number, drained: false }
             }
-            None => {
-                state.clean_leftovers();
-                ReplicatorEvent::Died { how }
-            }
+            // Its dead mount stays, as it keeps everybody away from the directories, until the
+            // next replicator is started.
+            None => ReplicatorEvent::Died { how },
         };
         self.input(Input::Replicator { module, event });
     }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use cluster::effect::{Assignment, Ending};
 use cluster::input::ReplicatorEvent;
 use model::{EpochId, ModuleName};
 use wire::local::{FromReplicator, ToReplicator};
@@ -29,6 +30,8 @@ pub(super) struct DaemonLink {
     current: Mutex<Option<Arc<OwnedFd>>>,
     queue: Mutex<VecDeque<FromReplicator>>,
     queued: Condvar,
+    /// What to answer a daemon that asks, at once and whatever the main loop is busy with.
+    state: Mutex<FromReplicator>,
 }
 
 impl DaemonLink {
@@ -36,13 +39,16 @@ impl DaemonLink {
     pub(super) fn start(
         module: &ModuleName,
         directories: &[Directory],
+        number: u64,
         packets: PacketSender,
     ) -> io::Result<Arc<DaemonLink>> {
+        let at_start = Assignment::Hold { ending: Ending::Cut };
         let listener = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3)?;
         let link = Arc::new(DaemonLink {
             current: Mutex::new(None),
             queue: Mutex::default(),
             queued: Condvar::new(),
+            state: Mutex::new(FromReplicator::State { serial: 0, assignment: at_start, number }),
         });
         let telling = Arc::clone(&link);
         std::thread::Builder::new().name("tell".to_owned()).spawn(move || {
@@ -61,6 +67,12 @@ impl DaemonLink {
             }
         })?;
         Ok(link)
+    }
+
+    /// Notes what is in force, for daemons that ask.
+    pub(super) fn note(&self, serial: u64, assignment: &Assignment, number: u64) {
+        let assignment = assignment.clone();
+        *self.state() = FromReplicator::State { serial, assignment, number };
     }
 
     /// Tells the daemon something soon, in order.
@@ -125,10 +137,20 @@ impl DaemonLink {
                 let error = mark(module, directories, root, epoch).err();
                 let error = error.map(|error| error.to_string());
                 self.tell(FromReplicator::Marked { serial, error });
-            } else if packets.send((message, descriptor)).is_err() {
+                continue;
+            }
+            if message == ToReplicator::Query {
+                let state = self.state().clone();
+                self.tell(state);
+            }
+            if packets.send((message, descriptor)).is_err() {
                 return;
             }
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, FromReplicator> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn queue(&self) -> MutexGuard<'_, VecDeque<FromReplicator>> {

@@ -33,7 +33,7 @@ use cluster::input::ReplicatorEvent;
 use model::{ModuleName, NodeName, SessionId};
 use mount::backing::Root;
 use wire::hello::{Hello, Purpose};
-use wire::local::{FromReplicator, ToReplicator};
+use wire::local::ToReplicator;
 
 use crate::replicator::daemon_link::{DaemonLink, Packet};
 use crate::replicator::receiving::Receiving;
@@ -100,8 +100,8 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
         directories.push(Directory { path: path.clone(), root: Arc::new(root) });
     }
     let (sender, packets) = channel();
-    let daemon = DaemonLink::start(&options.module, &directories, sender)?;
     let number = options.number;
+    let daemon = DaemonLink::start(&options.module, &directories, number, sender)?;
     let mut replicator = Replicator {
         options,
         directories,
@@ -140,20 +140,26 @@ impl Replicator {
         }
     }
 
-    /// Tells a new daemon what is going on.
+    /// Tells a new daemon what an earlier one may have missed. The assignment it has been told
+    /// already.
     fn introduce(&self) {
-        self.daemon.tell(FromReplicator::State {
-            serial: self.serial,
-            assignment: self.assignment.clone(),
-            number: self.number(),
-        });
-        let linked = match &self.mode {
-            Mode::Plain | Mode::Held => None,
-            Mode::Receiving(receiving) => receiving.linked(),
-            Mode::Serving(serving) => serving.linked(),
+        let (wanted, linked) = match (&self.mode, &self.assignment) {
+            (Mode::Receiving(receiving), _) => (Some(receiving.session()), receiving.linked()),
+            (Mode::Serving(serving), Assignment::Serve(serve)) => {
+                if let Some(why) = serving.failed() {
+                    self.daemon.event(ReplicatorEvent::CopyFailed { why });
+                }
+                (serve.session.as_ref().map(|session| session.id), serving.linked())
+            }
+            (Mode::Serving(_) | Mode::Plain | Mode::Held, _) => (None, None),
         };
-        if let Some(session) = linked {
-            self.daemon.event(ReplicatorEvent::LinkUp { session });
+        match (wanted, linked) {
+            (_, Some(session)) => self.daemon.event(ReplicatorEvent::LinkUp { session }),
+            (Some(session), None) => {
+                let why = "the link was lost while no daemon listened".to_owned();
+                self.daemon.event(ReplicatorEvent::LinkLost { session, why });
+            }
+            (None, None) => {}
         }
     }
 
@@ -182,6 +188,7 @@ impl Replicator {
                 ReplicatorEvent::Refused { serial, why }
             }
         };
+        self.daemon.note(serial, &self.assignment, self.number());
         self.daemon.event(event);
         if let Mode::Serving(serving) = &self.mode {
             // Only now, so that the daemon hears of the rule before it hears of its fulfilment.
@@ -260,8 +267,9 @@ impl Replicator {
             serving.open(serve.epoch)?;
             return Ok(true);
         }
+        // The read-only view stays beneath the mount: whatever becomes of the mount, the plain
+        // directories never show.
         self.hold(Ending::Cut)?;
-        self.show_plain()?;
         let (directories, daemon) = (&self.directories, &self.daemon);
         let serving = Serving::start(directories, self.number, daemon, serve, hello, peer)?;
         self.mode = Mode::Serving(Box::new(serving));

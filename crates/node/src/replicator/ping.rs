@@ -16,8 +16,11 @@ pub(super) const PING_EVERY: Duration = Duration::from_millis(100);
 /// A link on which nothing was heard for so long is over.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(10);
 
-/// Pings remembered: ten seconds of them.
-const SENT_MAX: usize = 100;
+/// A target that has taken nothing for so long is dropped.
+const STALL_MAX: Duration = Duration::from_secs(10);
+
+/// Pings remembered: more than a stall's.
+const SENT_MAX: usize = 200;
 
 /// The pings of one end of a link.
 #[derive(Default)]
@@ -49,6 +52,14 @@ impl Pings {
             inner.sent.pop_front();
         }
         Some(Ping { sequence, echo: inner.heard })
+    }
+
+    /// Whether the other end has taken nothing for too long, although it is alive: it echoes what
+    /// it takes from the stream, in order.
+    pub(super) fn is_stalled(&self, ping: Ping) -> bool {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = inner.sent.iter().find(|(sequence, _)| *sequence > ping.echo);
+        taken.is_some_and(|(_, at)| clock::now().since(*at) > STALL_MAX)
     }
 
     /// The other end's ping came: what it proves, for the daemon.

@@ -33,6 +33,8 @@ pub(super) struct Inner {
     pub(super) acks: Acknowledge<Answer>,
     /// Set when changes are refused.
     refuse: Option<Errno>,
+    /// Why this copy must not be served any more.
+    failed: Option<String>,
     live: Option<Live>,
 }
 
@@ -77,7 +79,8 @@ impl Live {
 
 impl Primary {
     pub(super) fn new(number: u64, trees: Trees, daemon: &Arc<DaemonLink>) -> Primary {
-        let inner = Inner { acks: Acknowledge::new(number), refuse: None, live: None };
+        let acks = Acknowledge::new(number);
+        let inner = Inner { acks, refuse: None, failed: None, live: None };
         Primary { inner: Mutex::new(inner), trees, daemon: Arc::clone(daemon) }
     }
 
@@ -125,6 +128,11 @@ impl Primary {
     /// Refuses changes from now on.
     pub(super) fn refuse(&self, errno: Errno) {
         self.lock().refuse = Some(errno);
+    }
+
+    /// Why this copy must not be served any more, if it has failed.
+    pub(super) fn failed(&self) -> Option<String> {
+        self.lock().failed.clone()
     }
 
     /// Answers everything that waits with an error.
@@ -234,21 +242,26 @@ impl Recorder for PrimaryRecorder {
     }
 
     fn sync_ended(&mut self, sync: u64, local: Result<(), Errno>, answer: Answer) {
-        let due = self.0.lock().acks.sync_local(sync, local.is_err(), answer);
+        let mut inner = self.0.lock();
+        if let Some(errno) = inner.refuse {
+            // Its being durable at the peer is not awaited any more, so it must not be promised.
+            drop(inner);
+            return answer.refuse(errno);
+        }
+        let due = inner.acks.sync_local(sync, local.is_err(), answer);
+        drop(inner);
         if let Some(due) = due {
             due.send();
-        }
-        if let Err(errno) = local {
-            self.copy_failed("syncing the backing store", errno);
         }
     }
 
     fn copy_failed(&mut self, what: &str, errno: Errno) {
         let mut inner = self.0.lock();
-        if inner.refuse.is_none() {
-            inner.refuse = Some(Errno::IO);
-            drop(inner);
+        if inner.failed.is_none() {
             let why = format!("{what}: {errno}");
+            inner.refuse = Some(Errno::IO);
+            inner.failed = Some(why.clone());
+            drop(inner);
             self.0.daemon.event(ReplicatorEvent::CopyFailed { why });
         }
     }

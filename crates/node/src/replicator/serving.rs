@@ -86,6 +86,11 @@ impl Serving {
         Ok(())
     }
 
+    /// Why this copy must not be served any more, if it has failed.
+    pub(super) fn failed(&self) -> Option<String> {
+        self.primary.failed()
+    }
+
     /// The session whose link stands.
     pub(super) fn linked(&self) -> Option<SessionId> {
         self.source.as_ref().filter(|source| source.is_linked()).map(Source::id)
@@ -139,7 +144,6 @@ impl Serving {
             }
             Ending::Drain => self.drain(),
         };
-        let number = self.number();
         if let Some(source) = self.source.take() {
             source.end();
         }
@@ -150,6 +154,11 @@ impl Serving {
                 eprintln!("unmounting: {error}");
             }
         }
+        // A change that was under way when changes were refused has been counted by now.
+        let number = {
+            let _order = self.order.lock();
+            self.number()
+        };
         (number, drained)
     }
 
@@ -162,7 +171,11 @@ impl Serving {
                 return false;
             }
         }
-        self.primary.refuse(Errno::ROFS);
+        {
+            // A change under way is finished and told before the barrier.
+            let _order = self.order.lock();
+            self.primary.refuse(Errno::ROFS);
+        }
         let reached = match &self.source {
             Some(source) => source.barrier(DRAIN_TIMEOUT),
             None => true,

@@ -232,6 +232,11 @@ impl Link {
                     self.target_failed(errno, what);
                     return Ok(());
                 }
+                Backward::Ping(ping) if self.pings.is_stalled(ping) => {
+                    let what = "the target has taken nothing for ten seconds".to_owned();
+                    self.target_failed(0, what);
+                    return Ok(());
+                }
                 Backward::Ping(ping) => {
                     self.primary.daemon().tell(self.pings.heard(ping));
                     continue;
