@@ -9,6 +9,7 @@ mod copying;
 mod script;
 
 use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -145,6 +146,55 @@ fn nobody_is_answered_before_the_recorder_says_so() {
     drop(release());
     let error = writer.join().unwrap().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
+}
+
+/// Answers at once, and tells what happens.
+struct Speaking(Sender<String>);
+
+impl Recorder for Speaking {
+    fn admit(&mut self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
+        self.0.send(format!("{op:?}")).unwrap();
+        if let Some(answer) = answer {
+            answer.send();
+        }
+    }
+
+    fn sync_begins(&mut self, _file: FileId, _data_only: bool) -> u64 {
+        0
+    }
+
+    fn sync_ended(&mut self, _sync: u64, _local: Result<(), Errno>, answer: Answer) {
+        answer.send();
+    }
+
+    fn copy_failed(&mut self, _what: &str, errno: Errno) {
+        self.0.send(format!("copy failed: {errno:?}")).unwrap();
+    }
+}
+
+#[test]
+fn owners_and_sizes_are_told_also_when_they_stay_the_same() {
+    let (told, heard) = channel();
+    let fixture = Fixture::recording("same", Speaking(told));
+    let path = fixture.view.join("file");
+    fs::write(&path, b"data").unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("file", fixture.view.join("symlink")).unwrap();
+    let last = || heard.try_iter().last().unwrap();
+    last();
+    std::os::unix::fs::chown(&path, Some(0), None).unwrap();
+    let text = last();
+    assert!(text.contains("mode: Some(416), uid: Some(0), gid: None, size: None"), "{text}");
+    File::options().write(true).open(&path).unwrap().set_len(4).unwrap();
+    let text = last();
+    assert!(text.contains("size: Some(4), mtime: Some("), "{text}");
+    std::os::unix::fs::lchown(fixture.view.join("symlink"), None, Some(0)).unwrap();
+    let text = last();
+    assert!(text.contains("mode: None, uid: None, gid: Some(0), size: None"), "{text}");
 }
 
 #[test]

@@ -73,9 +73,9 @@ impl Server {
         wanted: &SetAttr,
     ) -> Result<Done, Errno> {
         let before = backing::stat(file)?;
-        let applied = apply_to(file, &before, wanted);
+        let (done, applied) = apply_to(file, &before, wanted);
         let after = backing::stat(file)?;
-        let attr = changed(&before, &after, wanted);
+        let attr = changed(&before, &after, &done, wanted.mtime.is_some());
         let outcome = applied.map(|()| reply::attr(&attr_of(&after)));
         match outcome {
             Err(errno) if attr == Attr::default() => Err(errno),
@@ -105,16 +105,35 @@ impl Server {
     }
 }
 
-fn apply_to(file: BorrowedFd<'_>, before: &Stat, wanted: &SetAttr) -> Result<(), Errno> {
+/// What was done for certain, and why it is not all that was wanted.
+fn apply_to(file: BorrowedFd<'_>, before: &Stat, wanted: &SetAttr) -> (Attr, Result<(), Errno>) {
     let killed = || without_privileges(before.mode).filter(|_| wanted.kill_privileges);
-    let attr = Attr {
-        mode: wanted.mode.or_else(killed),
-        uid: wanted.uid,
-        gid: wanted.gid,
-        size: wanted.size,
-        mtime: None,
-    };
-    backing::set_attr(file, &attr)?;
+    let mut done = Attr::default();
+    if wanted.uid.is_some() || wanted.gid.is_some() {
+        let owner = Attr { uid: wanted.uid, gid: wanted.gid, ..Attr::default() };
+        if let Err(errno) = backing::set_attr(file, &owner) {
+            return (done, Err(errno));
+        }
+        done = owner;
+    }
+    if let Some(mode) = wanted.mode.or_else(killed) {
+        let bits = Attr { mode: Some(mode), ..Attr::default() };
+        if let Err(errno) = backing::set_attr(file, &bits) {
+            return (done, Err(errno));
+        }
+        done.mode = Some(mode);
+    }
+    if let Some(size) = wanted.size {
+        let length = Attr { size: Some(size), ..Attr::default() };
+        if let Err(errno) = backing::set_attr(file, &length) {
+            return (done, Err(errno));
+        }
+        done.size = Some(size);
+    }
+    (done, apply_times(file, wanted))
+}
+
+fn apply_times(file: BorrowedFd<'_>, wanted: &SetAttr) -> Result<(), Errno> {
     let moment = |moment: Option<fuse::Moment>| match moment {
         None => Moment::Keep,
         Some(fuse::Moment::Now) => Moment::Now,
@@ -126,14 +145,23 @@ fn apply_to(file: BorrowedFd<'_>, before: &Stat, wanted: &SetAttr) -> Result<(),
     }
 }
 
-/// What the peer must be told: everything wanted, and whatever else changed with it.
-fn changed(before: &Stat, after: &Stat, wanted: &SetAttr) -> Attr {
-    let mtime = before.mtime != after.mtime || wanted.mtime.is_some();
-    let size = after.kind() == Kind::File && before.size != after.size;
+/// What the peer must be told: everything done, and whatever else changed with it.
+///
+/// Also what looks the same afterwards: setting an owner or a size removes capabilities of a
+/// file, here and there. And as an owner that is set clears set-id bits, the mode goes with it.
+fn changed(before: &Stat, after: &Stat, done: &Attr, stamped: bool) -> Attr {
+    let uid = done.uid.is_some() || before.uid != after.uid;
+    let gid = done.gid.is_some() || before.gid != after.gid;
+    let size = done.size.is_some() || before.size != after.size;
+    let size = size && after.kind() == Kind::File;
+    // The mode of a symlink cannot be set.
+    let mode = (uid || gid) && after.kind() != Kind::Symlink || before.mode != after.mode;
+    // The clock of files is so coarse that a stamp set anew may look like the old one.
+    let mtime = stamped || size || before.mtime != after.mtime;
     Attr {
-        mode: (before.mode != after.mode).then_some(after.mode & PERMISSIONS),
-        uid: (before.uid != after.uid).then_some(after.uid),
-        gid: (before.gid != after.gid).then_some(after.gid),
+        mode: mode.then_some(after.mode & PERMISSIONS),
+        uid: uid.then_some(after.uid),
+        gid: gid.then_some(after.gid),
         size: size.then_some(after.size),
         mtime: mtime.then_some(after.mtime),
     }
