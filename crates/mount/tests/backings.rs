@@ -65,6 +65,39 @@ fn on_a_full_disk_exactly_what_fitted_is_recorded() {
 }
 
 #[test]
+fn what_a_failed_zeroing_left_behind_is_recorded() {
+    let base = scratch("zeroed");
+    let copy = scratch("zeroed-copy");
+    let source = base.join("source");
+    fs::create_dir(&source).unwrap();
+    let image = base.join("image");
+    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
+    run("mkfs.ext4", &["-q".as_ref(), "-O".as_ref(), "^has_journal".as_ref(), image.as_ref()]);
+    run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), source.as_ref()]);
+    let _disk = Mounted(source.clone());
+    fs::remove_dir(source.join("lost+found")).unwrap();
+    let mut fixture = Fixture::over(base, Copying::new(&copy));
+    let path = fixture.view.join("file");
+    fs::write(&path, vec![7; (2 << 20) + 100]).unwrap();
+    let file = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+    let mode = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+    let zeroed = rustix::fs::fallocate(&file, mode, 4096, 64 << 20);
+    assert_eq!(zeroed, Err(rustix::io::Errno::NOSPC));
+    drop(file);
+    fixture.detach();
+    let left = fs::read(source.join("file")).unwrap();
+    assert!(left.ends_with(&[0; 100]), "nothing was zeroed, so this tests nothing");
+    assert_eq!(describe(&source, true), describe(&copy, true));
+    drop(fixture);
+    fs::remove_dir_all(&copy).unwrap();
+}
+
+fn run(program: &str, arguments: &[&std::ffi::OsStr]) {
+    let done = std::process::Command::new(program).args(arguments).status();
+    assert!(done.unwrap().success(), "{program} {arguments:?}");
+}
+
+#[test]
 fn file_systems_without_handles_are_served_too() {
     let [base, native] = ["no-handles", "no-handles-native"].map(|name| {
         let base = scratch(name);

@@ -3,16 +3,21 @@
 //! Opened for writing only, a file bypasses the page cache; else it uses it. Nothing is ever
 //! passed through to the backing file, so every write comes by here.
 
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use fuse::{Errno, Operation, Request, abi, reply};
-use replica::op::{Attr, Op};
-use rustix::fs::{OFlags, SeekFrom};
+use replica::op::{Attr, Op, Stamp};
+use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{pread, pwrite};
 
 use super::Server;
+use super::files::OpenFile;
 use super::turn::{Done, Turn};
 use crate::backing;
+
+/// Largest piece in which content is read back, in bytes.
+const PIECE: usize = 1 << 20;
 
 impl Server {
     pub(super) fn open(&self, request: &Request<'_>, flags: u32, kill_privileges: bool) {
@@ -88,7 +93,7 @@ impl Server {
         let Operation::Fallocate { handle, offset, length, mode } = request.operation else {
             return;
         };
-        self.change(request, "allocating space", |turn| {
+        self.change(request, "allocating space", |mut turn| {
             let open = self.files.file(handle)?;
             let before = backing::stat(&open.file)?;
             let applied = backing::allocate(&open.file, mode, offset, length);
@@ -99,6 +104,15 @@ impl Server {
                     let op = Op::Allocate { file, mode, offset, length, mtime };
                     Ok(turn.finish(op, Ok(Vec::new())))
                 }
+                // Part of the content may be gone already; the clock of files is too coarse to
+                // tell by it whether that is so.
+                Err(errno) if clears(mode) && !is_refusal(errno) => {
+                    let end = offset.saturating_add(length).min(after.size);
+                    self.tell_content(&mut turn, &open, offset..end, mtime);
+                    let size = (before.size != after.size).then_some(after.size);
+                    let attr = Attr { size, mtime: Some(mtime), ..Attr::default() };
+                    Ok(turn.finish(Op::SetAttr { file, attr }, Err(errno)))
+                }
                 // A full disk may have let a part of it happen.
                 Err(errno) if (before.size, before.mtime) != (after.size, mtime) => {
                     let size = (before.size != after.size).then_some(after.size);
@@ -108,6 +122,26 @@ impl Server {
                 Err(errno) => Err(errno),
             }
         });
+    }
+
+    /// Tells what a range holds now, where it is not known what was done to it.
+    fn tell_content(&self, turn: &mut Turn<'_>, open: &OpenFile, range: Range<u64>, mtime: Stamp) {
+        let mut piece = vec![0; PIECE];
+        let mut offset = range.start;
+        while offset < range.end {
+            let room = usize::try_from(range.end - offset).map_or(PIECE, |rest| rest.min(PIECE));
+            let room = piece.get_mut(..room).unwrap_or_default();
+            match read_all(open.file.as_fd(), room, offset) {
+                Ok(0) => return,
+                Ok(length) => {
+                    let data = room.get(..length).unwrap_or_default();
+                    turn.also(Op::Write { file: self.tree.id(open.node), offset, data, mtime });
+                    offset += length as u64;
+                }
+                // The peer can no longer be told what is here.
+                Err(errno) => return turn.broken(errno),
+            }
+        }
     }
 
     pub(super) fn seek(&self, handle: u64, offset: u64, whence: u32) -> Result<Vec<u8>, Errno> {
@@ -147,6 +181,17 @@ impl Server {
         let attr = Attr { size: Some(0), mtime: Some(stat.mtime), ..Attr::default() };
         Ok(turn.finish(Op::SetAttr { file: self.tree.id(node), attr }, Ok(body)))
     }
+}
+
+/// Whether a mode of fallocate takes content away.
+fn clears(mode: u32) -> bool {
+    FallocateFlags::from_bits_retain(mode)
+        .intersects(FallocateFlags::PUNCH_HOLE | FallocateFlags::ZERO_RANGE)
+}
+
+/// Whether an error tells that nothing was begun.
+fn is_refusal(errno: Errno) -> bool {
+    matches!(errno, Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::BADF | Errno::PERM)
 }
 
 /// How the backing file is opened. The kernel supplies offsets and asks for syncs, so appending

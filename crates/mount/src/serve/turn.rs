@@ -43,6 +43,11 @@ impl Turn<'_> {
         Done(())
     }
 
+    /// What is here cannot be told to the peer, whatever the error is.
+    pub(super) fn broken(&mut self, errno: Errno) {
+        self.recorder.copy_failed(self.what, errno);
+    }
+
     /// The backing store refused the change or a part of it.
     pub(super) fn failed(&mut self, errno: Errno) {
         if is_bad(errno) {
