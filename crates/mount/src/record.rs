@@ -23,10 +23,12 @@ pub trait Recorder: Send {
     /// A sync of `file` begins; everything recorded so far is covered. The number identifies it.
     fn sync_begins(&mut self, file: FileId, data_only: bool) -> u64;
 
-    /// The local part of that sync ended; `answer` carries its outcome.
+    /// The local part of that sync ended; `answer` carries its outcome. If it failed in a way
+    /// that makes this copy bad, `copy_failed` was called just before.
     fn sync_ended(&mut self, sync: u64, local: Result<(), Errno>, answer: Answer);
 
-    /// The backing store failed in a way that makes this copy bad (EIO, EUCLEAN, a failed sync).
+    /// The backing store failed in a way that makes this copy bad (EIO, EUCLEAN, EROFS, a failed
+    /// sync).
     fn copy_failed(&mut self, what: &str, errno: Errno);
 }
 

@@ -7,11 +7,14 @@ mod common;
 mod copying;
 #[path = "common/script.rs"]
 mod script;
+#[path = "common/speaking.rs"]
+mod speaking;
 
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
 
 use common::{Fixture, describe, scratch};
 use copying::Copying;
@@ -19,6 +22,7 @@ use mount::Immediate;
 use mount::backing::{Root, handle_of};
 use rustix::fs::FallocateFlags;
 use rustix::mount::{MountFlags, UnmountFlags};
+use speaking::Speaking;
 
 /// A mount that goes when the test ends, however it does, and the directory around it.
 struct Mounted(PathBuf);
@@ -95,6 +99,20 @@ fn what_a_failed_zeroing_left_behind_is_recorded() {
 fn run(program: &str, arguments: &[&std::ffi::OsStr]) {
     let done = std::process::Command::new(program).args(arguments).status();
     assert!(done.unwrap().success(), "{program} {arguments:?}");
+}
+
+#[test]
+fn a_store_that_became_read_only_fails_the_copy() {
+    let base = scratch("read-only");
+    let source = base.join("source");
+    let _disk = Mounted::new("tmpfs", &source, "size=1m");
+    let (told, heard) = channel();
+    let fixture = Fixture::over(base, Speaking(told));
+    rustix::mount::mount_remount(&source, MountFlags::RDONLY, c"").unwrap();
+    let error = fs::create_dir(fixture.view.join("directory")).unwrap_err();
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS));
+    let told: Vec<_> = heard.try_iter().collect();
+    assert!(matches!(told.as_slice(), [one] if one.ends_with(": 30")), "{told:?}");
 }
 
 #[test]

@@ -7,6 +7,8 @@ mod common;
 mod copying;
 #[path = "common/script.rs"]
 mod script;
+#[path = "common/speaking.rs"]
+mod speaking;
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
@@ -19,6 +21,7 @@ use copying::Copying;
 use fuse::{Answer, Errno};
 use mount::Recorder;
 use replica::op::{FileId, Op};
+use speaking::Speaking;
 
 #[test]
 fn what_is_recorded_rebuilds_an_equal_tree() {
@@ -146,34 +149,6 @@ fn nobody_is_answered_before_the_recorder_says_so() {
     drop(release());
     let error = writer.join().unwrap().unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::EIO));
-}
-
-/// Answers at once, and tells what happens.
-struct Speaking(Sender<String>);
-
-impl Recorder for Speaking {
-    fn admit(&mut self) -> Result<(), Errno> {
-        Ok(())
-    }
-
-    fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
-        self.0.send(format!("{op:?}")).unwrap();
-        if let Some(answer) = answer {
-            answer.send();
-        }
-    }
-
-    fn sync_begins(&mut self, _file: FileId, _data_only: bool) -> u64 {
-        0
-    }
-
-    fn sync_ended(&mut self, _sync: u64, _local: Result<(), Errno>, answer: Answer) {
-        answer.send();
-    }
-
-    fn copy_failed(&mut self, _what: &str, errno: Errno) {
-        self.0.send(format!("copy failed: {errno:?}")).unwrap();
-    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ use fuse::{Answer, Connection, Errno, Request};
 
 use super::Server;
 use super::files::OpenFile;
+use super::turn::is_bad_sync;
 use crate::process;
 use crate::record::Order;
 
@@ -86,10 +87,10 @@ fn work(jobs: &Mutex<Receiver<Job>>, connection: &Arc<Connection>, order: &Order
         };
         let answer = Answer::new(connection, job.unique, local.map(|()| Vec::new()));
         let mut recorder = order.lock();
-        match local {
-            // Nothing to sync there: pipes and the like.
-            Ok(()) | Err(Errno::INVAL | Errno::ROFS) => {}
-            Err(errno) => recorder.copy_failed("syncing the backing store", errno),
+        if let Err(errno) = local
+            && is_bad_sync(errno)
+        {
+            recorder.copy_failed("syncing the backing store", errno);
         }
         recorder.sync_ended(job.number, local, answer);
     }

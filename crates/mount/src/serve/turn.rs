@@ -56,9 +56,16 @@ impl Turn<'_> {
     }
 }
 
-/// Whether an error of the backing store makes this copy bad.
-fn is_bad(errno: Errno) -> bool {
-    matches!(errno, Errno::IO | Errno::UCLEAN)
+/// Whether an error of the backing store makes this copy bad. A store that became read-only has
+/// met an error before; a recorder that refuses with `EROFS` is never asked about here.
+pub(super) fn is_bad(errno: Errno) -> bool {
+    matches!(errno, Errno::IO | Errno::UCLEAN | Errno::ROFS)
+}
+
+/// Whether a failed sync makes this copy bad: what was written before may be lost, whatever the
+/// error is. Only of a file that cannot be synced at all, as a pipe, nothing can be.
+pub(super) fn is_bad_sync(errno: Errno) -> bool {
+    is_bad(errno) || !matches!(errno, Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)
 }
 
 impl Server {
@@ -105,5 +112,23 @@ impl Server {
             self.order.lock().copy_failed("reading the backing store", errno);
         }
         self.connection.reply_error(request.unique, errno);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Errno, is_bad, is_bad_sync};
+
+    #[test]
+    fn a_full_disk_fails_a_sync_but_not_the_copy() {
+        for errno in [Errno::IO, Errno::UCLEAN, Errno::ROFS] {
+            assert!(is_bad(errno) && is_bad_sync(errno), "{errno:?}");
+        }
+        for errno in [Errno::NOSPC, Errno::DQUOT] {
+            assert!(!is_bad(errno) && is_bad_sync(errno), "{errno:?}");
+        }
+        for errno in [Errno::INVAL, Errno::OPNOTSUPP] {
+            assert!(!is_bad(errno) && !is_bad_sync(errno), "{errno:?}");
+        }
     }
 }
