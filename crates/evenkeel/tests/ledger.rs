@@ -223,8 +223,13 @@ fn the_loss_of_the_witness_alone_changes_nothing() {
     run.cluster.must(primary, &["switchover", run.cluster.module()]);
     assert_eq!(run.cluster.primary(), other(primary));
     run.cluster.progress(&run.workload);
-    let primary = run.cluster.primary();
-    run.cluster.must(primary, &["switchover", run.cluster.module()]);
+    run.cluster.lab().start(WITNESS).unwrap();
+    run.cluster.start_witness();
+    run.cluster.lab().kill(other(primary)).unwrap();
+    run.cluster.wait_for(primary, "alone", PATIENCE);
+    run.cluster.progress(&run.workload);
+    run.cluster.boot_node(other(primary));
+    run.cluster.wait_for_role(other(primary), &["SECOND"]);
     run.finish();
 }
 

@@ -38,7 +38,6 @@ pub struct WitnessOptions {
 struct Kept {
     cluster: ModuleName,
     module: ModuleName,
-    #[serde(flatten)]
     register: Register,
 }
 

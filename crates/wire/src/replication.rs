@@ -153,8 +153,11 @@ pub struct Attributes<'a> {
     /// Group.
     pub gid: u32,
     /// All extended attributes, sorted by name.
-    pub xattrs: Vec<(&'a [u8], &'a [u8])>,
+    pub xattrs: Xattrs<'a>,
 }
+
+/// Extended attributes: names and values.
+pub type Xattrs<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 /// From the target to the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -428,7 +431,7 @@ fn take_ensure<'a>(decoder: &mut Decoder<'a>) -> Result<Ensure<'a>, WireError> {
     Ok(ensure)
 }
 
-fn take_xattrs<'a>(decoder: &mut Decoder<'a>) -> Result<Vec<(&'a [u8], &'a [u8])>, WireError> {
+fn take_xattrs<'a>(decoder: &mut Decoder<'a>) -> Result<Xattrs<'a>, WireError> {
     let mut xattrs = Vec::new();
     while take_bool(decoder)? {
         if xattrs.len() == XATTRS_MAX {

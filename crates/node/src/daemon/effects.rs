@@ -161,13 +161,13 @@ impl Daemon {
     }
 
     fn answer(&mut self, job: JobId, outcome: Outcome) {
-        let Some(lines) = self.jobs.remove(&job) else { return };
+        let Some(pending) = self.jobs.remove(&job) else { return };
         let reply = match outcome {
             Outcome::Done(sentence) => Reply::new(Exit::Done, sentence),
             Outcome::Failed(sentence) => Reply::new(Exit::Failed, sentence),
             Outcome::Refused { why, next } => Reply { next, ..Reply::new(Exit::Refused, why) },
         };
-        let _ = lines.send(Line::Reply(reply));
+        let _ = pending.lines.send(Line::Reply(reply));
     }
 
     /// Queues an input behind what is being performed.

@@ -45,6 +45,9 @@ use crate::layout::Layout;
 
 pub use start::{StartError, run};
 
+/// How long a command may take when no resync explains it.
+const JOB_MAX: Duration = Duration::from_secs(60);
+
 /// Time between two looks at what only has to be looked at now and then.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
 
@@ -67,12 +70,19 @@ struct Daemon {
     heartbeats: Heartbeats,
     journal: Journal,
     sender: Sender<Event>,
-    jobs: BTreeMap<JobId, Sender<Line>>,
+    jobs: BTreeMap<JobId, Pending>,
     next_job: u64,
     waiting: Vec<Waiting>,
     next_generation: u64,
     witness: WitnessSeen,
     housekept: Time,
+}
+
+/// An operator's job without an outcome.
+struct Pending {
+    module: ModuleName,
+    since: Time,
+    lines: Sender<Line>,
 }
 
 /// What is known of the witness, for the status.
@@ -209,6 +219,7 @@ impl Daemon {
             return;
         }
         self.housekept = now;
+        self.give_up_jobs(now);
         for (name, module) in &mut self.modules {
             if let Err(error) = module.addresses.keep(now) {
                 eprintln!("! {name} address: {error}");

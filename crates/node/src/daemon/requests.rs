@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 use wire::control::{Exit, Reply, Verb, WaitFor};
 
 use crate::clock;
-use crate::daemon::Daemon;
 use crate::daemon::ask::Peer;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::replicators::replication_addresses;
+use crate::daemon::{Daemon, JOB_MAX, Pending};
 
 /// Somebody waits for a module to be in a state.
 pub(super) struct Waiting {
@@ -130,8 +130,25 @@ impl Daemon {
     fn local_job(&mut self, module: ModuleName, command: Command, lines: Sender<Line>) {
         self.next_job += 1;
         let job = JobId(self.next_job);
-        self.jobs.insert(job, lines);
+        let pending = Pending { module: module.clone(), since: clock::now(), lines };
+        self.jobs.insert(job, pending);
         self.input(Input::Operator { job, module, command });
+    }
+
+    /// Answers jobs that take too long, unless a resync explains it; what they asked for goes on.
+    pub(super) fn give_up_jobs(&mut self, now: Time) {
+        let modules = &self.modules;
+        let late = self.jobs.extract_if(.., |_, job| {
+            let resync = modules.get(&job.module).is_some_and(|module| module.progress.running);
+            !resync && now.since(job.since) > JOB_MAX
+        });
+        for (_, job) in late {
+            let what =
+                format!("{} has not got there within {JOB_MAX:?}; it goes on trying", job.module);
+            let mut reply = Reply::new(Exit::Timeout, what);
+            reply.next = vec![format!("evenkeel why {}", job.module)];
+            let _ = job.lines.send(Line::Reply(reply));
+        }
     }
 
     fn peer(&self, node: &NodeName) -> Peer {
