@@ -42,8 +42,12 @@ impl Context {
         let socket = self.layout().control_socket();
         let mut tell = |text: &str| eprintln!("↻ {text}");
         Client::at(&socket).request(verb, &mut tell).unwrap_or_else(|error| {
+            let outcome = match error.kind() {
+                io::ErrorKind::PermissionDenied => Exit::Unauthorised,
+                _ => Exit::Unreachable,
+            };
             let mut reply = Reply::new(
-                Exit::Unreachable,
+                outcome,
                 format!("the daemon does not answer at {}: {error}", socket.display()),
             );
             reply.next = vec![match error.kind() {
