@@ -15,7 +15,8 @@ use crate::witness;
 #[derive(Debug, Clone)]
 pub enum Effect {
     /// Make the record durable, and the markers in the roots, before performing any later effect.
-    /// If that fails, perform no later effect of this batch and hand in `Input::PersistFailed`.
+    /// If that fails, perform no later effect of this batch and hand in `Input::PersistFailed`
+    /// before any other input: the record is then again what it was before this whole batch.
     Persist {
         /// Module.
         module: ModuleName,

@@ -45,6 +45,7 @@ impl Node {
         self.handled = self.handled.max(now);
         let mut effects = Vec::new();
         for mirror in self.modules.values_mut() {
+            mirror.begin_batch();
             mirror.notice_gap(now, gap);
         }
         match input {

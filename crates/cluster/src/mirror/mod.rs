@@ -226,7 +226,10 @@ pub(crate) struct Mirror {
     has_witness: bool,
     boot: BootId,
     record: Record,
+    /// What is durable for certain: the record before the first persist of the present batch. Of a
+    /// batch everything counts as undone when one persist of it fails.
     last_good: Record,
+    persisted: bool,
     persist_error: Option<String>,
     fault: Option<String>,
     empty: bool,
@@ -283,6 +286,7 @@ impl Mirror {
             fault: facts::data_fault(&record, &module.data),
             empty: module.data == DataState::Empty,
             last_good: record.clone(),
+            persisted: false,
             persist_error: None,
             number,
             state: if record.started { State::Wait } else { State::Stop },
@@ -423,9 +427,18 @@ impl Mirror {
         }
     }
 
+    /// A new batch of effects begins. The shell hands a failure in as the next input of the module,
+    /// so what the batch before persisted is durable unless that is the input now.
+    pub(crate) fn begin_batch(&mut self) {
+        self.persisted = false;
+    }
+
     /// Makes a change of the record durable before any later effect.
     fn persist(&mut self, change: impl FnOnce(&mut Record)) {
-        self.last_good = self.record.clone();
+        if !self.persisted {
+            self.last_good = self.record.clone();
+            self.persisted = true;
+        }
         change(&mut self.record);
         let record = Box::new(self.record.clone());
         self.effects.push(Effect::Persist { module: self.module.clone(), record });

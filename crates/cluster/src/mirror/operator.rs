@@ -170,6 +170,10 @@ impl Mirror {
                     return Some(Outcome::Done(format!("{} is {role}", self.me)));
                 }
                 if !self.record.started {
+                    if let Some(error) = &self.persist_error {
+                        let text = format!("the record cannot be written: {error}");
+                        return Some(Outcome::Failed(text));
+                    }
                     return Some(Outcome::Failed(format!("{} was stopped", self.me)));
                 }
                 if let (State::Serve, Some(error)) = (&self.state, &self.front.service_error) {

@@ -40,6 +40,8 @@ pub struct Host {
     pub marker: Option<(u128, model::EpochId)>,
     pub disk: bool,
     pub filled: bool,
+    /// Records cannot be written.
+    pub full: bool,
     pub config_key: u64,
     pub replicator: Replicator,
     pub service: bool,
@@ -119,6 +121,7 @@ impl World {
             marker: None,
             disk: true,
             filled: index == 0,
+            full: false,
             config_key: 0,
             replicator: Replicator::default(),
             service: false,
@@ -404,6 +407,11 @@ impl World {
                     return;
                 }
                 *left -= 1;
+            }
+            if matches!(effect, Effect::Persist { .. }) && self.hosts[i].full {
+                let error = "no space left".to_owned();
+                self.give(i, Input::PersistFailed { module: shop(), error });
+                return;
             }
             self.effect(i, effect);
         }

@@ -64,6 +64,8 @@ pub fn perform(world: &mut World, command: &str) {
         ["unmount", n] => world.hosts[node(n)].disk = false,
         ["mount", n] => world.hosts[node(n)].disk = true,
         ["fill", n] => world.hosts[node(n)].filled = true,
+        ["full", n] => set_full(world, n, true),
+        ["empty", n] => set_full(world, n, false),
         ["configure", n, value] => world.hosts[node(n)].config_key = value.parse().unwrap(),
         ["cut"] => {
             world.cut = true;
@@ -97,6 +99,10 @@ pub fn perform(world: &mut World, command: &str) {
         [verb, n] => order(world, node(n), verb),
         other => panic!("no such command: {other:?}"),
     }
+}
+
+fn set_full(world: &mut World, n: &str, full: bool) {
+    world.hosts[node(n)].full = full;
 }
 
 fn order(world: &mut World, i: usize, verb: &str) {
@@ -138,6 +144,7 @@ fn expect(world: &mut World, words: &[&str]) {
             let found = status.reasons.iter().any(|reason| reason.code == *code);
             assert!(found, "{code} is not among {:?}\n{log}", status.reasons);
         }
+        [n, "recorded", "started"] => assert!(world.hosts[node(n)].record.started, "{log}"),
         [n, shown] => {
             let status = world.status(node(n)).expect("the node is up");
             let phase = if status.phase == model::Phase::Ready { "" } else { "..." };
