@@ -72,8 +72,7 @@ pub struct Cluster {
 impl Hosts {
     /// Boots node1, node2, the witness's host and the client's.
     pub fn boot() -> Hosts {
-        let only = File::create(std::env::temp_dir().join("evenkeel-tests.lock")).unwrap();
-        rustix::fs::flock(&only, FlockOperation::LockExclusive).unwrap();
+        let only = only_lab();
         let witness = Disk { bytes: WITNESS_DISK_BYTES, ..Disk::new("state", ROOT) };
         let lab = Lab::create(LabOptions {
             name: "tests".to_owned(),
@@ -311,6 +310,13 @@ impl Drop for Cluster {
             report::print(self);
         }
     }
+}
+
+/// Waits until no other test has a lab; none gets one while the lock is held.
+pub fn only_lab() -> File {
+    let only = File::create(std::env::temp_dir().join("evenkeel-tests.lock")).unwrap();
+    rustix::fs::flock(&only, FlockOperation::LockExclusive).unwrap();
+    only
 }
 
 /// The node that is not this one.
