@@ -247,6 +247,8 @@ pub(crate) struct Mirror {
     handover: Option<u64>,
     leaving: bool,
     copy_failed: Option<String>,
+    /// It failed while following: then not even a resync is tried before the operator says so.
+    failed_following: bool,
     in_sync_since_boot: bool,
     by_policy: bool,
     talk: Talk,
@@ -302,6 +304,7 @@ impl Mirror {
             handover: None,
             leaving: false,
             copy_failed: None,
+            failed_following: false,
             in_sync_since_boot: false,
             by_policy: false,
             talk: Talk::default(),

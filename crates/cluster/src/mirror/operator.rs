@@ -49,6 +49,8 @@ impl Mirror {
     fn begin_start(&mut self) {
         self.persist_error = None;
         self.copy_failed = None;
+        self.failed_following = false;
+        self.replicator.copy_failed = None;
         self.leaving = false;
         self.front.handed_over = false;
         self.failures = 0;

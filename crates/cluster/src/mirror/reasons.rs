@@ -47,7 +47,8 @@ impl Mirror {
             let severity = if red { Severity::Critical } else { Severity::Warning };
             found.push((block.code, severity, block.sentence.clone()));
         }
-        if let Some(why) = &self.copy_failed {
+        let blocked = self.block.as_ref().is_some_and(|block| block.code == "copy-failed");
+        if let Some(why) = self.copy_failed.as_ref().filter(|_| !blocked) {
             found.push(("copy-failed", Severity::Critical, format!("this copy failed: {why}")));
         }
     }
@@ -200,6 +201,10 @@ impl Mirror {
             "service-failed" | "service-died" => {
                 vec![format!("evenkeel events {module}"), format!("evenkeel start {module}")]
             }
+            "copy-failed" => vec![
+                format!("mend or replace the disk of {}", self.me),
+                format!("then: evenkeel start {module}"),
+            ],
             "split-brain" | "different-data" => vec![format!("evenkeel why {module}")],
             "alone" | "peer-silent" => vec![format!("bring {peer} back; it joins by itself")],
             _ => Vec::new(),

@@ -38,7 +38,7 @@ impl Mirror {
             return self.settle_pending(peer.as_ref());
         }
         if let Some(why) = self.copy_failed.clone()
-            && !peer.as_ref().is_some_and(|peer| self.may_follow(peer))
+            && (self.failed_following || !peer.as_ref().is_some_and(|peer| self.may_follow(peer)))
         {
             return self.block("copy-failed", format!("the copy of {} failed: {why}", self.me));
         }

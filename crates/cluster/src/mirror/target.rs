@@ -47,9 +47,14 @@ impl Mirror {
     }
 
     pub(crate) fn follow_step(&mut self, session: SessionId, resume: bool, step: Follow) -> bool {
+        let failed = self.replicator.copy_failed.take();
+        if failed.is_some() {
+            self.copy_failed = failed;
+            self.failed_following = true;
+        }
         let trouble = self.replicator.died.is_some()
             || self.replicator.refused.is_some()
-            || self.replicator.copy_failed.take().is_some();
+            || self.failed_following;
         let lost = self.replicator.lost.as_ref().is_some_and(|(lost, _)| *lost == session);
         if trouble || lost {
             self.back_off();

@@ -64,6 +64,11 @@ pub fn perform(world: &mut World, command: &str) {
         ["unmount", n] => world.hosts[node(n)].disk = false,
         ["mount", n] => world.hosts[node(n)].disk = true,
         ["fill", n] => world.hosts[node(n)].filled = true,
+        ["fail-copy", n] => {
+            let why = "the disk is broken".to_owned();
+            let event = cluster::input::ReplicatorEvent::CopyFailed { why };
+            world.replicator_event(node(n), Duration::ZERO, event);
+        }
         ["full", n] => set_full(world, n, true),
         ["empty", n] => set_full(world, n, false),
         ["configure", n, value] => world.hosts[node(n)].config_key = value.parse().unwrap(),
