@@ -33,6 +33,7 @@ mod start;
 mod stop;
 mod target;
 mod view;
+mod wanted;
 mod witnessing;
 
 use std::collections::BTreeMap;
@@ -41,7 +42,7 @@ use std::time::Duration;
 use model::config::ModuleConfig;
 use model::{BootId, Epoch, EpochId, ModuleName, NodeName, Reason, SessionId, Time};
 
-use crate::effect::{Assignment, Effect, Ending, Event, ServiceAction};
+use crate::effect::{Assignment, Effect, ServiceAction};
 use crate::input::{Boot, BootModule, Command, DataState, JobId, Running};
 use crate::record::{Record, StoredCopy};
 use crate::report::{Report, SessionStep};
@@ -428,68 +429,6 @@ impl Mirror {
         if gap > crate::node::gap_allowed(self.timeout()) {
             self.listening = now;
         }
-    }
-
-    /// A new batch of effects begins. The shell hands a failure in as the next input of the module,
-    /// so what the batch before persisted is durable unless that is the input now.
-    pub(crate) fn begin_batch(&mut self) {
-        self.persisted = false;
-    }
-
-    /// Makes a change of the record durable before any later effect.
-    fn persist(&mut self, change: impl FnOnce(&mut Record)) {
-        if !self.persisted {
-            self.last_good = self.record.clone();
-            self.persisted = true;
-        }
-        change(&mut self.record);
-        let record = Box::new(self.record.clone());
-        self.effects.push(Effect::Persist { module: self.module.clone(), record });
-    }
-
-    fn assign(&mut self, assignment: Assignment) {
-        let serial = self.replicator.serial + 1;
-        self.replicator =
-            Replicator { serial, assigned: Some(assignment.clone()), ..self.replicator.clone() };
-        self.replicator.ack = None;
-        self.replicator.refused = None;
-        self.replicator.died = None;
-        self.effects.push(Effect::Assign { module: self.module.clone(), serial, assignment });
-    }
-
-    fn hold(&mut self, ending: Ending) {
-        self.assign(Assignment::Hold { ending });
-    }
-
-    fn set_addresses(&mut self, held: bool) {
-        self.front.addresses = held;
-        self.front.addresses_busy = true;
-        self.front.address_error = None;
-        self.effects.push(Effect::SetAddresses { module: self.module.clone(), held });
-    }
-
-    fn run_service(&mut self, action: ServiceAction) {
-        self.front.busy = Some(action);
-        self.front.died = None;
-        self.effects.push(Effect::RunService { module: self.module.clone(), action });
-    }
-
-    fn explain(&mut self, severity: model::Severity, code: &str, sentence: String) {
-        self.effects.push(Effect::Explain(Event {
-            module: Some(self.module.clone()),
-            code: code.to_owned(),
-            severity,
-            sentence,
-            evidence: Vec::new(),
-        }));
-    }
-
-    fn info(&mut self, code: &str, sentence: String) {
-        self.explain(model::Severity::Info, code, sentence);
-    }
-
-    fn warn(&mut self, code: &str, sentence: String) {
-        self.explain(model::Severity::Warning, code, sentence);
     }
 
     /// Whether `at` has been reached; if not, the node is woken then.

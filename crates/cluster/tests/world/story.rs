@@ -61,16 +61,9 @@ pub fn perform(world: &mut World, command: &str) {
         ["power", n] => world.power(node(n)),
         ["stop-daemon", n] => world.stop_daemon(node(n)),
         ["die", n] => world.replicator_dies(node(n)),
-        ["unmount", n] => world.hosts[node(n)].disk = false,
-        ["mount", n] => world.hosts[node(n)].disk = true,
-        ["fill", n] => world.hosts[node(n)].filled = true,
-        ["fail-copy", n] => {
-            let why = "the disk is broken".to_owned();
-            let event = cluster::input::ReplicatorEvent::CopyFailed { why };
-            world.replicator_event(node(n), Duration::ZERO, event);
+        ["unmount" | "mount" | "fill" | "full" | "empty" | "fail-copy", n] => {
+            disk(world, words[0], node(n));
         }
-        ["full", n] => set_full(world, n, true),
-        ["empty", n] => set_full(world, n, false),
         ["configure", n, value] => world.hosts[node(n)].config_key = value.parse().unwrap(),
         ["cut"] => {
             world.cut = true;
@@ -106,8 +99,21 @@ pub fn perform(world: &mut World, command: &str) {
     }
 }
 
-fn set_full(world: &mut World, n: &str, full: bool) {
-    world.hosts[node(n)].full = full;
+/// What befalls the disk of a node.
+fn disk(world: &mut World, verb: &str, i: usize) {
+    match verb {
+        "unmount" => world.hosts[i].disk = false,
+        "mount" => world.hosts[i].disk = true,
+        "fill" => world.hosts[i].filled = true,
+        "full" => world.hosts[i].full = true,
+        "empty" => world.hosts[i].full = false,
+        "fail-copy" => {
+            let why = "the disk is broken".to_owned();
+            let event = cluster::input::ReplicatorEvent::CopyFailed { why };
+            world.replicator_event(i, Duration::ZERO, event);
+        }
+        other => panic!("no such command: {other}"),
+    }
 }
 
 fn order(world: &mut World, i: usize, verb: &str) {
