@@ -139,6 +139,13 @@ impl Mirror {
             (true, false) => false,
             (true, true) => self.first,
         };
+        if !lead && peer.role == Role::Stop {
+            let sentence = format!(
+                "at the first start the data of {} are taken, and the module is stopped there",
+                self.peer_name
+            );
+            return self.block("first-start-needs-peer", sentence);
+        }
         if lead {
             self.create("the first start");
             return true;

@@ -1,6 +1,6 @@
 //! Performs the effects of the core, strictly in order.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 
 use cluster::effect::{Assignment, Effect, Outcome, ServiceAction};
@@ -21,19 +21,21 @@ use crate::layout::Layout;
 
 impl Daemon {
     /// Performs effects. When a record cannot be made durable, the rest of its module's effects is
-    /// dropped and the core is told.
+    /// dropped, nothing is announced, and the core is told before anything else happens.
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
-        let mut failed = BTreeSet::new();
+        let mut failed = BTreeMap::new();
         for effect in effects {
-            if module_of(&effect).is_some_and(|module| failed.contains(module)) {
+            let dropped = match module_of(&effect) {
+                Some(module) => failed.contains_key(module),
+                None => !failed.is_empty() && matches!(effect, Effect::Announce),
+            };
+            if dropped {
                 continue;
             }
             match effect {
                 Effect::Persist { module, record } => {
                     if let Err(error) = self.persist(&module, &record) {
-                        let error = error.to_string();
-                        failed.insert(module.clone());
-                        self.later(Input::PersistFailed { module, error });
+                        failed.insert(module, error.to_string());
                     }
                 }
                 Effect::Announce => self.heartbeats.announce(self.node.reports()),
@@ -45,6 +47,17 @@ impl Daemon {
                 Effect::RunService { module, action } => self.run_service(&module, action),
                 Effect::Explain(event) => self.journal.write(event),
                 Effect::Answer { job, outcome } => self.answer(job, outcome),
+            }
+        }
+        for (module, error) in failed {
+            let input = Input::PersistFailed { module, error };
+            if self.told_of_failure {
+                // What follows from a failure fails too: later, so that the loop goes on turning.
+                self.later(input);
+            } else {
+                self.told_of_failure = true;
+                self.input(input);
+                self.told_of_failure = false;
             }
         }
     }

@@ -76,6 +76,8 @@ struct Daemon {
     next_generation: u64,
     witness: WitnessSeen,
     housekept: Time,
+    /// Whether the core is just being told that a record could not be written.
+    told_of_failure: bool,
 }
 
 /// An operator's job without an outcome.

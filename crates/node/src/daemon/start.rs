@@ -183,6 +183,7 @@ fn build(
         next_generation,
         witness: WitnessSeen::default(),
         housekept: now,
+        told_of_failure: false,
     };
     daemon.perform(effects);
     Ok(daemon)
