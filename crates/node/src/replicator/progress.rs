@@ -46,6 +46,7 @@ impl Meter {
         });
         let why = "the trees are compared whole, by hash: this version keeps no log of changes";
         let progress = Progress { running: true, why: why.to_owned(), ..Progress::default() };
+        link.primary.daemon().tell(FromReplicator::Progress(progress.clone()));
         let now = Instant::now();
         let link = Arc::clone(link);
         Meter { link, progress, began: now, told: now, told_bytes: 0, total }
