@@ -136,11 +136,6 @@ impl<A> Acknowledge<A> {
         self.waiting.drain(..).map(|(_, answer)| answer).chain(syncs).collect()
     }
 
-    /// Continues the count of a source whose target this node was.
-    pub fn resume_at(&mut self, number: u64) {
-        self.number = number;
-    }
-
     fn applied_by_all(&self) -> u64 {
         let by = |peer| self.applied.get(peer).copied().unwrap_or(0);
         self.required.iter().map(by).min().unwrap_or(u64::MAX)

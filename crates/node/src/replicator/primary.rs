@@ -171,7 +171,9 @@ impl Inner {
             live.pin(trees, op, &steps);
         }
         if steps.is_empty() {
-            return Ok(false);
+            // What is left to the walk is not at the target yet: no answer that needs the target
+            // may be given for it.
+            return Ok(live.known.is_walking());
         }
         let mut failed = None;
         live.outbox.put(|out| {
