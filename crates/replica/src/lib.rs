@@ -8,8 +8,10 @@
 pub mod acknowledge;
 pub mod op;
 pub mod session;
+pub mod touch;
 pub mod walk;
 
 pub use acknowledge::Acknowledge;
 pub use session::{Lost, Names, Session, Step};
+pub use touch::Touch;
 pub use walk::{Task, Walk};

@@ -23,13 +23,14 @@ const CRATES: &[Crate] = &[
     Crate { name: "model", may_use: &[], outside: PURE },
     Crate { name: "cluster", may_use: &["model"], outside: PURE },
     Crate { name: "replica", may_use: &["model"], outside: PURE },
+    Crate { name: "activity", may_use: &["replica"], outside: PURE },
     Crate { name: "wire", may_use: &["model", "cluster", "replica"], outside: PURE },
     Crate { name: "fuse", may_use: &[], outside: None },
     Crate { name: "net", may_use: &["model"], outside: None },
     Crate { name: "mount", may_use: &["model", "replica", "fuse"], outside: None },
     Crate {
         name: "node",
-        may_use: &["model", "cluster", "replica", "wire", "fuse", "mount", "net"],
+        may_use: &["model", "cluster", "replica", "activity", "wire", "fuse", "mount", "net"],
         outside: None,
     },
     Crate {

@@ -7,7 +7,7 @@ use super::Finding;
 use super::scan::{File, line_of, words};
 
 /// Crates whose behaviour follows from their arguments alone.
-const PURE_CRATES: &[&str] = &["model", "cluster", "replica", "wire"];
+const PURE_CRATES: &[&str] = &["model", "cluster", "replica", "activity", "wire"];
 
 /// Modules of `std` that reach outside the program.
 const FORBIDDEN_MODULES: &[&str] =
