@@ -3,10 +3,11 @@
 //! The rules of replication are not here: a recorder may do with a change what it likes, but it
 //! must not make a serving thread wait for the peer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuse::{Answer, Errno};
 use replica::op::{FileId, Op};
+use replica::touch::Touch;
 
 /// Takes every change in the order in which it was applied; decides when callers are answered.
 ///
@@ -15,6 +16,12 @@ use replica::op::{FileId, Op};
 pub trait Recorder: Send {
     /// Asked before a change is applied; an errno refuses it.
     fn admit(&mut self) -> Result<(), Errno>;
+
+    /// Asked after that: whether what the change is about to touch has been prepared by the gate
+    /// and is so still. If not, the gate is asked to, and then this again.
+    fn confirm(&mut self, _touches: &[Touch]) -> bool {
+        true
+    }
 
     /// A change was applied just now, still under the order lock. `answer` must be sent when the
     /// policy is met; without one nobody waits. It may carry an error that the caller must get.
@@ -32,18 +39,52 @@ pub trait Recorder: Send {
     fn copy_failed(&mut self, what: &str, errno: Errno);
 }
 
+/// Prepares for changes, outside the order: it may wait for a disk.
+pub trait Gate: Send + Sync {
+    /// Something is about to be touched for the first time in a while; an errno refuses that.
+    fn prepare(&self, touches: &[Touch]) -> Result<(), Errno>;
+}
+
 /// One order for all trees of a module.
-pub struct Order(Mutex<Box<dyn Recorder>>);
+pub struct Order {
+    recorder: Mutex<Box<dyn Recorder>>,
+    gate: Option<Arc<dyn Gate>>,
+}
 
 impl Order {
-    /// An order whose changes go to `recorder`.
+    /// An order whose changes go to `recorder`, with nothing to prepare.
     pub fn new(recorder: impl Recorder + 'static) -> Order {
-        Order(Mutex::new(Box::new(recorder)))
+        Order { recorder: Mutex::new(Box::new(recorder)), gate: None }
+    }
+
+    /// An order whose changes go through a gate first, as far as the recorder wants that.
+    pub fn with_gate(recorder: impl Recorder + 'static, gate: Arc<dyn Gate>) -> Order {
+        Order { recorder: Mutex::new(Box::new(recorder)), gate: Some(gate) }
     }
 
     /// Holds up every change until the guard is dropped.
     pub fn lock(&self) -> MutexGuard<'_, Box<dyn Recorder>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the order for a change that touches these, once that is admitted and prepared.
+    pub(crate) fn lock_for(
+        &self,
+        touches: &[Touch],
+    ) -> Result<MutexGuard<'_, Box<dyn Recorder>>, Errno> {
+        loop {
+            let mut recorder = self.lock();
+            recorder.admit()?;
+            if recorder.confirm(touches) {
+                return Ok(recorder);
+            }
+            drop(recorder);
+            match &self.gate {
+                Some(gate) => gate.prepare(touches)?,
+                // A recorder that wants something prepared comes with a gate.
+                None => return Err(Errno::IO),
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use fuse::{Errno, Operation, Request, SetAttr, reply};
 use replica::op::{Attr, Op, Stamp};
+use replica::touch::Touch;
 
 use super::Server;
 use super::turn::{Done, Turn};
@@ -54,7 +55,9 @@ impl Server {
         let Operation::SetAttr(wanted) = &request.operation else {
             return;
         };
-        self.change(request, "changing attributes", |turn| {
+        let file = self.tree.id(request.node);
+        let touch = if wanted.size.is_some() { Touch::Rest(file) } else { Touch::Meta(file) };
+        self.change(request, "changing attributes", &[touch], |turn| {
             match wanted.handle.and_then(|handle| self.files.file(handle).ok()) {
                 Some(open) => self.apply(turn, request.node, open.file.as_fd(), wanted),
                 None => {

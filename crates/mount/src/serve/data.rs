@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use fuse::{Errno, Operation, Request, abi, reply};
 use replica::op::{Attr, Op, Stamp};
+use replica::touch::Touch;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{pread, pwrite};
 
@@ -22,7 +23,8 @@ const PIECE: usize = 1 << 20;
 impl Server {
     pub(super) fn open(&self, request: &Request<'_>, flags: u32, kill_privileges: bool) {
         if OFlags::from_bits_retain(flags).contains(OFlags::TRUNC) {
-            self.change(request, "truncating a file", |turn| {
+            let touches = [Touch::Rest(self.tree.id(request.node))];
+            self.change(request, "truncating a file", &touches, |turn| {
                 self.open_found(turn, request.node, flags, kill_privileges, |handle, _| {
                     reply::open(handle, cache_mode(flags))
                 })
@@ -64,7 +66,9 @@ impl Server {
         else {
             return;
         };
-        self.change(request, "writing a file", |mut turn| {
+        let file = self.tree.id(request.node);
+        let touches = [Touch::Content { file, offset, length: data.len() as u64 }];
+        self.change(request, "writing a file", &touches, |mut turn| {
             let open = self.files.file(handle)?;
             if kill_privileges {
                 self.kill_privileges(&mut turn, open.node, open.file.as_fd())?;
@@ -93,7 +97,9 @@ impl Server {
         let Operation::Fallocate { handle, offset, length, mode } = request.operation else {
             return;
         };
-        self.change(request, "allocating space", |mut turn| {
+        let file = self.tree.id(request.node);
+        let touches = [Touch::Content { file, offset, length }];
+        self.change(request, "allocating space", &touches, |mut turn| {
             let open = self.files.file(handle)?;
             let before = backing::stat(&open.file)?;
             let applied = backing::allocate(&open.file, mode, offset, length);

@@ -6,7 +6,8 @@
 use std::os::fd::OwnedFd;
 
 use fuse::{Errno, Operation, Request, reply};
-use replica::op::Op;
+use replica::op::{FileId, Op};
+use replica::touch::Touch;
 use rustix::fs::{OFlags, RenameFlags};
 
 use super::Server;
@@ -50,7 +51,8 @@ impl Server {
             Operation::Symlink { name, target } => New { name, mode: SYMLINK, rdev: 0, target },
             _ => return,
         };
-        self.change(request, "creating a file", |turn| {
+        let touches = [Touch::Names(self.tree.id(request.node))];
+        self.change(request, "creating a file", &touches, |turn| {
             self.make_new(turn, request, &new, |node, stat| Ok(reply::entry(node, &attr_of(stat))))
         });
     }
@@ -63,8 +65,15 @@ impl Server {
         let body = |node: u64, stat: &Stat, handle: u64| {
             reply::create(node, &attr_of(stat), handle, cache_mode(flags))
         };
-        self.change(request, "creating a file", |turn| {
-            let exclusive = OFlags::from_bits_retain(flags).contains(OFlags::EXCL);
+        let exclusive = OFlags::from_bits_retain(flags).contains(OFlags::EXCL);
+        let truncate = OFlags::from_bits_retain(flags).contains(OFlags::TRUNC);
+        let parent = self.tree.id(request.node);
+        let mut touches = vec![Touch::Names(parent)];
+        if truncate && !exclusive {
+            // What appears only after this has come to a directory whose names are touched.
+            touches.extend(self.tree.known_child(parent, name).map(Touch::Rest));
+        }
+        self.change(request, "creating a file", &touches, |turn| {
             if !exclusive
                 && let Ok((node, _)) = self.tree.find(request.node, name, Reference::Kernel)
             {
@@ -123,7 +132,9 @@ impl Server {
     }
 
     pub(super) fn link(&self, request: &Request<'_>, target: u64, name: &[u8]) {
-        self.change(request, "making a hard link", |turn| {
+        let (file, parent) = (self.tree.id(target), self.tree.id(request.node));
+        let touches = [Touch::Names(parent), Touch::Meta(file), Touch::Moving(file)];
+        self.change(request, "making a hard link", &touches, |turn| {
             let _names = self.tree.names();
             let file = self.tree.descriptor(target)?;
             let directory = self.tree.descriptor(request.node)?;
@@ -142,7 +153,10 @@ impl Server {
     }
 
     pub(super) fn remove(&self, request: &Request<'_>, name: &[u8], is_directory: bool) {
-        self.change(request, "removing a name", |turn| {
+        let parent = self.tree.id(request.node);
+        let mut touches = vec![Touch::Names(parent)];
+        touches.extend(self.losing(parent, name));
+        self.change(request, "removing a name", &touches, |turn| {
             let _names = self.tree.names();
             let directory = self.tree.descriptor(request.node)?;
             let file = backing::open_name(&*directory, name)?;
@@ -162,7 +176,8 @@ impl Server {
         let Operation::Rename { name, new_parent, new_name, flags } = request.operation else {
             return;
         };
-        self.change(request, "renaming", |turn| {
+        let touches = self.touched_by_rename((request.node, name), (new_parent, new_name), flags);
+        self.change(request, "renaming", &touches, |turn| {
             let _names = self.tree.names();
             let from = self.tree.descriptor(request.node)?;
             let to = self.tree.descriptor(new_parent)?;
@@ -184,6 +199,30 @@ impl Server {
             };
             Ok(turn.finish(op, Ok(Vec::new())))
         });
+    }
+
+    fn touched_by_rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Vec<Touch> {
+        let (parent, new_parent) = (self.tree.id(from.0), self.tree.id(to.0));
+        let mut touches = vec![Touch::Names(parent), Touch::Names(new_parent)];
+        touches.extend(self.tree.known_child(parent, from.1).map(Touch::Moving));
+        if RenameFlags::from_bits_retain(flags).contains(RenameFlags::EXCHANGE) {
+            touches.extend(self.tree.known_child(new_parent, to.1).map(Touch::Moving));
+        } else {
+            touches.extend(self.losing(new_parent, to.1));
+        }
+        touches
+    }
+
+    /// What the loss of a name touches when the file has others.
+    fn losing(&self, parent: FileId, name: &[u8]) -> Option<Touch> {
+        let file = self.tree.known_child(parent, name)?;
+        let stat = self.tree.stat(file).ok()?;
+        if stat.kind() != Kind::File || stat.nlink < 2 {
+            return None;
+        }
+        let names = self.tree.names_of(file);
+        let other = names.into_iter().find(|(at, as_name)| (*at, &**as_name) != (parent, name));
+        Some(Touch::Losing { file, other: other.map(|(directory, _)| directory) })
     }
 
     /// Keeps the known names right after a rename.

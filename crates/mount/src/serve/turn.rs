@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use fuse::{Answer, Connection, Errno, Request};
 use replica::op::Op;
+use replica::touch::Touch;
 
 use super::Server;
 use crate::record::Recorder;
@@ -69,20 +70,19 @@ pub(super) fn is_bad_sync(errno: Errno) -> bool {
 }
 
 impl Server {
-    /// Applies a change in its turn. An error is answered; it means that nothing was changed,
-    /// or that what was is recorded.
+    /// Applies a change in its turn, which may touch nothing but `touches`. An error is answered;
+    /// it means that nothing was changed, or that what was is recorded.
     pub(super) fn change(
         &self,
         request: &Request<'_>,
         what: &str,
+        touches: &[Touch],
         apply: impl FnOnce(Turn<'_>) -> Result<Done, Errno>,
     ) {
-        let mut recorder = self.order.lock();
-        if let Err(errno) = recorder.admit() {
-            drop(recorder);
-            self.connection.reply_error(request.unique, errno);
-            return;
-        }
+        let mut recorder = match self.order.lock_for(touches) {
+            Ok(recorder) => recorder,
+            Err(errno) => return self.connection.reply_error(request.unique, errno),
+        };
         let turn = Turn {
             recorder: &mut **recorder,
             connection: &self.connection,

@@ -5,6 +5,7 @@
 
 use fuse::{Errno, Operation, Request, reply};
 use replica::op::Op;
+use replica::touch::Touch;
 
 use super::Server;
 use crate::backing;
@@ -40,7 +41,8 @@ impl Server {
     }
 
     pub(super) fn change_xattr(&self, request: &Request<'_>) {
-        self.change(request, "changing an extended attribute", |turn| {
+        let touches = [Touch::Meta(self.tree.id(request.node))];
+        self.change(request, "changing an extended attribute", &touches, |turn| {
             let descriptor = self.tree.descriptor(request.node)?;
             let file = self.tree.id(request.node);
             match request.operation {
