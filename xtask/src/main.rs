@@ -6,6 +6,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+mod bench;
 mod ci;
 mod run;
 mod setup;
@@ -19,6 +20,8 @@ Tasks of the Evenkeel repository
   cargo xtask setup                    install what the tests need, where it is missing
   cargo xtask tidy                     check the rules of STYLE.md that a program can check
   cargo xtask soak NAME [--rounds N]   repeat a test and keep count in tests/soak/NAME.json
+  cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--json]
+                                       measure replication beside its limits (as root)
 ";
 
 fn main() -> ExitCode {
@@ -34,6 +37,9 @@ fn main() -> ExitCode {
             Ok(rounds) => soak::soak(&root, name, Some(rounds)),
             Err(_) => Err(format!("`{rounds}` is not a number of rounds")),
         },
+        ["bench", "replication", options @ ..] => bench::replication(&root, options),
+        // Started by the benchmarks themselves, on a host of their lab.
+        ["bench-burst", workload, place] => bench::burst(workload, place),
         _ => {
             eprint!("{USAGE}");
             return ExitCode::from(2);
