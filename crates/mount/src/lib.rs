@@ -37,6 +37,6 @@ pub use mounts::{
     below, has_read_only_bind, read_only_bind, remove_leftovers, undo_read_only_bind,
 };
 pub use process::prepare;
-pub use record::{Gate, Immediate, Order, Recorder};
+pub use record::{After, Gate, Immediate, Order, Recorder};
 pub use serve::Serving;
 pub use tree::{Tree, TreeError};

@@ -14,6 +14,12 @@ use replica::touch::Touch;
 /// It is called under the order lock, and changes of names also hold the tree's lock of names.
 /// So it must neither wait nor call `Tree::lookup`; all else of a tree may be used.
 pub trait Recorder: Send {
+    /// Asked once: what is to be done after each change and each beginning of a sync, outside the
+    /// order.
+    fn after(&self) -> Option<Arc<dyn After>> {
+        None
+    }
+
     /// Asked before a change is applied; an errno refuses it.
     fn admit(&mut self) -> Result<(), Errno>;
 
@@ -45,26 +51,42 @@ pub trait Gate: Send + Sync {
     fn prepare(&self, touches: &[Touch]) -> Result<(), Errno>;
 }
 
+/// Sends what changes recorded, outside the order, so that the next change need not wait for it.
+pub trait After: Send + Sync {
+    /// Something was recorded. It must not wait for the peer.
+    fn changed(&self);
+}
+
 /// One order for all trees of a module.
 pub struct Order {
     recorder: Mutex<Box<dyn Recorder>>,
     gate: Option<Arc<dyn Gate>>,
+    after: Option<Arc<dyn After>>,
 }
 
 impl Order {
     /// An order whose changes go to `recorder`, with nothing to prepare.
     pub fn new(recorder: impl Recorder + 'static) -> Order {
-        Order { recorder: Mutex::new(Box::new(recorder)), gate: None }
+        let after = recorder.after();
+        Order { recorder: Mutex::new(Box::new(recorder)), gate: None, after }
     }
 
     /// An order whose changes go through a gate first, as far as the recorder wants that.
     pub fn with_gate(recorder: impl Recorder + 'static, gate: Arc<dyn Gate>) -> Order {
-        Order { recorder: Mutex::new(Box::new(recorder)), gate: Some(gate) }
+        let after = recorder.after();
+        Order { recorder: Mutex::new(Box::new(recorder)), gate: Some(gate), after }
     }
 
     /// Holds up every change until the guard is dropped.
     pub fn lock(&self) -> MutexGuard<'_, Box<dyn Recorder>> {
         self.recorder.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called after a change, without the guard.
+    pub(crate) fn changed(&self) {
+        if let Some(after) = &self.after {
+            after.changed();
+        }
     }
 
     /// Takes the order for a change that touches these, once that is admitted and prepared.

@@ -66,6 +66,7 @@ impl Server {
     /// Begins a sync of `node`; its caller is answered when it ended here and there.
     pub(super) fn sync(&self, request: &Request<'_>, node: u64, what: Synced, data_only: bool) {
         let number = self.order.lock().sync_begins(self.tree.id(node), data_only);
+        self.order.changed();
         let job = Job { what, data_only, number, unique: request.unique };
         let sender = self.syncs.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sender.send(job).is_err() {

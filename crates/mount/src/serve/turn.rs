@@ -95,7 +95,10 @@ impl Server {
             }
             drop(recorder);
             self.connection.reply_error(request.unique, errno);
+        } else {
+            drop(recorder);
         }
+        self.order.changed();
     }
 
     /// Answers a question that changes nothing.

@@ -1,15 +1,22 @@
 //! Frames on their way to the other end of a link: everything pending leaves in one write.
 //!
+//! A thread of the link's own writes them. Small ones that somebody waits for are sent by whoever
+//! put them, as long as the stream takes them at once, which saves waking that thread.
+//!
 //! A full outbox does not block whoever adds to it, because that would hold up the order of
 //! changes; answers are held back instead until it has room, which slows the callers down.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::net::TcpStream;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use fuse::Answer;
+use rustix::net::SendFlags;
 
 /// Bytes beyond which answers are held back.
 const FULL_BYTES: usize = 8 << 20;
+/// Bytes beyond which the link's own thread sends, beside whoever put them.
+const AT_ONCE_BYTES_MAX: usize = 128 << 10;
 
 /// Frames on their way.
 #[derive(Default)]
@@ -23,6 +30,14 @@ struct Inner {
     pending: Vec<u8>,
     /// Bytes taken for writing and not yet written.
     writing: usize,
+    /// Whether somebody is writing to the stream: nobody else may then.
+    busy: bool,
+    /// Whether somebody waits for what is pending.
+    urgent: bool,
+    /// The stream, for sending at once.
+    stream: Option<Arc<TcpStream>>,
+    /// Room of the last frames that were sent at once.
+    spare: Vec<u8>,
     held: Vec<Answer>,
     closed: bool,
 }
@@ -37,6 +52,72 @@ impl Outbox {
         fill(&mut inner.pending);
         drop(inner);
         self.changed.notify_all();
+    }
+
+    /// Adds frames that leave with the next call of `put`, `wake` or `send_at_once`.
+    pub(super) fn put_quietly(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut inner = self.lock();
+        if !inner.closed {
+            fill(&mut inner.pending);
+        }
+    }
+
+    /// Somebody waits for what is pending: the next `send_at_once` is worth its while.
+    pub(super) fn urge(&self) {
+        self.lock().urgent = true;
+    }
+
+    /// Has the link's own thread send what is pending.
+    pub(super) fn wake(&self) {
+        self.changed.notify_all();
+    }
+
+    /// From now on frames may be sent over this stream at once.
+    pub(super) fn attach(&self, stream: TcpStream) {
+        let mut inner = self.lock();
+        inner.stream = (!inner.closed).then(|| Arc::new(stream));
+    }
+
+    /// Sends what is pending and urgent, as far as the stream takes it without waiting; the rest is
+    /// left to the link's own thread.
+    pub(super) fn send_at_once(&self) {
+        let mut inner = self.lock();
+        // Whoever is writing looks at what is pending when it is done.
+        while inner.urgent && !inner.busy && !inner.pending.is_empty() {
+            inner.urgent = false;
+            let Some(stream) = inner.stream.as_ref().map(Arc::clone) else { break };
+            if inner.pending.len() > AT_ONCE_BYTES_MAX {
+                break;
+            }
+            let room = std::mem::take(&mut inner.spare);
+            let mut frames = std::mem::replace(&mut inner.pending, room);
+            inner.writing = frames.len();
+            inner.busy = true;
+            drop(inner);
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            // An error is met again, and told, by the thread.
+            let sent = rustix::net::send(&*stream, &frames, flags).unwrap_or(0);
+            inner = self.lock();
+            inner.busy = false;
+            inner.writing = 0;
+            if inner.closed {
+                break;
+            }
+            if sent < frames.len() {
+                frames.drain(..sent);
+                frames.append(&mut inner.pending);
+                inner.pending = frames;
+                break;
+            }
+            frames.clear();
+            inner.spare = frames;
+        }
+        let left = !inner.pending.is_empty() && !inner.busy;
+        let closed = inner.closed;
+        drop(inner);
+        if left || closed {
+            self.changed.notify_all();
+        }
     }
 
     /// Sends an answer now, or when there is room again.
@@ -65,6 +146,7 @@ impl Outbox {
         empty.clear();
         let mut inner = self.lock();
         inner.writing = 0;
+        inner.busy = false;
         if inner.pending.len() <= FULL_BYTES / 2 {
             inner.held.drain(..).for_each(Answer::send);
             self.changed.notify_all();
@@ -75,8 +157,16 @@ impl Outbox {
             });
             inner = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+        // What is sent at once takes no time, and its end is told only when something is left.
+        while inner.busy && !inner.closed {
+            drop(inner);
+            std::thread::yield_now();
+            inner = self.lock();
+        }
         std::mem::swap(&mut inner.pending, empty);
         inner.writing = empty.len();
+        inner.busy = true;
+        inner.urgent = false;
         !inner.closed
     }
 
@@ -85,6 +175,7 @@ impl Outbox {
         let mut inner = self.lock();
         inner.closed = true;
         inner.pending = Vec::new();
+        inner.stream = None;
         let held = std::mem::take(&mut inner.held);
         drop(inner);
         held.into_iter().for_each(Answer::send);

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use cluster::input::ReplicatorEvent;
 use fuse::Answer;
 use model::{NodeName, SessionId};
-use mount::{Recorder, Tree};
+use mount::{After, Recorder, Tree};
 use replica::op::{FileId, Op};
 use replica::{Acknowledge, Lost, Names, Session, Step};
 use rustix::io::Errno;
@@ -176,7 +176,7 @@ impl Inner {
             return Ok(live.known.is_walking());
         }
         let mut failed = None;
-        live.outbox.put(|out| {
+        live.outbox.put_quietly(|out| {
             for step in &steps {
                 if let Err(errno) = put_step(out, trees, step, op, number) {
                     failed = Some(errno);
@@ -215,7 +215,20 @@ fn put_step(
 /// The recorder that the mount calls.
 pub(super) struct PrimaryRecorder(pub(super) Arc<Primary>);
 
+impl After for Primary {
+    fn changed(&self) {
+        let outbox = self.lock().live.as_ref().map(|live| Arc::clone(&live.outbox));
+        if let Some(outbox) = outbox {
+            outbox.send_at_once();
+        }
+    }
+}
+
 impl Recorder for PrimaryRecorder {
+    fn after(&self) -> Option<Arc<dyn After>> {
+        Some(Arc::clone(&self.0) as Arc<dyn After>)
+    }
+
     fn admit(&mut self) -> Result<(), Errno> {
         self.0.lock().refuse.map_or(Ok(()), Err)
     }
@@ -225,12 +238,17 @@ impl Recorder for PrimaryRecorder {
         let number = inner.acks.next_number();
         let travels = self.tell(&mut inner, &op, number);
         let Some(answer) = answer else { return };
-        let Some(due) = inner.acks.answer(number, travels, answer) else { return };
+        let due = inner.acks.answer(number, travels, answer);
         let outbox = inner.live.as_ref().map(|live| Arc::clone(&live.outbox));
         drop(inner);
-        match outbox {
-            Some(outbox) => outbox.answer(due),
-            None => due.send(),
+        match (outbox, due) {
+            (Some(outbox), None) => outbox.urge(),
+            (Some(outbox), Some(due)) => {
+                outbox.wake();
+                outbox.answer(due);
+            }
+            (None, Some(due)) => due.send(),
+            (None, None) => {}
         }
     }
 
@@ -239,6 +257,9 @@ impl Recorder for PrimaryRecorder {
         let number = inner.acks.next_number();
         if self.tell(&mut inner, &Op::Sync { file, data_only }, number) {
             inner.acks.sync_begins(number);
+            if let Some(live) = &inner.live {
+                live.outbox.urge();
+            }
         }
         number
     }

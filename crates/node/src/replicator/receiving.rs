@@ -138,6 +138,7 @@ impl Shared {
         }
         self.daemon.event(ReplicatorEvent::LinkUp { session: self.session });
         let writing = stream.try_clone()?;
+        self.outbox.attach(stream.try_clone()?);
         let answering = Arc::clone(self);
         let answerer = std::thread::Builder::new()
             .name("answer".to_owned())
@@ -275,7 +276,9 @@ impl Shared {
     }
 
     fn put(&self, message: &Backward<'_>) {
-        self.outbox.put(|out| put_backward(out, message));
+        self.outbox.put_quietly(|out| put_backward(out, message));
+        self.outbox.urge();
+        self.outbox.send_at_once();
     }
 
     /// The link is gone without having been told to go.

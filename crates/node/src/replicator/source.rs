@@ -147,6 +147,7 @@ impl Link {
     fn run(self: &Arc<Self>, peer: &[SocketAddr], hello: &Hello, to_walker: Sender<Heard>) {
         let result = self.connect(peer, hello).and_then(|stream| {
             let reading = stream.try_clone()?;
+            self.outbox.attach(stream.try_clone()?);
             let hearing = Arc::clone(self);
             let thread = std::thread::Builder::new().name("hear".to_owned()).spawn(move || {
                 let ended = hearing.hear(reading, &to_walker);
