@@ -23,6 +23,8 @@ pub const ASYNC_READ: u64 = 1 << 0;
 pub const ATOMIC_O_TRUNC: u64 = 1 << 3;
 /// Writes above 4 KiB.
 pub const BIG_WRITES: u64 = 1 << 5;
+/// The umask travels with what is created instead of being applied to its mode.
+pub const DONT_MASK: u64 = 1 << 6;
 /// Directories are listed with attributes.
 pub const DO_READDIRPLUS: u64 = 1 << 13;
 /// ... when the kernel expects it to pay.
@@ -31,6 +33,8 @@ pub const READDIRPLUS_AUTO: u64 = 1 << 14;
 pub const ASYNC_DIO: u64 = 1 << 15;
 /// Lookups and listings of one directory may run at once.
 pub const PARALLEL_DIROPS: u64 = 1 << 18;
+/// The kernel keeps and enforces POSIX ACLs.
+pub const POSIX_ACL: u64 = 1 << 20;
 /// `max_pages` of the answer to `init` counts.
 pub const MAX_PAGES: u64 = 1 << 22;
 /// Targets of symlinks are cached.
@@ -39,6 +43,8 @@ pub const CACHE_SYMLINKS: u64 = 1 << 23;
 pub const EXPLICIT_INVAL_DATA: u64 = 1 << 25;
 /// Set-id bits are cleared by the server, and only when the request says so.
 pub const HANDLE_KILLPRIV_V2: u64 = 1 << 28;
+/// `setxattr` has flags of its own besides those of the caller.
+pub const SETXATTR_EXT: u64 = 1 << 29;
 /// The second word of flags counts.
 pub const INIT_EXT: u64 = 1 << 30;
 /// Shared mappings of files opened for direct I/O.
@@ -80,6 +86,8 @@ pub const WRITE_CACHE: u32 = 1 << 0;
 pub const WRITE_KILL_SUIDGID: u32 = 1 << 2;
 /// `open` and `create`: clear set-id bits.
 pub const OPEN_KILL_SUIDGID: u32 = 1 << 0;
+/// `setxattr`: an ACL is set by somebody for whom the set-gid bit must go.
+pub const SETXATTR_ACL_KILL_SGID: u32 = 1 << 0;
 /// `fsync`: data and what is needed to read it, no other metadata.
 pub const FSYNC_FDATASYNC: u32 = 1 << 0;
 

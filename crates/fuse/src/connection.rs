@@ -10,15 +10,17 @@ use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::{Errno, read, write, writev};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsmount, fsopen};
 
-use crate::{Operation, Request, abi, reply};
+use crate::{Features, Operation, Request, abi, reply};
 
 /// What was agreed on with the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Protocol {
     /// Minor version of the protocol.
     pub minor: u32,
-    /// Features in use, of those in `abi`.
+    /// Flags in use, of those in `abi`.
     pub flags: u64,
+    /// Features in use, of those that can be done without.
+    pub features: Features,
 }
 
 /// A mount's connection to the kernel.
@@ -34,23 +36,30 @@ pub struct Connection {
 const WANTED: u64 = abi::ASYNC_READ
     | abi::ATOMIC_O_TRUNC
     | abi::BIG_WRITES
+    | abi::DONT_MASK
     | abi::DO_READDIRPLUS
     | abi::READDIRPLUS_AUTO
     | abi::ASYNC_DIO
     | abi::PARALLEL_DIROPS
+    | abi::POSIX_ACL
     | abi::MAX_PAGES
     | abi::CACHE_SYMLINKS
     | abi::EXPLICIT_INVAL_DATA
     | abi::HANDLE_KILLPRIV_V2
+    | abi::SETXATTR_EXT
     | abi::INIT_EXT
     | abi::DIRECT_IO_ALLOW_MMAP;
 
 impl Connection {
     /// Negotiates over the descriptor of a mount just made. `number` is the minor number of the
     /// mount's device.
-    pub(crate) fn negotiate(device: OwnedFd, number: u32) -> Result<Connection, Errno> {
-        let mut connection =
-            Connection { device, number, protocol: Protocol { minor: 0, flags: 0 } };
+    pub(crate) fn negotiate(
+        device: OwnedFd,
+        number: u32,
+        features: Features,
+    ) -> Result<Connection, Errno> {
+        let protocol = Protocol { minor: 0, flags: 0, features };
+        let mut connection = Connection { device, number, protocol };
         let mut buffer = vec![0; abi::REQUEST_BYTES_MAX];
         let length = connection.receive(&mut buffer)?.ok_or(Errno::NODEV)?;
         let bytes = buffer.get(..length).ok_or(Errno::PROTO)?;
@@ -62,7 +71,9 @@ impl Connection {
             connection.reply_error(request.unique, Errno::PROTO);
             return Err(Errno::PROTO);
         }
-        let protocol = Protocol { minor: offer.minor.min(abi::MINOR), flags: offer.flags & WANTED };
+        let flags = offer.flags & agreeable(offer.flags) & !features.unwanted();
+        let features = features.agreed(flags);
+        let protocol = Protocol { minor: offer.minor.min(abi::MINOR), flags, features };
         connection.protocol = protocol;
         let answer = reply::init(protocol.minor, offer.readahead, protocol.flags);
         connection.write(&[&header(answer.len(), 0, request.unique), &answer])?;
@@ -174,6 +185,20 @@ impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
     }
+}
+
+/// What is asked for of an offer.
+fn agreeable(offered: u64) -> u64 {
+    // A kernel that cannot say whose set-gid bit an ACL removes is not given ACLs to keep, nor one
+    // that truncates on opening without saying whose set-id bits that removes.
+    let mut wanted = WANTED;
+    if offered & abi::SETXATTR_EXT == 0 {
+        wanted &= !abi::POSIX_ACL;
+    }
+    if offered & abi::HANDLE_KILLPRIV_V2 == 0 {
+        wanted &= !abi::ATOMIC_O_TRUNC;
+    }
+    wanted
 }
 
 /// Header of an answer, or of a notification when `unique` is 0.

@@ -27,6 +27,11 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_ne_bytes)
     }
 
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Skips padding and fields that nobody needs.
     pub(crate) fn skip(&mut self, bytes: usize) -> Result<(), Short> {
         self.take(bytes).map(|_| ())

@@ -41,14 +41,13 @@ fn name_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
         abi::READLINK => Operation::ReadLink,
         abi::SYMLINK => Operation::Symlink { name: body.text()?, target: body.text()? },
         abi::MKNOD => {
-            let (mode, rdev) = (body.u32()?, body.u32()?);
-            body.skip(8)?;
-            Operation::MkNod { name: body.text()?, mode, rdev }
+            let (mode, rdev, umask) = (body.u32()?, body.u32()?, body.u32()?);
+            body.skip(4)?;
+            Operation::MkNod { name: body.text()?, mode, rdev, umask }
         }
         abi::MKDIR => {
-            let mode = body.u32()?;
-            body.skip(4)?;
-            Operation::MkDir { name: body.text()?, mode }
+            let (mode, umask) = (body.u32()?, body.u32()?);
+            Operation::MkDir { name: body.text()?, mode, umask }
         }
         abi::UNLINK => Operation::Unlink { name: body.text()? },
         abi::RMDIR => Operation::RmDir { name: body.text()? },
@@ -105,10 +104,12 @@ fn file_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
             kill_privileges: body.u32()? & abi::OPEN_KILL_SUIDGID != 0,
         },
         abi::CREATE => {
-            let (flags, mode) = (body.u32()?, body.u32()?);
-            body.skip(4)?;
+            let (flags, mode, umask) = (body.u32()?, body.u32()?, body.u32()?);
             let kill_privileges = body.u32()? & abi::OPEN_KILL_SUIDGID != 0;
-            Operation::Create { name: body.text()?, flags, mode, kill_privileges }
+            Operation::Create { name: body.text()?, flags, mode, umask, kill_privileges }
+        }
+        abi::TMPFILE => {
+            Operation::TmpFile { flags: body.u32()?, mode: body.u32()?, umask: body.u32()? }
         }
         abi::READ => {
             let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
@@ -141,7 +142,12 @@ fn attribute_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_
     Ok(match opcode {
         abi::SETXATTR => {
             let (size, flags) = (body.u32()? as usize, body.u32()?);
-            Operation::SetXattr { name: body.text()?, value: body.take(size)?, flags }
+            set_xattr(size, flags, body).or_else(|Short| {
+                // Kernels before 7.33 have no flags of their own.
+                let (name, value) = (body.text()?, body.take(size)?);
+                let whole = Operation::SetXattr { name, value, flags, kill_group: false };
+                if body.is_empty() { Ok(whole) } else { Err(Short) }
+            })?
         }
         abi::GETXATTR => {
             let size = body.u32()?;
@@ -160,6 +166,18 @@ fn attribute_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_
         }
         _ => return rare_operation(opcode, body),
     })
+}
+
+/// The long form: four bytes of flags and four of padding before the name. In the short one no
+/// name that is long enough to be taken for it has a zero byte there.
+fn set_xattr(size: usize, flags: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
+    let (own, padding) = (body.u32()?, body.u32()?);
+    let (name, value) = (body.text()?, body.take(size)?);
+    if padding != 0 || !body.is_empty() {
+        return Err(Short);
+    }
+    let kill_group = own & abi::SETXATTR_ACL_KILL_SGID != 0;
+    Ok(Operation::SetXattr { name, value, flags, kill_group })
 }
 
 fn write(mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
@@ -204,7 +222,6 @@ fn rare_operation(opcode: u32, mut body: Cursor<'_>) -> Result<Operation<'_>, Sh
         abi::SETUPMAPPING => Operation::SetupMapping,
         abi::REMOVEMAPPING => Operation::RemoveMapping,
         abi::SYNCFS => Operation::SyncFs,
-        abi::TMPFILE => Operation::TmpFile,
         _ => Operation::Unknown(opcode),
     })
 }

@@ -9,12 +9,14 @@ mod answer;
 mod connection;
 mod cursor;
 mod decode;
+mod features;
 mod mount;
 pub mod reply;
 mod request;
 
 pub use answer::Answer;
 pub use connection::{Connection, Protocol};
+pub use features::Features;
 pub use mount::{FILE_SYSTEM_TYPE, MountError, MountOptions, detach, mount_at};
 pub use request::{Forgets, InitRequest, Moment, Operation, ParseError, Request, SetAttr};
 pub use rustix::io::Errno;

@@ -11,18 +11,20 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, open, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use crate::Connection;
+use crate::{Connection, Features};
 
 /// How to mount.
 #[derive(Debug, Clone)]
 pub struct MountOptions {
     /// What `mount` and `df` show as the source.
     pub source: String,
+    /// Features that are used where the kernel has them.
+    pub features: Features,
 }
 
 impl Default for MountOptions {
     fn default() -> MountOptions {
-        MountOptions { source: "evenkeel".to_owned() }
+        MountOptions { source: "evenkeel".to_owned(), features: Features::default() }
     }
 }
 
@@ -81,10 +83,12 @@ pub fn mount_at(path: &Path, options: &MountOptions) -> Result<Connection, Mount
             errno => MountError::Failed { path: path.to_owned(), errno },
         },
     )?;
-    device_number(path).and_then(|number| Connection::negotiate(device, number)).map_err(|errno| {
-        let _ = unmount(path, UnmountFlags::DETACH);
-        MountError::Protocol { path: path.to_owned(), errno }
-    })
+    device_number(path)
+        .and_then(|number| Connection::negotiate(device, number, options.features))
+        .map_err(|errno| {
+            let _ = unmount(path, UnmountFlags::DETACH);
+            MountError::Protocol { path: path.to_owned(), errno }
+        })
 }
 
 /// Takes the mount of `connection` off `path`, at once for new callers. `Ok(false)` when

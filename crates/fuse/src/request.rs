@@ -52,10 +52,10 @@ pub enum Operation<'a> {
     ReadLink,
     /// New symlink.
     Symlink { name: &'a [u8], target: &'a [u8] },
-    /// New file of a type in `mode`.
-    MkNod { name: &'a [u8], mode: u32, rdev: u32 },
+    /// New file of a type in `mode`, to which the umask is yet to be applied.
+    MkNod { name: &'a [u8], mode: u32, rdev: u32, umask: u32 },
     /// New directory.
-    MkDir { name: &'a [u8], mode: u32 },
+    MkDir { name: &'a [u8], mode: u32, umask: u32 },
     /// Removal of a name that is no directory.
     Unlink { name: &'a [u8] },
     /// Removal of a directory.
@@ -76,8 +76,8 @@ pub enum Operation<'a> {
     Release { handle: u64 },
     /// Durability of a file.
     Fsync { handle: u64, data_only: bool },
-    /// Setting of an extended attribute; flags as of setxattr.
-    SetXattr { name: &'a [u8], value: &'a [u8], flags: u32 },
+    /// Setting of an extended attribute; flags as of setxattr. `kill_group`: the set-gid bit goes.
+    SetXattr { name: &'a [u8], value: &'a [u8], flags: u32, kill_group: bool },
     /// Value of an extended attribute; size 0 asks for its length.
     GetXattr { name: &'a [u8], size: u32 },
     /// Names of extended attributes; size 0 asks for their length.
@@ -105,7 +105,7 @@ pub enum Operation<'a> {
     /// Permission check.
     Access { mask: u32 },
     /// Creation and opening of a file.
-    Create { name: &'a [u8], flags: u32, mode: u32, kill_privileges: bool },
+    Create { name: &'a [u8], flags: u32, mode: u32, umask: u32, kill_privileges: bool },
     /// The caller of request `unique` wants to give up; no answer needed.
     Interrupt { unique: u64 },
     /// Block number of a position.
@@ -132,8 +132,8 @@ pub enum Operation<'a> {
     RemoveMapping,
     /// Durability of the whole file system.
     SyncFs,
-    /// File without a name.
-    TmpFile,
+    /// File without a name in a directory.
+    TmpFile { flags: u32, mode: u32, umask: u32 },
     /// Attributes with the time of birth; mask as of statx.
     StatX { handle: Option<u64>, mask: u32 },
     /// A kind of request that did not exist when this was written.

@@ -118,3 +118,56 @@ fn no_bytes_make_the_decoder_panic() {
     }
     assert!(understood > 1000);
 }
+
+#[test]
+fn attributes_are_read_in_both_forms() {
+    let body = |size: u32, own: &[u32], rest: &[u8]| {
+        let mut body = size.to_ne_bytes().to_vec();
+        body.extend(2u32.to_ne_bytes());
+        own.iter().for_each(|word| body.extend(word.to_ne_bytes()));
+        body.extend(rest);
+        framed(abi::SETXATTR, 0, &body)
+    };
+    let read = |bytes: &[u8]| match Request::parse(bytes).map(|request| request.operation) {
+        Ok(Operation::SetXattr { name, value, flags: 2, kill_group }) => {
+            Some((name.to_vec(), value.to_vec(), kill_group))
+        }
+        _ => None,
+    };
+    let long = b"system.posix_acl_access\0value";
+    for (own, kill_group) in [(&[][..], false), (&[0, 0], false), (&[1, 0], true)] {
+        let expected = (b"system.posix_acl_access".to_vec(), b"value".to_vec(), kill_group);
+        assert_eq!(read(&body(5, own, long)), Some(expected), "{own:?}");
+    }
+    for name in [&b"u"[..], b"user.ab", b"user.abc"] {
+        let rest = [name, b"\0"].concat();
+        assert_eq!(read(&body(0, &[], &rest)), Some((name.to_vec(), Vec::new(), false)));
+    }
+    assert_eq!(read(&body(6, &[1, 0], long)), None);
+    assert_eq!(read(&body(u32::MAX, &[], long)), None);
+}
+
+#[test]
+fn what_is_created_comes_with_its_umask() {
+    let words = |words: &[u32], name: &[u8]| {
+        let mut body: Vec<u8> = words.iter().flat_map(|word| word.to_ne_bytes()).collect();
+        body.extend(name);
+        body
+    };
+    let read = |opcode, body: &[u8]| {
+        let bytes = framed(opcode, 0, body);
+        format!("{:?}", Request::parse(&bytes).unwrap().operation)
+    };
+    let expect = |text: String, parts: &[&str]| {
+        for part in parts {
+            assert!(text.contains(part), "{text} lacks {part}");
+        }
+    };
+    let made = read(abi::MKNOD, &words(&[0o100_666, 5, 0o22, 0], b"a\0"));
+    expect(made, &["mode: 33206", "rdev: 5", "umask: 18"]);
+    expect(read(abi::MKDIR, &words(&[0o777, 0o27], b"a\0")), &["mode: 511", "umask: 23"]);
+    let created = read(abi::CREATE, &words(&[2, 0o666, 0o22, 1], b"a\0"));
+    expect(created, &["flags: 2", "mode: 438", "umask: 18", "kill_privileges: true"]);
+    let unnamed = read(abi::TMPFILE, &words(&[2, 0o600, 0o22, 0], b"/\0"));
+    expect(unnamed, &["TmpFile", "flags: 2", "mode: 384", "umask: 18"]);
+}

@@ -10,40 +10,18 @@ mod script;
 #[path = "common/speaking.rs"]
 mod speaking;
 
-use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc::channel;
 
-use common::{Fixture, describe, scratch};
+use common::{Fixture, Mounted, describe, scratch};
 use copying::Copying;
 use mount::Immediate;
 use mount::backing::{Root, handle_of};
 use rustix::fs::FallocateFlags;
-use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::mount::MountFlags;
 use speaking::Speaking;
-
-/// A mount that goes when the test ends, however it does, and the directory around it.
-struct Mounted(PathBuf);
-
-impl Mounted {
-    fn new(kind: &str, at: &Path, data: &str) -> Mounted {
-        fs::create_dir(at).unwrap();
-        let data = CString::new(data).unwrap();
-        rustix::mount::mount("none", at, kind, MountFlags::empty(), data.as_c_str()).unwrap();
-        Mounted(at.to_owned())
-    }
-}
-
-impl Drop for Mounted {
-    fn drop(&mut self) {
-        let _ = rustix::mount::unmount(&self.0, UnmountFlags::DETACH);
-        if let Some(around) = self.0.parent() {
-            let _ = fs::remove_dir_all(around);
-        }
-    }
-}
 
 #[test]
 fn on_a_full_disk_exactly_what_fitted_is_recorded() {
@@ -73,13 +51,7 @@ fn what_a_failed_zeroing_left_behind_is_recorded() {
     let base = scratch("zeroed");
     let copy = scratch("zeroed-copy");
     let source = base.join("source");
-    fs::create_dir(&source).unwrap();
-    let image = base.join("image");
-    fs::File::create(&image).unwrap().set_len(16 << 20).unwrap();
-    run("mkfs.ext4", &["-q".as_ref(), "-O".as_ref(), "^has_journal".as_ref(), image.as_ref()]);
-    run("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), source.as_ref()]);
-    let _disk = Mounted(source.clone());
-    fs::remove_dir(source.join("lost+found")).unwrap();
+    let _disk = Mounted::ext4(&source, 16, &["-O", "^has_journal"], "");
     let mut fixture = Fixture::over(base, Copying::new(&copy));
     let path = fixture.view.join("file");
     fs::write(&path, vec![7; (2 << 20) + 100]).unwrap();
@@ -94,11 +66,6 @@ fn what_a_failed_zeroing_left_behind_is_recorded() {
     assert_eq!(describe(&source, true), describe(&copy, true));
     drop(fixture);
     fs::remove_dir_all(&copy).unwrap();
-}
-
-fn run(program: &str, arguments: &[&std::ffi::OsStr]) {
-    let done = std::process::Command::new(program).args(arguments).status();
-    assert!(done.unwrap().success(), "{program} {arguments:?}");
 }
 
 #[test]
@@ -135,7 +102,7 @@ fn file_systems_without_handles_are_served_too() {
     assert!(!handle_of(&root, b"").unwrap().opens(), "this file system has handles by now");
     let mut fixture = Fixture::over(base, Immediate);
     let (expected, seen) = (script::run(&native.join("source")), script::run(&fixture.view));
-    assert_eq!(expected, seen);
+    expected.assert_same(&seen);
     fixture.detach();
     let expected = describe(&native.join("source"), false);
     assert_eq!(expected, describe(&fixture.source, false));

@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/people.rs"]
+mod people;
+#[path = "common/posix.rs"]
+mod posix;
 #[path = "common/script.rs"]
 mod script;
 
@@ -20,10 +24,23 @@ fn every_call_does_what_it_does_natively() {
     let native = scratch("native");
     let mut fixture = Fixture::new("every-call");
     let (expected, seen) = (script::run(&native), script::run(&fixture.view));
-    assert_eq!(expected, seen);
+    expected.assert_same(&seen);
     let expected = describe(&native, false);
     assert_eq!(expected, describe(&fixture.view, false));
     assert_eq!(describe(&fixture.view, true), describe(&fixture.source, true));
+    fixture.detach();
+    assert_eq!(expected, describe(&fixture.source, false));
+    fs::remove_dir_all(&native).unwrap();
+}
+
+#[test]
+fn lists_and_other_people_are_treated_as_natively() {
+    let native = scratch("native-posix");
+    let mut fixture = Fixture::new("posix");
+    let (expected, seen) = (posix::run(&native), posix::run(&fixture.view));
+    expected.assert_same(&seen);
+    let expected = describe(&native, false);
+    assert_eq!(expected, describe(&fixture.view, false));
     fixture.detach();
     assert_eq!(expected, describe(&fixture.source, false));
     fs::remove_dir_all(&native).unwrap();

@@ -5,6 +5,10 @@
 mod common;
 #[path = "common/copying.rs"]
 mod copying;
+#[path = "common/people.rs"]
+mod people;
+#[path = "common/posix.rs"]
+mod posix;
 #[path = "common/script.rs"]
 mod script;
 #[path = "common/speaking.rs"]
@@ -28,6 +32,8 @@ fn what_is_recorded_rebuilds_an_equal_tree() {
     let copy = scratch("copy");
     let mut fixture = Fixture::recording("recorded", Copying::new(&copy));
     script::run(&fixture.view);
+    fs::create_dir(fixture.view.join("posix")).unwrap();
+    posix::run(&fixture.view.join("posix"));
     // Left to the kernel, which stamps it when the mount goes.
     fixture.detach();
     let (expected, seen) = (describe(&fixture.source, true), describe(&copy, true));
@@ -45,12 +51,13 @@ fn what_happens_at_once_is_recorded_in_the_order_in_which_it_was_done() {
     let copy = scratch("at-once-copy");
     let mut fixture = Fixture::recording("at-once", Copying::new(&copy));
     let view = &fixture.view;
-    for name in ["one", "two", "shared"] {
+    for name in ["one", "two", "shared", "one-posix", "two-posix"] {
         fs::create_dir(view.join(name)).unwrap();
     }
     std::thread::scope(|scope| {
         for name in ["one", "two"] {
             scope.spawn(move || script::run(&view.join(name)));
+            scope.spawn(move || posix::run(&view.join(format!("{name}-posix"))));
         }
         for seed in 1..4 {
             scope.spawn(move || quarrel(&view.join("shared"), seed));

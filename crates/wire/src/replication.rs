@@ -15,8 +15,11 @@ use crate::op::{
 pub const BLOCK_BYTES: usize = 64 << 10;
 /// Blocks compared by one message.
 pub const BLOCKS_MAX: usize = 16;
-/// Extended attributes of one file that are carried.
-pub const XATTRS_MAX: usize = 256;
+/// Extended attributes of one file that are carried: more do not fit into the list of their names,
+/// which the kernel limits to 64 KiB.
+pub const XATTRS_MAX: usize = 16 << 10;
+/// Bytes of all their values.
+pub const XATTR_VALUES_BYTES_MAX: usize = 16 << 20;
 
 /// BLAKE3 hash of a block.
 pub type BlockHash = [u8; 32];

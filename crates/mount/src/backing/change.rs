@@ -12,7 +12,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 
 use super::handle::check_name;
-use super::{Stat, magic_path, open_name, reopen, stat};
+use super::{magic_path, open_name, reopen, stat};
 
 /// Type of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,21 +71,6 @@ impl Kind {
     }
 }
 
-const SET_GROUP_ID: u32 = 0o2000;
-
-/// Mode and group of something new with `mode` made by `gid` in a directory: one with the set-gid
-/// bit passes on its group, and to directories the bit.
-#[must_use]
-pub fn inherit(directory: &Stat, mode: u32, gid: u32) -> (u32, u32) {
-    if directory.mode & SET_GROUP_ID == 0 {
-        (mode, gid)
-    } else if Kind::of_mode(mode) == Kind::Directory {
-        (mode | SET_GROUP_ID, directory.gid)
-    } else {
-        (mode, directory.gid)
-    }
-}
-
 /// Creates a file of the type in `mode` with exactly this owner, group and mode, and opens it as
 /// `O_PATH`. `rdev` counts for devices, `target` for symlinks. `EEXIST` when the name is taken.
 pub fn create(
@@ -97,23 +82,41 @@ pub fn create(
     rdev: u64,
     target: &[u8],
 ) -> Result<OwnedFd, Errno> {
+    make(&directory, name, mode, rdev, target)?;
+    finish(directory.as_fd(), name, mode, uid, gid).inspect_err(|_| {
+        // Not as wanted is as bad as not at all; the first error is the one to tell.
+        let _ = remove(directory, name, Kind::of_mode(mode) == Kind::Directory);
+    })
+}
+
+/// Creates a file of the type in `mode` as the calling thread: the owner, the umask, the group and
+/// the ACL that a directory passes on are the file system's business.
+pub fn make(
+    directory: impl AsFd,
+    name: &[u8],
+    mode: u32,
+    rdev: u64,
+    target: &[u8],
+) -> Result<(), Errno> {
     check_name(name)?;
-    let directory = directory.as_fd();
     let bits = Mode::from_raw_mode(mode & 0o7777);
-    let kind = Kind::of_mode(mode);
-    match kind {
-        Kind::Directory => rustix::fs::mkdirat(directory, name, bits)?,
-        Kind::Symlink => rustix::fs::symlinkat(target, directory, name)?,
+    match Kind::of_mode(mode) {
+        Kind::Directory => rustix::fs::mkdirat(&directory, name, bits)?,
+        Kind::Symlink => rustix::fs::symlinkat(target, &directory, name)?,
         Kind::File | Kind::Pipe | Kind::Socket | Kind::Character | Kind::Block => {
             let kind = FileType::from_raw_mode(mode);
-            rustix::fs::mknodat(directory, name, kind, bits, rdev)?;
+            rustix::fs::mknodat(&directory, name, kind, bits, rdev)?;
         }
         Kind::Other => return Err(Errno::INVAL),
     }
-    finish(directory, name, mode, uid, gid).inspect_err(|_| {
-        // Not as wanted is as bad as not at all; the first error is the one to tell.
-        let _ = remove(directory, name, kind == Kind::Directory);
-    })
+    Ok(())
+}
+
+/// Creates a regular file without a name as the calling thread, and opens it for reading and
+/// writing. It can be linked later.
+pub fn make_unnamed(directory: impl AsFd, mode: u32) -> Result<OwnedFd, Errno> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::openat(directory, ".", flags, Mode::from_raw_mode(mode & 0o7777))
 }
 
 /// Gives what was just created its owner and mode.
@@ -150,7 +153,7 @@ pub fn remove(directory: impl AsFd, name: &[u8], is_directory: bool) -> Result<(
     rustix::fs::unlinkat(directory, name, flags)
 }
 
-/// Moves or exchanges names; flags as of renameat2. Whiteouts are refused with `EINVAL`.
+/// Moves or exchanges names; flags as of renameat2.
 pub fn rename(
     directory: impl AsFd,
     name: &[u8],
@@ -161,9 +164,6 @@ pub fn rename(
     check_name(name)?;
     check_name(new_name)?;
     let flags = RenameFlags::from_bits(flags).ok_or(Errno::INVAL)?;
-    if flags.contains(RenameFlags::WHITEOUT) {
-        return Err(Errno::INVAL);
-    }
     rustix::fs::renameat_with(directory, name, new_directory, new_name, flags)
 }
 

@@ -4,13 +4,15 @@
 //! no mount can redirect it, and symlinks are never followed. It replicates nothing and keeps no
 //! table of files.
 
+mod acl;
 mod change;
 mod directory;
 mod handle;
 mod stat;
 mod xattr;
 
-pub use change::{Kind, allocate, create, inherit, link, remove, rename, set_attr};
+pub use acl::{ACCESS_ACL, DEFAULT_ACL, has_acls, minimal_acl};
+pub use change::{Kind, allocate, create, link, make, make_unnamed, remove, rename, set_attr};
 pub use directory::{DirEntry, DirReader, read_dir};
 pub use handle::{Handle, Root, handle_of, open_name, reopen, same_file};
 pub use stat::{Stat, stat};

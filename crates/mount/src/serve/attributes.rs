@@ -10,6 +10,7 @@ use replica::op::{Attr, Op, Stamp};
 use replica::touch::Touch;
 
 use super::Server;
+use super::caller::as_caller;
 use super::turn::{Done, Turn};
 use crate::backing::{self, Kind, Moment, Stat};
 
@@ -59,10 +60,10 @@ impl Server {
         let touch = if wanted.size.is_some() { Touch::Rest(file) } else { Touch::Meta(file) };
         self.change(request, "changing attributes", &[touch], |turn| {
             match wanted.handle.and_then(|handle| self.files.file(handle).ok()) {
-                Some(open) => self.apply(turn, request.node, open.file.as_fd(), wanted),
+                Some(open) => self.apply(turn, request, open.file.as_fd(), wanted),
                 None => {
                     let file = self.tree.descriptor(request.node)?;
-                    self.apply(turn, request.node, file.as_fd(), wanted)
+                    self.apply(turn, request, file.as_fd(), wanted)
                 }
             }
         });
@@ -71,12 +72,12 @@ impl Server {
     fn apply(
         &self,
         turn: Turn<'_>,
-        node: u64,
+        request: &Request<'_>,
         file: BorrowedFd<'_>,
         wanted: &SetAttr,
     ) -> Result<Done, Errno> {
         let before = backing::stat(file)?;
-        let (done, applied) = apply_to(file, &before, wanted);
+        let (done, applied) = as_caller(request, || apply_to(file, &before, wanted));
         let after = backing::stat(file)?;
         let attr = changed(&before, &after, &done, wanted.mtime.is_some());
         let outcome = applied.map(|()| reply::attr(&attr_of(&after)));
@@ -84,7 +85,10 @@ impl Server {
             Err(errno) if attr == Attr::default() => Err(errno),
             Ok(body) if attr == Attr::default() => Ok(turn.unchanged(&body)),
             // Also when only a part of it succeeded: that part is there.
-            outcome => Ok(turn.finish(Op::SetAttr { file: self.tree.id(node), attr }, outcome)),
+            outcome => {
+                let op = Op::SetAttr { file: self.tree.id(request.node), attr };
+                Ok(turn.finish(op, outcome))
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{pread, pwrite};
 
 use super::Server;
-use super::files::OpenFile;
+use super::caller::as_caller;
 use super::turn::{Done, Turn};
 use crate::backing;
 
@@ -26,7 +26,7 @@ impl Server {
             let touches = [Touch::Rest(self.tree.id(request.node))];
             self.change(request, "truncating a file", &touches, |turn| {
                 self.open_found(turn, request.node, flags, kill_privileges, |handle, _| {
-                    reply::open(handle, cache_mode(flags))
+                    reply::open(handle, self.cache_mode(flags))
                 })
             });
             return;
@@ -34,7 +34,7 @@ impl Server {
         let opened = self.tree.open_node(request.node, access(flags));
         let opened = opened.map(|file| {
             let handle = self.files.add_file(request.node, file);
-            reply::open(handle, cache_mode(flags))
+            reply::open(handle, self.cache_mode(flags))
         });
         self.answer(request, opened);
     }
@@ -73,7 +73,8 @@ impl Server {
             if kill_privileges {
                 self.kill_privileges(&mut turn, open.node, open.file.as_fd())?;
             }
-            let (written, failure) = write_all(open.file.as_fd(), data, offset);
+            let (written, failure) =
+                as_caller(request, || write_all(open.file.as_fd(), data, offset));
             let (file, data) = (self.tree.id(open.node), data.get(..written).unwrap_or_default());
             let body = reply::size(written as u32);
             if data.is_empty() && failure.is_none() {
@@ -102,7 +103,8 @@ impl Server {
         self.change(request, "allocating space", &touches, |mut turn| {
             let open = self.files.file(handle)?;
             let before = backing::stat(&open.file)?;
-            let applied = backing::allocate(&open.file, mode, offset, length);
+            let applied =
+                as_caller(request, || backing::allocate(&open.file, mode, offset, length));
             let after = backing::stat(&open.file)?;
             let (file, mtime) = (self.tree.id(open.node), after.mtime);
             match applied {
@@ -114,7 +116,7 @@ impl Server {
                 // tell by it whether that is so.
                 Err(errno) if clears(mode) && !is_refusal(errno) => {
                     let end = offset.saturating_add(length).min(after.size);
-                    self.tell_content(&mut turn, &open, offset..end, mtime);
+                    self.tell_content(&mut turn, open.node, open.file.as_fd(), offset..end, mtime);
                     let size = (before.size != after.size).then_some(after.size);
                     let attr = Attr { size, mtime: Some(mtime), ..Attr::default() };
                     Ok(turn.finish(Op::SetAttr { file, attr }, Err(errno)))
@@ -131,17 +133,24 @@ impl Server {
     }
 
     /// Tells what a range holds now, where it is not known what was done to it.
-    fn tell_content(&self, turn: &mut Turn<'_>, open: &OpenFile, range: Range<u64>, mtime: Stamp) {
+    pub(super) fn tell_content(
+        &self,
+        turn: &mut Turn<'_>,
+        node: u64,
+        file: BorrowedFd<'_>,
+        range: Range<u64>,
+        mtime: Stamp,
+    ) {
         let mut piece = vec![0; PIECE];
         let mut offset = range.start;
         while offset < range.end {
             let room = usize::try_from(range.end - offset).map_or(PIECE, |rest| rest.min(PIECE));
             let room = piece.get_mut(..room).unwrap_or_default();
-            match read_all(open.file.as_fd(), room, offset) {
+            match read_all(file, room, offset) {
                 Ok(0) => return,
                 Ok(length) => {
                     let data = room.get(..length).unwrap_or_default();
-                    turn.also(Op::Write { file: self.tree.id(open.node), offset, data, mtime });
+                    turn.also(Op::Write { file: self.tree.id(node), offset, data, mtime });
                     offset += length as u64;
                 }
                 // The peer can no longer be told what is here.
@@ -160,6 +169,19 @@ impl Server {
             _ => return Err(Errno::INVAL),
         };
         rustix::fs::seek(&open.file, target).map(reply::offset)
+    }
+
+    /// What the kernel may cache of an open file.
+    pub(super) fn cache_mode(&self, flags: u32) -> u32 {
+        let features = self.connection.protocol().features;
+        match OFlags::from_bits_retain(flags) & OFlags::RWMODE {
+            // Only where direct writes and shared mappings see each other.
+            OFlags::WRONLY if features.direct_mmap && features.parallel_writes => {
+                abi::FOPEN_DIRECT_IO | abi::FOPEN_PARALLEL_DIRECT_WRITES
+            }
+            OFlags::WRONLY if features.direct_mmap => abi::FOPEN_DIRECT_IO,
+            _ => abi::FOPEN_KEEP_CACHE,
+        }
     }
 
     /// Opens and perhaps truncates a file found instead of created; its caller gets `body`.
@@ -209,14 +231,6 @@ pub(super) fn access(flags: u32) -> OFlags {
         OFlags::RDONLY
     } else {
         OFlags::RDWR
-    }
-}
-
-/// What the kernel may cache of an open file.
-pub(super) fn cache_mode(flags: u32) -> u32 {
-    match OFlags::from_bits_retain(flags) & OFlags::RWMODE {
-        OFlags::WRONLY => abi::FOPEN_DIRECT_IO | abi::FOPEN_PARALLEL_DIRECT_WRITES,
-        _ => abi::FOPEN_KEEP_CACHE,
     }
 }
 

@@ -26,6 +26,7 @@ impl Server {
             Operation::Rename { .. } => self.rename(request),
             Operation::Link { target, name } => self.link(request, *target, name),
             Operation::Create { .. } => self.create(request),
+            Operation::TmpFile { .. } => self.make_unnamed(request),
             Operation::Open { flags, kill_privileges } => {
                 self.open(request, *flags, *kill_privileges);
             }

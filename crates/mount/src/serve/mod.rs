@@ -3,6 +3,7 @@
 //! What a request does is in the modules below; when a caller is answered is up to the recorder.
 
 mod attributes;
+mod caller;
 mod data;
 mod directories;
 mod dispatch;
@@ -10,6 +11,7 @@ mod files;
 mod names;
 mod sync;
 mod turn;
+mod unnamed;
 mod xattrs;
 
 use std::io;
@@ -19,6 +21,7 @@ use std::thread::JoinHandle;
 
 use fuse::{Connection, MountOptions, Request, abi};
 
+use crate::backing;
 use crate::process;
 use crate::record::Order;
 use crate::tree::Tree;
@@ -52,8 +55,21 @@ impl Serving {
         at: &Path,
         threads: usize,
     ) -> io::Result<Serving> {
+        Serving::start_with(tree, order, at, threads, MountOptions::default())
+    }
+
+    /// As `start`, mounted in a way of one's own.
+    pub fn start_with(
+        tree: Arc<Tree>,
+        order: Arc<Order>,
+        at: &Path,
+        threads: usize,
+        mut options: MountOptions,
+    ) -> io::Result<Serving> {
         process::prepare();
-        let connection = fuse::mount_at(at, &MountOptions::default()).map_err(io::Error::other)?;
+        // The kernel would ask for lists before every access, and take the error for an answer.
+        options.features.acl &= backing::has_acls(&**tree.root());
+        let connection = fuse::mount_at(at, &options).map_err(io::Error::other)?;
         let connection = Arc::new(connection);
         let mut serving = Serving {
             at: at.to_owned(),
@@ -127,6 +143,10 @@ impl Server {
     /// Serves requests until the mount is gone.
     fn serve(&self) {
         process::prepare_thread();
+        if process::own_umask().is_err() {
+            // Without one its callers' umasks would be those of other threads' callers.
+            return;
+        }
         let mut buffer = vec![0; abi::REQUEST_BYTES_MAX];
         let mut scratch = Vec::new();
         while let Ok(Some(length)) = self.connection.receive(&mut buffer) {

@@ -6,13 +6,14 @@
 use std::os::fd::OwnedFd;
 
 use fuse::{Errno, Operation, Request, reply};
-use replica::op::{FileId, Op};
+use replica::op::{FileId, Op, Stamp};
 use replica::touch::Touch;
 use rustix::fs::{OFlags, RenameFlags};
 
 use super::Server;
 use super::attributes::attr_of;
-use super::data::{access, cache_mode};
+use super::caller::{as_caller, as_masked_caller};
+use super::data::access;
 use super::turn::{Done, Turn};
 use crate::backing::{self, Kind, Stat};
 use crate::tree::Reference;
@@ -26,6 +27,7 @@ const PERMISSIONS: u32 = 0o7777;
 struct New<'a> {
     name: &'a [u8],
     mode: u32,
+    umask: u32,
     rdev: u32,
     target: &'a [u8],
 }
@@ -44,11 +46,15 @@ impl Server {
     /// Everything that is created without being opened.
     pub(super) fn make(&self, request: &Request<'_>) {
         let new = match request.operation {
-            Operation::MkNod { name, mode, rdev } => New { name, mode, rdev, target: b"" },
-            Operation::MkDir { name, mode } => {
-                New { name, mode: mode & PERMISSIONS | DIRECTORY, rdev: 0, target: b"" }
+            Operation::MkNod { name, mode, rdev, umask } => {
+                New { name, mode, umask, rdev, target: b"" }
             }
-            Operation::Symlink { name, target } => New { name, mode: SYMLINK, rdev: 0, target },
+            Operation::MkDir { name, mode, umask } => {
+                New { name, mode: mode & PERMISSIONS | DIRECTORY, umask, rdev: 0, target: b"" }
+            }
+            Operation::Symlink { name, target } => {
+                New { name, mode: SYMLINK, umask: 0, rdev: 0, target }
+            }
             _ => return,
         };
         let touches = [Touch::Names(self.tree.id(request.node))];
@@ -58,12 +64,13 @@ impl Server {
     }
 
     pub(super) fn create(&self, request: &Request<'_>) {
-        let Operation::Create { name, flags, mode, kill_privileges } = request.operation else {
+        let Operation::Create { name, flags, mode, umask, kill_privileges } = request.operation
+        else {
             return;
         };
-        let new = New { name, mode: mode & PERMISSIONS | REGULAR, rdev: 0, target: b"" };
+        let new = New { name, mode: mode & PERMISSIONS | REGULAR, umask, rdev: 0, target: b"" };
         let body = |node: u64, stat: &Stat, handle: u64| {
-            reply::create(node, &attr_of(stat), handle, cache_mode(flags))
+            reply::create(node, &attr_of(stat), handle, self.cache_mode(flags))
         };
         let exclusive = OFlags::from_bits_retain(flags).contains(OFlags::EXCL);
         let truncate = OFlags::from_bits_retain(flags).contains(OFlags::TRUNC);
@@ -96,13 +103,16 @@ impl Server {
         new: &New<'_>,
         body: impl FnOnce(u64, &Stat) -> Result<Vec<u8>, Errno>,
     ) -> Result<Done, Errno> {
-        let &New { name, target, .. } = new;
+        let &New { name, mode, target, .. } = new;
         let _names = self.tree.names();
         let directory = self.tree.descriptor(request.node)?;
-        let (mode, gid) = backing::inherit(&backing::stat(&*directory)?, new.mode, request.gid);
         let rdev = u64::from(new.rdev);
-        let file = backing::create(&*directory, name, mode, request.uid, gid, rdev, target)?;
-        let made = self.tree.introduce(file, request.node, name, Reference::Kernel);
+        as_masked_caller(request, new.umask, || {
+            backing::make(&*directory, name, mode, rdev, target)
+        })?;
+        let made = backing::open_name(&*directory, name);
+        let made =
+            made.and_then(|file| self.tree.introduce(file, request.node, name, Reference::Kernel));
         let made = made.and_then(|(node, stat)| match body(node, &stat) {
             Ok(body) => Ok((node, stat, body)),
             Err(errno) => {
@@ -116,18 +126,8 @@ impl Server {
             let _ = backing::remove(&*directory, name, is_directory);
         })?;
         let parent_mtime = backing::stat(&*directory)?.mtime;
-        let op = Op::Create {
-            parent: self.tree.id(request.node),
-            name,
-            file: self.tree.id(node),
-            mode: stat.mode,
-            uid: stat.uid,
-            gid: stat.gid,
-            rdev: stat.rdev,
-            target,
-            mtime: stat.mtime,
-            parent_mtime,
-        };
+        let (parent, file) = (self.tree.id(request.node), self.tree.id(node));
+        let op = created(parent, name, file, &stat, target, parent_mtime);
         Ok(turn.finish(op, Ok(body)))
     }
 
@@ -138,9 +138,12 @@ impl Server {
             let _names = self.tree.names();
             let file = self.tree.descriptor(target)?;
             let directory = self.tree.descriptor(request.node)?;
-            backing::link(&*file, &*directory, name)?;
+            as_caller(request, || backing::link(&*file, &*directory, name))?;
             self.tree.refer(target);
             self.tree.name_added(target, request.node, name);
+            if let Some(unnamed) = self.tree.named(target) {
+                return self.tell_named(turn, request, target, name, unnamed);
+            }
             let body = reply::entry(target, &attr_of(&backing::stat(&*file)?));
             let op = Op::Link {
                 file: self.tree.id(target),
@@ -186,17 +189,20 @@ impl Server {
                 Err(Errno::NOENT) => None,
                 found => Some(found?),
             };
-            backing::rename(&*from, name, &*to, new_name, flags)?;
+            as_caller(request, || backing::rename(&*from, name, &*to, new_name, flags))?;
             self.moved(&file, other, (request.node, name), (new_parent, new_name), flags);
             let op = Op::Rename {
                 parent: self.tree.id(request.node),
                 name,
                 new_parent: self.tree.id(new_parent),
                 new_name,
-                flags,
+                flags: flags & !RenameFlags::WHITEOUT.bits(),
                 parent_mtime: backing::stat(&*from)?.mtime,
                 new_parent_mtime: backing::stat(&*to)?.mtime,
             };
+            if RenameFlags::from_bits_retain(flags).contains(RenameFlags::WHITEOUT) {
+                return self.tell_whiteout(turn, op);
+            }
             Ok(turn.finish(op, Ok(Vec::new())))
         });
     }
@@ -225,6 +231,27 @@ impl Server {
         Some(Touch::Losing { file, other: other.map(|(directory, _)| directory) })
     }
 
+    /// Tells of a renaming that left something under the old name.
+    fn tell_whiteout(&self, mut turn: Turn<'_>, renamed: Op<'_>) -> Result<Done, Errno> {
+        let Op::Rename { parent, name, parent_mtime, .. } = renamed else {
+            return Err(Errno::INVAL);
+        };
+        let directory = self.tree.descriptor(parent.node)?;
+        let file = backing::open_name(&*directory, name)?;
+        let (node, stat) = self.tree.introduce(file, parent.node, name, Reference::Pin)?;
+        let file = self.tree.id(node);
+        turn.also(renamed);
+        let done = if stat.kind() == Kind::Character {
+            let op = created(parent, name, file, &stat, b"", parent_mtime);
+            turn.finish(op, Ok(Vec::new()))
+        } else {
+            // Two names of one file: the call did nothing.
+            turn.unchanged(&[])
+        };
+        self.tree.unpin(file);
+        Ok(done)
+    }
+
     /// Keeps the known names right after a rename.
     fn moved(
         &self,
@@ -247,4 +274,17 @@ impl Server {
             None => {}
         }
     }
+}
+
+/// What the peer is told of something that is new under a name.
+pub(super) fn created<'a>(
+    parent: FileId,
+    name: &'a [u8],
+    file: FileId,
+    stat: &Stat,
+    target: &'a [u8],
+    parent_mtime: Stamp,
+) -> Op<'a> {
+    let &Stat { mode, uid, gid, rdev, mtime, .. } = stat;
+    Op::Create { parent, name, file, mode, uid, gid, rdev, target, mtime, parent_mtime }
 }

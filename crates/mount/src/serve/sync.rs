@@ -25,7 +25,8 @@ pub(super) struct Syncs(Mutex<Sender<Job>>);
 struct Job {
     what: Synced,
     data_only: bool,
-    number: u64,
+    /// None where the recorder does not know the file.
+    number: Option<u64>,
     unique: u64,
 }
 
@@ -65,13 +66,20 @@ impl Syncs {
 impl Server {
     /// Begins a sync of `node`; its caller is answered when it ended here and there.
     pub(super) fn sync(&self, request: &Request<'_>, node: u64, what: Synced, data_only: bool) {
-        let number = self.order.lock().sync_begins(self.tree.id(node), data_only);
+        let number = {
+            let mut recorder = self.order.lock();
+            let unnamed = self.tree.note_sync(node);
+            (!unnamed).then(|| recorder.sync_begins(self.tree.id(node), data_only))
+        };
         self.order.changed();
         let job = Job { what, data_only, number, unique: request.unique };
         let sender = self.syncs.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sender.send(job).is_err() {
             let answer = Answer::new(&self.connection, request.unique, Err(Errno::IO));
-            self.order.lock().sync_ended(number, Err(Errno::IO), answer);
+            match number {
+                Some(number) => self.order.lock().sync_ended(number, Err(Errno::IO), answer),
+                None => answer.send(),
+            }
         }
     }
 }
@@ -93,6 +101,9 @@ fn work(jobs: &Mutex<Receiver<Job>>, connection: &Arc<Connection>, order: &Order
         {
             recorder.copy_failed("syncing the backing store", errno);
         }
-        recorder.sync_ended(job.number, local, answer);
+        match job.number {
+            Some(number) => recorder.sync_ended(number, local, answer),
+            None => answer.send(),
+        }
     }
 }

@@ -5,15 +5,17 @@
 use std::sync::Arc;
 
 use fuse::{Answer, Connection, Errno, Request};
-use replica::op::Op;
+use replica::op::{FileId, Op};
 use replica::touch::Touch;
 
 use super::Server;
 use crate::record::Recorder;
+use crate::tree::Tree;
 
 /// A change under way; holds the order lock.
 pub(super) struct Turn<'a> {
     recorder: &'a mut dyn Recorder,
+    tree: &'a Tree,
     connection: &'a Arc<Connection>,
     unique: u64,
     what: &'a str,
@@ -29,13 +31,41 @@ impl Turn<'_> {
             self.failed(errno);
         }
         let answer = Answer::new(self.connection, self.unique, outcome);
-        self.recorder.record(op, Some(answer));
+        if self.is_private(&op) {
+            answer.send();
+        } else {
+            self.recorder.record(op, Some(answer));
+        }
+        Done(())
+    }
+
+    /// As `finish`, but the policy also wants `file` to be durable, as it is here.
+    pub(super) fn finish_durably(self, op: Op<'_>, file: FileId, body: Vec<u8>) -> Done {
+        self.recorder.record(op, None);
+        let sync = self.recorder.sync_begins(file, false);
+        let answer = Answer::new(self.connection, self.unique, Ok(body));
+        self.recorder.sync_ended(sync, Ok(()), answer);
         Done(())
     }
 
     /// A change that goes with the one that finishes the turn.
     pub(super) fn also(&mut self, op: Op<'_>) {
-        self.recorder.record(op, None);
+        if !self.is_private(&op) {
+            self.recorder.record(op, None);
+        }
+    }
+
+    /// Whether it is about a file without a name, which the peer does not know.
+    fn is_private(&self, op: &Op<'_>) -> bool {
+        match op {
+            Op::Write { file, .. }
+            | Op::SetAttr { file, .. }
+            | Op::SetXattr { file, .. }
+            | Op::RemoveXattr { file, .. }
+            | Op::Allocate { file, .. }
+            | Op::Sync { file, .. } => self.tree.is_unnamed(file.node),
+            Op::Create { .. } | Op::Link { .. } | Op::Remove { .. } | Op::Rename { .. } => false,
+        }
     }
 
     /// Nothing was changed that the peer has to know.
@@ -85,6 +115,7 @@ impl Server {
         };
         let turn = Turn {
             recorder: &mut **recorder,
+            tree: &self.tree,
             connection: &self.connection,
             unique: request.unique,
             what,

@@ -8,6 +8,7 @@ mod table;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use replica::op::FileId;
@@ -18,7 +19,7 @@ use crate::backing::{self, DirReader, Kind, Root, Stat};
 use crate::{mounts, process};
 use table::Table;
 
-pub(crate) use table::Reference;
+pub(crate) use table::{Reference, Unnamed};
 
 /// Most descriptors that are kept only to save calls.
 const CACHED_MAX: usize = 4096;
@@ -30,6 +31,8 @@ pub struct Tree {
     root: Arc<Root>,
     table: Mutex<Table>,
     names: RwLock<()>,
+    /// How many files have no name yet. Mostly none, so that no change need look further.
+    unnamed: AtomicUsize,
 }
 
 /// Why a directory cannot be replicated.
@@ -73,7 +76,7 @@ impl Tree {
         let directory = root.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
         let cached_max = CACHED_MAX.min(process::descriptors_max() / 4);
         let table = Mutex::new(Table::new(handle, directory, cached_max));
-        Ok(Tree { index, root, table, names: RwLock::new(()) })
+        Ok(Tree { index, root, table, names: RwLock::new(()), unnamed: AtomicUsize::new(0) })
     }
 
     /// Its root in the backing file system.
@@ -202,6 +205,46 @@ impl Tree {
         Ok((node, stat))
     }
 
+    /// Gives a file that was made without a name its id.
+    pub(crate) fn introduce_unnamed(&self, file: OwnedFd) -> Result<(u64, Stat), Errno> {
+        let stat = backing::stat(&file)?;
+        let handle = backing::handle_of(&file, b"")?;
+        let kept = file.try_clone().map_err(|_| Errno::MFILE)?;
+        let mut table = self.table();
+        let node = table.know(handle, stat.kind(), file);
+        table.refer(node, Reference::Kernel);
+        table.hold(node, kept);
+        table.unnamed.insert(node, Unnamed::Changed);
+        self.unnamed.store(table.unnamed.len(), Ordering::Release);
+        Ok((node, stat))
+    }
+
+    /// Whether a file has had no name so far.
+    pub(crate) fn is_unnamed(&self, node: u64) -> bool {
+        self.unnamed.load(Ordering::Acquire) > 0 && self.table().unnamed.contains_key(&node)
+    }
+
+    /// Notes that a file without a name is made durable; `false` for any other.
+    pub(crate) fn note_sync(&self, node: u64) -> bool {
+        if !self.is_unnamed(node) {
+            return false;
+        }
+        let mut table = self.table();
+        table.unnamed.get_mut(&node).map(|unnamed| *unnamed = Unnamed::Synced).is_some()
+    }
+
+    /// A file has got a name; what it was when that was its first.
+    pub(crate) fn named(&self, node: u64) -> Option<Unnamed> {
+        if !self.is_unnamed(node) {
+            return None;
+        }
+        let mut table = self.table();
+        let unnamed = table.unnamed.remove(&node);
+        table.let_go(node);
+        self.unnamed.store(table.unnamed.len(), Ordering::Release);
+        unnamed
+    }
+
     /// Keeps lookups away while names change.
     pub(crate) fn names(&self) -> RwLockWriteGuard<'_, ()> {
         self.names.write().unwrap_or_else(PoisonError::into_inner)
@@ -246,7 +289,11 @@ impl Tree {
 
     pub(crate) fn forget(&self, node: u64, count: u64) {
         if node != fuse::ROOT {
-            self.table().release(node, Reference::Kernel, count);
+            let mut table = self.table();
+            table.release(node, Reference::Kernel, count);
+            if self.unnamed.load(Ordering::Acquire) > 0 {
+                self.unnamed.store(table.unnamed.len(), Ordering::Release);
+            }
         }
     }
 

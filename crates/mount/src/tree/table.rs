@@ -3,7 +3,7 @@
 //! Bookkeeping only, no system calls but the closing of descriptors. An entry lives as long as
 //! the kernel remembers it, the replicator pins it, or a known name lies below it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -17,6 +17,15 @@ pub(crate) enum Reference {
     Kernel,
     /// The replicator wants the id to stay.
     Pin,
+}
+
+/// A file that was made without a name and has had none since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unnamed {
+    /// Nobody relies on it.
+    Changed,
+    /// It was made durable once.
+    Synced,
 }
 
 #[derive(Debug)]
@@ -39,6 +48,8 @@ pub(super) struct Table {
     by_handle: HashMap<Handle, u64>,
     next: u64,
     cache: Descriptors,
+    /// Files that the peer does not know, as they have no name yet.
+    pub(super) unnamed: BTreeMap<u64, Unnamed>,
 }
 
 impl Table {
@@ -49,6 +60,7 @@ impl Table {
             by_handle: HashMap::new(),
             next: fuse::ROOT,
             cache: Descriptors::new(cached_max),
+            unnamed: BTreeMap::new(),
         };
         let node = table.know(root, Kind::Directory, directory);
         if let Some(inode) = table.inodes.get_mut(&node) {
@@ -102,6 +114,16 @@ impl Table {
         if let Some(inode) = self.inodes.get_mut(&node) {
             inode.held.get_or_insert_with(|| Arc::new(file));
             self.cache.remove(node);
+        }
+    }
+
+    /// A kept descriptor is no longer needed, where the handle suffices.
+    pub(super) fn let_go(&mut self, node: u64) {
+        if let Some(inode) = self.inodes.get_mut(&node)
+            && inode.handle.opens()
+            && let Some(file) = inode.held.take()
+        {
+            self.cache.insert(node, file);
         }
     }
 
@@ -174,6 +196,7 @@ impl Table {
             return;
         };
         self.by_handle.remove(&inode.handle);
+        self.unnamed.remove(&node);
         self.cache.remove(node);
         for (parent, _) in inode.names {
             self.child_left(parent);

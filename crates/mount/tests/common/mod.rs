@@ -58,6 +58,46 @@ impl Drop for Fixture {
     }
 }
 
+/// A mount that goes when the test ends, however it does, and the directory around it.
+pub struct Mounted(PathBuf);
+
+impl Mounted {
+    pub fn new(kind: &str, at: &Path, data: &str) -> Mounted {
+        std::fs::create_dir(at).unwrap();
+        let data = std::ffi::CString::new(data).unwrap();
+        let flags = rustix::mount::MountFlags::empty();
+        rustix::mount::mount("none", at, kind, flags, data.as_c_str()).unwrap();
+        Mounted(at.to_owned())
+    }
+
+    /// A new ext4 file system in an image beside `at`.
+    pub fn ext4(at: &Path, megabytes: u64, make: &[&str], mount: &str) -> Mounted {
+        std::fs::create_dir(at).unwrap();
+        let image = at.with_extension("image");
+        std::fs::File::create(&image).unwrap().set_len(megabytes << 20).unwrap();
+        let words = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        run("mkfs.ext4", [words(&["-q"]), words(make), vec![image.clone().into()]].concat());
+        let options = words(&["-o", &format!("loop{mount}")]);
+        run("mount", [options, vec![image.into(), at.into()]].concat());
+        std::fs::remove_dir(at.join("lost+found")).unwrap();
+        Mounted(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+        if let Some(around) = self.0.parent() {
+            let _ = std::fs::remove_dir_all(around);
+        }
+    }
+}
+
+fn run(program: &str, arguments: Vec<OsString>) {
+    let done = std::process::Command::new(program).args(&arguments).status();
+    assert!(done.unwrap().success(), "{program} {arguments:?}");
+}
+
 /// An empty directory of this test run, where nothing is left mounted.
 pub fn scratch(name: &str) -> PathBuf {
     assert!(rustix::process::geteuid().is_root(), "the tests of the mount must run as root");

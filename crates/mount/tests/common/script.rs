@@ -21,11 +21,20 @@ use rustix::io::Errno;
 pub struct Log(Vec<String>);
 
 impl Log {
-    fn note(&mut self, what: &str, outcome: impl std::fmt::Debug) {
+    #[allow(dead_code, reason = "not every test program compares")]
+    /// Compares call by call, so that a failure shows the one that differs.
+    pub fn assert_same(&self, seen: &Log) {
+        for (expected, seen) in self.0.iter().zip(&seen.0) {
+            assert_eq!(expected, seen);
+        }
+        assert_eq!(self.0.len(), seen.0.len());
+    }
+
+    pub fn note(&mut self, what: &str, outcome: impl std::fmt::Debug) {
         self.0.push(format!("{what}: {outcome:?}"));
     }
 
-    fn io<T: std::fmt::Debug>(&mut self, what: &str, outcome: std::io::Result<T>) {
+    pub fn io<T: std::fmt::Debug>(&mut self, what: &str, outcome: std::io::Result<T>) {
         self.note(what, outcome.map_err(|error| Errno::from_io_error(&error)));
     }
 }

@@ -7,7 +7,8 @@ use mount::backing::{self, Kind};
 use replica::op::FileId;
 use rustix::io::Errno;
 use wire::replication::{
-    Attributes, BLOCK_BYTES, BlockHash, Ensure, Forward, XATTRS_MAX, put_forward,
+    Attributes, BLOCK_BYTES, BlockHash, Ensure, Forward, XATTR_VALUES_BYTES_MAX, XATTRS_MAX,
+    put_forward,
 };
 
 use crate::replicator::primary::Trees;
@@ -86,12 +87,18 @@ pub(super) fn xattrs_of(object: impl AsFd, kind: Kind) -> Result<Xattrs, Errno> 
     if names.len() > XATTRS_MAX {
         return Err(Errno::TOOBIG);
     }
-    let mut xattrs = Vec::new();
+    let (mut xattrs, mut bytes) = (Vec::new(), 0);
     for name in names {
         match backing::get_xattr(&object, &name) {
-            Ok(value) => xattrs.push((name, value)),
+            Ok(value) => {
+                bytes += value.len();
+                xattrs.push((name, value));
+            }
             Err(Errno::NODATA) => {}
             Err(errno) => return Err(errno),
+        }
+        if bytes > XATTR_VALUES_BYTES_MAX {
+            return Err(Errno::TOOBIG);
         }
     }
     Ok(xattrs)

@@ -172,3 +172,66 @@ fn differing_blocks_are_found_and_mended() {
     assert_eq!(fs::read(target.at("file")).unwrap(), content);
     assert_eq!(fs::metadata(target.at("file")).unwrap().mtime_nsec(), 7);
 }
+
+/// A list for user 1000 with read permission and this mask, on an object with mode 640.
+fn list_of(mask: u8) -> Vec<u8> {
+    let mut value = 2u32.to_le_bytes().to_vec();
+    for (tag, bits, id) in [
+        (1u8, 6u8, u32::MAX),
+        (2, 4, 1000),
+        (4, 4, u32::MAX),
+        (16, mask, u32::MAX),
+        (32, 0, u32::MAX),
+    ] {
+        value.extend([tag, 0, bits, 0]);
+        value.extend(id.to_le_bytes());
+    }
+    value
+}
+
+const ACCESS: &[u8] = b"system.posix_acl_access";
+const DEFAULT: &[u8] = b"system.posix_acl_default";
+
+/// The lists of an object, and its mode.
+fn lists(path: &Path) -> (Option<Vec<u8>>, Option<Vec<u8>>, u32) {
+    let object = fs::File::open(path).unwrap();
+    let get = |name: &[u8]| mount::backing::get_xattr(&object, name).ok();
+    (get(ACCESS), get(DEFAULT), path.metadata().unwrap().mode())
+}
+
+#[test]
+fn lists_become_those_of_the_source() {
+    let mut target = Target::new("lists");
+    let (narrow, wide) = (list_of(4), list_of(6));
+    let dress = |file, name: &'static str, mode, xattrs| {
+        Forward::Ensure(Ensure {
+            parent: ROOT,
+            name: name.as_bytes(),
+            file,
+            mode,
+            uid: 1,
+            gid: 2,
+            rdev: 0,
+            size: 0,
+            mtime: MTIME,
+            target: b"",
+            xattrs,
+        })
+    };
+    let inside = FileId { tree: 0, node: 12 };
+    target.apply(&dress(A, "d", DIRECTORY, vec![(DEFAULT, &wide)]));
+    // One that inherits a list at the target and has none at the source, and the other way round.
+    let mut ensure = dress(B, "f", FILE, vec![]);
+    let Forward::Ensure(described) = &mut ensure else { unreachable!() };
+    described.parent = A;
+    target.apply(&ensure);
+    assert_eq!(lists(&target.at("d/f")), (None, None, FILE));
+    target.apply(&dress(inside, "g", FILE, vec![(ACCESS, &narrow)]));
+    assert_eq!(lists(&target.at("g")), (Some(narrow.clone()), None, FILE));
+    target.apply(&dress(inside, "g", 0o100_660, vec![(ACCESS, &wide)]));
+    assert_eq!(lists(&target.at("g")), (Some(wide.clone()), None, 0o100_660));
+    target.apply(&dress(inside, "g", FILE, vec![]));
+    assert_eq!(lists(&target.at("g")), (None, None, FILE));
+    target.apply(&dress(A, "d", DIRECTORY, vec![(ACCESS, &narrow)]));
+    assert_eq!(lists(&target.at("d")), (Some(narrow), None, 0o40_640));
+}
