@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::Range;
 use std::time::Duration;
 
 use wire::frame::{PREFIX_BYTES, frame_length};
@@ -79,4 +80,104 @@ pub(crate) fn read_frame(
     }
     frame.resize(length, 0);
     stream.read_exact(frame)
+}
+
+/// Reads frames of any length in as few calls as possible, each without being copied again.
+pub(crate) struct Frames<R> {
+    from: R,
+    buffer: Vec<u8>,
+    /// What of the buffer was read and not yet taken.
+    unread: Range<usize>,
+}
+
+impl<R: Read> Frames<R> {
+    /// Frames from a stream, with this much room at first, in bytes.
+    pub(crate) fn new(from: R, room: usize) -> Frames<R> {
+        Frames { from, buffer: vec![0; room], unread: 0..0 }
+    }
+
+    /// Whether nothing has been read that was not taken.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.unread.is_empty()
+    }
+
+    /// The next frame, without its prefix.
+    pub(crate) fn next(&mut self) -> io::Result<&[u8]> {
+        self.need(PREFIX_BYTES)?;
+        let prefix = self.buffer.get(self.unread.clone()).and_then(<[u8]>::first_chunk);
+        let prefix = prefix.copied().ok_or(io::ErrorKind::UnexpectedEof)?;
+        // No longer than a frame may be, so no sender can ask for more room than that.
+        let length = frame_length(prefix).map_err(io::Error::other)?;
+        self.need(PREFIX_BYTES + length)?;
+        let start = self.unread.start + PREFIX_BYTES;
+        self.unread.start = start + length;
+        self.buffer.get(start..start + length).ok_or(io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Reads until this many bytes are there.
+    fn need(&mut self, bytes: usize) -> io::Result<()> {
+        if self.unread.is_empty() {
+            self.unread = 0..0;
+        }
+        if self.unread.start + bytes > self.buffer.len() {
+            self.buffer.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
+            self.buffer.resize(bytes.max(self.buffer.len()), 0);
+        }
+        while self.unread.len() < bytes {
+            let room = self.buffer.get_mut(self.unread.end..).unwrap_or_default();
+            match self.from.read(room) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => self.unread.end += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Hands out as many bytes as it is told each time.
+    struct Trickle(Vec<u8>, usize);
+
+    impl Read for Trickle {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            let count = self.1.min(room.len()).min(self.0.len());
+            room[..count].copy_from_slice(&self.0[..count]);
+            self.0.drain(..count);
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn frames_come_whole_however_they_arrive() {
+        let bodies: Vec<Vec<u8>> = [1, 5, 100, 3, 64, 65]
+            .iter()
+            .map(|length| vec![*length; usize::from(*length)])
+            .collect();
+        let mut bytes = Vec::new();
+        for body in &bodies {
+            wire::frame::put_frame(&mut bytes, |out| out.extend_from_slice(body));
+        }
+        for step in [1, 2, 7, 60, 1000] {
+            let mut frames = Frames::new(Trickle(bytes.clone(), step), 64);
+            for body in &bodies {
+                assert_eq!(frames.next().unwrap(), body, "{step} bytes at a time");
+            }
+            assert!(frames.is_empty());
+            assert_eq!(frames.next().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        }
+    }
+
+    #[test]
+    fn a_frame_too_long_or_cut_off_is_refused() {
+        for bytes in [&u32::MAX.to_le_bytes()[..], &[4, 0, 0, 0, 1], &[0; 4]] {
+            let mut frames = Frames::new(bytes, 8);
+            assert!(frames.next().is_err(), "{bytes:?}");
+        }
+    }
 }

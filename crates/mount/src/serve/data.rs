@@ -19,6 +19,8 @@ use crate::backing;
 
 /// Largest piece in which content is read back, in bytes.
 const PIECE: usize = 1 << 20;
+/// Largest part of a write that is recorded by itself, in bytes.
+const PART: usize = 256 << 10;
 
 impl Server {
     pub(super) fn open(&self, request: &Request<'_>, flags: u32, kill_privileges: bool) {
@@ -73,19 +75,27 @@ impl Server {
             if kill_privileges {
                 self.kill_privileges(&mut turn, open.node, open.file.as_fd())?;
             }
-            let (written, failure) =
-                as_caller(request, || write_all(open.file.as_fd(), data, offset));
-            let (file, data) = (self.tree.id(open.node), data.get(..written).unwrap_or_default());
-            let body = reply::size(written as u32);
-            if data.is_empty() && failure.is_none() {
+            let (file, backing) = (self.tree.id(open.node), open.file.as_fd());
+            let mut written = Written { offset, done: 0, failure: None };
+            let mut last = as_caller(request, || written.next(backing, data));
+            // Of a large write the first part is on its way while the rest is being written here.
+            while written.failure.is_none() && written.done < data.len() {
+                let mtime = backing::stat(backing)?.mtime;
+                turn.also(Op::Write { file, offset: last.0, data: last.1, mtime });
+                last = as_caller(request, || written.next(backing, data));
+            }
+            let body = reply::size(written.done as u32);
+            let (offset, data) = last;
+            if data.is_empty() && written.failure.is_none() {
                 return Ok(turn.unchanged(&body));
             }
-            let mtime = backing::stat(&open.file)?.mtime;
-            match failure {
+            let mtime = backing::stat(backing)?.mtime;
+            match written.failure {
                 // Not a byte was written, but the file was stamped before that turned out.
                 Some(errno) if data.is_empty() => {
+                    let outcome = if written.done == 0 { Err(errno) } else { Ok(body) };
                     let attr = Attr { mtime: Some(mtime), ..Attr::default() };
-                    return Ok(turn.finish(Op::SetAttr { file, attr }, Err(errno)));
+                    return Ok(turn.finish(Op::SetAttr { file, attr }, outcome));
                 }
                 Some(errno) => turn.failed(errno),
                 None => {}
@@ -208,6 +218,27 @@ impl Server {
         }
         let attr = Attr { size: Some(0), mtime: Some(stat.mtime), ..Attr::default() };
         Ok(turn.finish(Op::SetAttr { file: self.tree.id(node), attr }, Ok(body)))
+    }
+}
+
+/// How far a write has got.
+struct Written {
+    /// Of the whole write.
+    offset: u64,
+    done: usize,
+    failure: Option<Errno>,
+}
+
+impl Written {
+    /// Writes the next part: where it begins, and what of it was written.
+    fn next<'a>(&mut self, file: BorrowedFd<'_>, data: &'a [u8]) -> (u64, &'a [u8]) {
+        let offset = self.offset + self.done as u64;
+        let rest = data.get(self.done..).unwrap_or_default();
+        let part = rest.get(..PART).unwrap_or(rest);
+        let (length, failure) = write_all(file, part, offset);
+        self.done += length;
+        self.failure = failure;
+        (offset, part.get(..length).unwrap_or_default())
     }
 }
 

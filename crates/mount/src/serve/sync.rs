@@ -1,12 +1,15 @@
 //! Syncs of the backing store, on threads of their own.
 //!
-//! A sync takes as long as the disk likes; neither the order nor the serving threads wait for it.
+//! A sync takes as long as the disk likes; the order does not wait for it, and the serving threads
+//! only where the last one took no longer than a thread takes to wake up.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
+use std::time::{Duration, Instant};
 
 use fuse::{Answer, Connection, Errno, Request};
 
@@ -19,8 +22,22 @@ use crate::record::Order;
 /// Syncs that may run at once.
 const WORKERS: usize = 4;
 
+/// A sync that takes no longer is not worth a worker's being woken.
+const QUICK: Duration = Duration::from_micros(50);
+
 /// Hands syncs to the workers, which end when it is dropped.
-pub(super) struct Syncs(Mutex<Sender<Job>>);
+pub(super) struct Syncs {
+    sender: Mutex<Sender<Job>>,
+    pace: Arc<Pace>,
+}
+
+/// How long syncs take at the moment.
+#[derive(Default)]
+struct Pace {
+    quick: AtomicBool,
+    /// Whether a serving thread is syncing: never more than one may, for this sync may be slow.
+    serving: AtomicBool,
+}
 
 struct Job {
     what: Synced,
@@ -52,14 +69,15 @@ impl Syncs {
     ) -> io::Result<(Syncs, Vec<JoinHandle<()>>)> {
         let (sender, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
+        let pace = Arc::new(Pace::default());
         let workers = (0..WORKERS).map(|number| {
             let (jobs, order) = (Arc::clone(&jobs), Arc::clone(order));
-            let connection = Arc::clone(connection);
+            let (connection, pace) = (Arc::clone(connection), Arc::clone(&pace));
             let name = format!("sync-{number}");
-            Builder::new().name(name).spawn(move || work(&jobs, &connection, &order))
+            Builder::new().name(name).spawn(move || work(&jobs, &pace, &connection, &order))
         });
         let workers = workers.collect::<io::Result<Vec<_>>>()?;
-        Ok((Syncs(Mutex::new(sender)), workers))
+        Ok((Syncs { sender: Mutex::new(sender), pace }, workers))
     }
 }
 
@@ -73,7 +91,13 @@ impl Server {
         };
         self.order.changed();
         let job = Job { what, data_only, number, unique: request.unique };
-        let sender = self.syncs.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let pace = &self.syncs.pace;
+        if pace.quick.load(Ordering::Relaxed) && !pace.serving.swap(true, Ordering::Acquire) {
+            carry_out(&job, pace, &self.connection, &self.order);
+            pace.serving.store(false, Ordering::Release);
+            return;
+        }
+        let sender = self.syncs.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if sender.send(job).is_err() {
             let answer = Answer::new(&self.connection, request.unique, Err(Errno::IO));
             match number {
@@ -84,26 +108,29 @@ impl Server {
     }
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>, connection: &Arc<Connection>, order: &Order) {
+fn work(jobs: &Mutex<Receiver<Job>>, pace: &Pace, connection: &Arc<Connection>, order: &Order) {
     process::prepare_thread();
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        let local = if job.data_only {
-            rustix::fs::fdatasync(&job.what)
-        } else {
-            rustix::fs::fsync(&job.what)
-        };
-        let answer = Answer::new(connection, job.unique, local.map(|()| Vec::new()));
-        let mut recorder = order.lock();
-        if let Err(errno) = local
-            && is_bad_sync(errno)
-        {
-            recorder.copy_failed("syncing the backing store", errno);
-        }
-        match job.number {
-            Some(number) => recorder.sync_ended(number, local, answer),
-            None => answer.send(),
-        }
+        carry_out(&job, pace, connection, order);
+    }
+}
+
+fn carry_out(job: &Job, pace: &Pace, connection: &Arc<Connection>, order: &Order) {
+    let start = Instant::now();
+    let local =
+        if job.data_only { rustix::fs::fdatasync(&job.what) } else { rustix::fs::fsync(&job.what) };
+    pace.quick.store(start.elapsed() < QUICK, Ordering::Relaxed);
+    let answer = Answer::new(connection, job.unique, local.map(|()| Vec::new()));
+    let mut recorder = order.lock();
+    if let Err(errno) = local
+        && is_bad_sync(errno)
+    {
+        recorder.copy_failed("syncing the backing store", errno);
+    }
+    match job.number {
+        Some(number) => recorder.sync_ended(number, local, answer),
+        None => answer.send(),
     }
 }

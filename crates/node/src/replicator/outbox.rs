@@ -54,11 +54,18 @@ impl Outbox {
         self.changed.notify_all();
     }
 
-    /// Adds frames that leave with the next call of `put`, `wake` or `send_at_once`.
+    /// Adds frames that leave with the next call of `put`, `wake` or `send_at_once`, unless they
+    /// are so many that they had better leave now.
     pub(super) fn put_quietly(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.lock();
-        if !inner.closed {
-            fill(&mut inner.pending);
+        if inner.closed {
+            return;
+        }
+        fill(&mut inner.pending);
+        let much = inner.pending.len() > AT_ONCE_BYTES_MAX && !inner.busy;
+        drop(inner);
+        if much {
+            self.changed.notify_all();
         }
     }
 

@@ -3,20 +3,20 @@
 //! What was applied is confirmed whenever nothing more is waiting to be read, so that a stream is
 //! confirmed in large strides and a single operation at once.
 
-use std::io::{self, BufReader, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use cluster::input::ReplicatorEvent;
 use model::{NodeName, SessionId};
 use mount::backing::Root;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use wire::FRAME_BYTES_MAX;
 use wire::replication::{Backward, Forward, put_backward, take_forward};
 
 use crate::connection;
@@ -24,10 +24,14 @@ use crate::replicator::Directory;
 use crate::replicator::daemon_link::DaemonLink;
 use crate::replicator::outbox::Outbox;
 use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
-use crate::replicator::store::{After, Store};
+use crate::replicator::store::{After, NotApplied, Store};
 
 /// Threads that sync.
 const SYNCERS: usize = 2;
+/// A sync that takes no longer is not worth a thread's being woken.
+const QUICK: Duration = Duration::from_micros(50);
+/// Bytes read from the link at once.
+const READ_BYTES: usize = 1 << 20;
 
 /// A replicator that receives.
 pub(super) struct Receiving {
@@ -44,6 +48,8 @@ struct Shared {
     outbox: Arc<Outbox>,
     pings: Pings,
     number: AtomicU64,
+    /// Whether the last sync took no time.
+    quick: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -78,6 +84,7 @@ impl Receiving {
             outbox: Arc::new(Outbox::default()),
             pings: Pings::default(),
             number: AtomicU64::new(number),
+            quick: AtomicBool::new(false),
             state: Mutex::default(),
         });
         Receiving { shared, store, thread: None }
@@ -163,17 +170,15 @@ impl Shared {
         stream: TcpStream,
         to_sync: &Sender<Durability>,
     ) -> io::Result<()> {
-        let mut reader = BufReader::with_capacity(1 << 20, stream);
-        let mut frame = Vec::new();
+        let mut frames = connection::Frames::new(stream, READ_BYTES);
         let mut confirmed = store.number();
         loop {
-            if reader.buffer().is_empty() && store.number() != confirmed {
+            if frames.is_empty() && store.number() != confirmed {
                 confirmed = store.number();
                 self.number.store(confirmed, Ordering::Release);
                 self.put(&Backward::Applied { number: confirmed });
             }
-            connection::read_frame(&mut reader, FRAME_BYTES_MAX, &mut frame)?;
-            let message = take_forward(&frame).map_err(io::Error::other)?;
+            let message = take_forward(frames.next()?).map_err(io::Error::other)?;
             if let Forward::Ping(ping) = message {
                 self.daemon.tell(self.pings.heard(ping));
                 continue;
@@ -185,7 +190,12 @@ impl Shared {
                 After::Absent(file) => self.put(&Backward::Absent { file }),
                 After::Answer(frames) => self.outbox.put(|out| out.extend_from_slice(&frames)),
                 After::Sync { number, file, data_only } => {
-                    let _ = to_sync.send(Durability::File { number, file, data_only });
+                    let durability = Durability::File { number, file, data_only };
+                    if self.quick.load(Ordering::Relaxed) {
+                        self.make_durable(durability).map_err(|failed| self.failed(&failed))?;
+                    } else {
+                        let _ = to_sync.send(durability);
+                    }
                 }
                 After::Barrier { number } => {
                     let _ = to_sync.send(Durability::Everything { number });
@@ -195,7 +205,7 @@ impl Shared {
     }
 
     /// Tells the source what could not be applied, and waits until that is on its way.
-    fn failed(&self, failed: &crate::replicator::store::NotApplied) -> io::Error {
+    fn failed(&self, failed: &NotApplied) -> io::Error {
         let errno = u32::try_from(failed.errno.raw_os_error()).unwrap_or(0);
         let what = format!("{} on the target", failed.what);
         if matches!(failed.errno, Errno::IO | Errno::UCLEAN | Errno::ROFS) {
@@ -242,28 +252,35 @@ impl Shared {
         loop {
             let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(durability) = next else { return };
-            let result = match &durability {
-                Durability::File { file, data_only: true, .. } => rustix::fs::fdatasync(file),
-                Durability::File { file, data_only: false, .. } => rustix::fs::fsync(file),
-                Durability::Everything { .. } => self.sync_everything(),
-            };
-            match (result, durability) {
-                (Ok(()), Durability::File { number, .. }) => {
-                    self.put(&Backward::Durable { number });
-                }
-                (Ok(()), Durability::Everything { number }) => {
-                    self.put(&Backward::BarrierDone { number });
-                }
-                (Err(errno), _) => {
-                    // What a failed sync has lost is not known: nothing here is proven any more.
-                    let what = format!("syncing the copy failed with {errno}");
-                    let errno = Errno::IO;
-                    let error = self.failed(&crate::replicator::store::NotApplied { errno, what });
-                    self.lost(&error.to_string());
-                    return;
-                }
+            if let Err(failed) = self.make_durable(durability) {
+                let error = self.failed(&failed);
+                self.lost(&error.to_string());
+                return;
             }
         }
+    }
+
+    /// Syncs, and says so to the source.
+    fn make_durable(&self, durability: Durability) -> Result<(), NotApplied> {
+        let start = Instant::now();
+        let result = match &durability {
+            Durability::File { file, data_only: true, .. } => rustix::fs::fdatasync(file),
+            Durability::File { file, data_only: false, .. } => rustix::fs::fsync(file),
+            Durability::Everything { .. } => self.sync_everything(),
+        };
+        // What a failed sync has lost is not known: nothing here is proven any more.
+        result.map_err(|errno| NotApplied {
+            errno: Errno::IO,
+            what: format!("syncing the copy failed with {errno}"),
+        })?;
+        match durability {
+            Durability::File { number, .. } => {
+                self.quick.store(start.elapsed() < QUICK, Ordering::Relaxed);
+                self.put(&Backward::Durable { number });
+            }
+            Durability::Everything { number } => self.put(&Backward::BarrierDone { number }),
+        }
+        Ok(())
     }
 
     fn sync_everything(&self) -> Result<(), Errno> {

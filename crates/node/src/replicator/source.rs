@@ -3,7 +3,7 @@
 //! One thread connects and then sends, one hears, one walks while a resync is under way.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufReader, Write};
+use std::io::{self, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,6 @@ use model::{NodeName, SessionId};
 use mount::Order;
 use replica::Session;
 use replica::op::FileId;
-use wire::FRAME_BYTES_MAX;
 use wire::hello::Hello;
 use wire::replication::{Backward, Forward, put_forward, take_backward};
 
@@ -203,11 +202,9 @@ impl Link {
     }
 
     fn hear(&self, stream: TcpStream, to_walker: &Sender<Heard>) -> io::Result<()> {
-        let mut reader = BufReader::with_capacity(1 << 16, stream);
-        let mut frame = Vec::new();
+        let mut frames = connection::Frames::new(stream, 1 << 16);
         loop {
-            connection::read_frame(&mut reader, FRAME_BYTES_MAX, &mut frame)?;
-            let message = take_backward(&frame).map_err(io::Error::other)?;
+            let message = take_backward(frames.next()?).map_err(io::Error::other)?;
             let heard = match message {
                 Backward::Applied { number } => {
                     self.primary.applied(&self.target, number);
