@@ -61,7 +61,7 @@ struct State {
 
 /// Something to be made durable.
 enum Durability {
-    File { number: u64, file: OwnedFd, data_only: bool },
+    File { number: u64, file: Arc<OwnedFd>, data_only: bool },
     Everything { number: u64 },
 }
 

@@ -15,6 +15,8 @@ use wire::replication::{Backward, Forward, put_backward};
 
 /// Descriptors of files being written that are kept open.
 const OPEN_MAX: usize = 256;
+/// Descriptors of directories that are kept open.
+const PLACES_MAX: usize = 64;
 
 /// Why something was not applied.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub(super) enum After {
     /// Make this durable and say so under the number.
     Sync {
         number: u64,
-        file: OwnedFd,
+        file: Arc<OwnedFd>,
         data_only: bool,
     },
     /// Make everything durable and say so under the number.
@@ -48,7 +50,9 @@ pub(super) struct Store {
     pub(super) roots: Vec<Arc<Root>>,
     pub(super) bound: BTreeMap<FileId, Handle>,
     pub(super) ids: BTreeMap<(u16, Handle), FileId>,
-    open: BTreeMap<FileId, (u64, Arc<OwnedFd>)>,
+    open: Kept,
+    /// `O_PATH` descriptors of directories in which names changed.
+    places: Kept,
     clock: u64,
     pub(super) strict: bool,
     /// Whether the source has said what kind of session this is.
@@ -63,6 +67,7 @@ impl Store {
             bound: BTreeMap::new(),
             ids: BTreeMap::new(),
             open: BTreeMap::new(),
+            places: BTreeMap::new(),
             clock: 0,
             strict: false,
             begun: false,
@@ -104,6 +109,7 @@ impl Store {
                 Ok(After::Barrier { number: *number })
             }
             Forward::Strict(strict) => {
+                self.places.clear();
                 if !self.begun && !strict {
                     // What is compared counts afresh: the old count may be of another time.
                     self.number = 0;
@@ -137,25 +143,28 @@ impl Store {
                 write_at(&*target, data, offset)?;
                 set_mtime(&*target, mtime)?;
             }
-            Op::SetAttr { file, attr } => backing::set_attr(self.object(file)?, &attr)?,
+            Op::SetAttr { file, attr } => match self.open.get(&file) {
+                Some((_, open)) if self.strict => backing::set_attr(&**open, &attr)?,
+                Some(_) | None => backing::set_attr(self.object(file)?, &attr)?,
+            },
             Op::Create { .. } => self.create(op)?,
             Op::Link { file, parent, name, parent_mtime } => {
-                let (object, directory) = (self.object(file)?, self.object(parent)?);
-                backing::link(object, &directory, name)?;
-                set_mtime(&directory, parent_mtime)?;
+                let (object, directory) = (self.object(file)?, self.directory(parent)?);
+                backing::link(object, &*directory, name)?;
+                set_mtime(&*directory, parent_mtime)?;
             }
             Op::Remove { parent, name, directory, parent_mtime } => {
-                let place = self.object(parent)?;
+                let place = self.directory(parent)?;
                 self.forget_if_last(parent.tree, &place, name);
-                backing::remove(&place, name, directory)?;
-                set_mtime(&place, parent_mtime)?;
+                backing::remove(&*place, name, directory)?;
+                set_mtime(&*place, parent_mtime)?;
             }
             Op::Rename { parent, name, new_parent, new_name, flags, .. } => {
-                let (from, to) = (self.object(parent)?, self.object(new_parent)?);
+                let (from, to) = (self.directory(parent)?, self.directory(new_parent)?);
                 if flags == 0 {
                     self.forget_if_last(new_parent.tree, &to, new_name);
                 }
-                backing::rename(from, name, to, new_name, flags)?;
+                backing::rename(&*from, name, &*to, new_name, flags)?;
                 self.rename_mtimes(op)?;
             }
             Op::SetXattr { file, name, value } => {
@@ -168,7 +177,7 @@ impl Store {
                 set_mtime(&*target, mtime)?;
             }
             Op::Sync { file, data_only } => {
-                let file = backing::reopen(self.object(file)?, OFlags::RDONLY | OFlags::CLOEXEC)?;
+                let file = self.to_sync(file)?;
                 return Ok(After::Sync { number, file, data_only });
             }
         }
@@ -181,19 +190,19 @@ impl Store {
         else {
             return Ok(());
         };
-        let directory = self.object(parent)?;
-        let object = backing::create(&directory, name, mode, uid, gid, rdev, target)?;
+        let directory = self.directory(parent)?;
+        let object = backing::create(&*directory, name, mode, uid, gid, rdev, target)?;
         set_mtime(&object, mtime)?;
-        set_mtime(&directory, parent_mtime)?;
+        set_mtime(&*directory, parent_mtime)?;
         self.bind(file, &object)
     }
 
-    pub(super) fn rename_mtimes(&self, op: &Op<'_>) -> Result<(), Errno> {
+    pub(super) fn rename_mtimes(&mut self, op: &Op<'_>) -> Result<(), Errno> {
         let Op::Rename { parent, new_parent, parent_mtime, new_parent_mtime, .. } = *op else {
             return Ok(());
         };
-        set_mtime(self.object(parent)?, parent_mtime)?;
-        set_mtime(self.object(new_parent)?, new_parent_mtime)
+        set_mtime(&*self.directory(parent)?, parent_mtime)?;
+        set_mtime(&*self.directory(new_parent)?, new_parent_mtime)
     }
 
     fn bind_name(&mut self, file: FileId, parent: FileId, name: &[u8]) -> Result<(), Errno> {
@@ -209,14 +218,14 @@ impl Store {
             && other != file
         {
             self.bound.remove(&other);
-            self.open.remove(&other);
+            self.close(other);
         }
         self.bound.insert(file, handle);
         Ok(())
     }
 
     pub(super) fn unbind(&mut self, file: FileId) {
-        self.open.remove(&file);
+        self.close(file);
         if let Some(handle) = self.bound.remove(&file) {
             self.ids.remove(&(file.tree, handle));
         }
@@ -241,18 +250,45 @@ impl Store {
     /// A descriptor of a regular file for reading and writing, kept for the next time.
     pub(super) fn data(&mut self, file: FileId) -> Result<Arc<OwnedFd>, Errno> {
         self.clock += 1;
-        if let Some((used, open)) = self.open.get_mut(&file) {
-            *used = self.clock;
-            return Ok(Arc::clone(open));
-        }
-        if self.open.len() == OPEN_MAX {
-            let oldest = self.open.iter().min_by_key(|(_, (used, _))| *used).map(|(id, _)| *id);
-            oldest.and_then(|id| self.open.remove(&id));
+        if let Some(open) = kept(&mut self.open, file, self.clock) {
+            return Ok(open);
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let open = Arc::new(backing::reopen(self.object(file)?, flags)?);
-        self.open.insert(file, (self.clock, Arc::clone(&open)));
+        keep(&mut self.open, OPEN_MAX, file, self.clock, &open);
         Ok(open)
+    }
+
+    /// An `O_PATH` descriptor of a directory in which a name changes, kept for the next time.
+    fn directory(&mut self, directory: FileId) -> Result<Arc<OwnedFd>, Errno> {
+        if !self.strict {
+            // That it is gone must show, which an old descriptor hides.
+            return Ok(Arc::new(self.object(directory)?));
+        }
+        self.clock += 1;
+        if let Some(place) = kept(&mut self.places, directory, self.clock) {
+            return Ok(place);
+        }
+        let place = Arc::new(self.object(directory)?);
+        keep(&mut self.places, PLACES_MAX, directory, self.clock, &place);
+        Ok(place)
+    }
+
+    /// A descriptor for syncing: the one that was written to, so that it tells of every failure.
+    fn to_sync(&self, file: FileId) -> Result<Arc<OwnedFd>, Errno> {
+        match self.open.get(&file) {
+            Some((_, open)) => Ok(Arc::clone(open)),
+            None => {
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+                Ok(Arc::new(backing::reopen(self.object(file)?, flags)?))
+            }
+        }
+    }
+
+    /// Keeps no descriptor any longer.
+    fn close(&mut self, file: FileId) {
+        self.open.remove(&file);
+        self.places.remove(&file);
     }
 
     /// Forgets the object under a name that is about to be removed, when it is its last.
@@ -271,6 +307,24 @@ impl Store {
             self.unbind(file);
         }
     }
+}
+
+type Kept = BTreeMap<FileId, (u64, Arc<OwnedFd>)>;
+
+/// A descriptor that was kept, used now.
+fn kept(all: &mut Kept, file: FileId, now: u64) -> Option<Arc<OwnedFd>> {
+    let (used, open) = all.get_mut(&file)?;
+    *used = now;
+    Some(Arc::clone(open))
+}
+
+/// Keeps a descriptor, if need be in place of the one that was used longest ago.
+fn keep(all: &mut Kept, most: usize, file: FileId, now: u64, open: &Arc<OwnedFd>) {
+    if all.len() >= most {
+        let oldest = all.iter().min_by_key(|(_, (used, _))| *used).map(|(id, _)| *id);
+        oldest.and_then(|id| all.remove(&id));
+    }
+    all.insert(file, (now, Arc::clone(open)));
 }
 
 /// Writes everything.
