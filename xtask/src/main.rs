@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 mod bench;
 mod ci;
+mod fuzz;
 mod run;
 mod setup;
 mod soak;
@@ -20,6 +21,8 @@ Tasks of the Evenkeel repository
   cargo xtask setup                    install what the tests need, where it is missing
   cargo xtask tidy                     check the rules of STYLE.md that a program can check
   cargo xtask soak NAME [--rounds N]   repeat a test and keep count in tests/soak/NAME.json
+  cargo xtask soak fuzz [--seconds N]  run every fuzz target, and keep count likewise
+  cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--json]
                                        measure replication beside its limits (as root)
 ";
@@ -32,6 +35,12 @@ fn main() -> ExitCode {
         ["ci"] => ci::ci(&root),
         ["setup"] => setup::setup(),
         ["tidy"] => tidy::tidy(&root),
+        ["soak", "fuzz"] => fuzz::soak(&root, None),
+        ["soak", "fuzz", "--seconds", seconds] => match seconds.parse() {
+            Ok(seconds) => fuzz::soak(&root, Some(seconds)),
+            Err(_) => Err(format!("`{seconds}` is not a number of seconds")),
+        },
+        ["fuzz-merge"] => fuzz::merge(&root),
         ["soak", name] => soak::soak(&root, name, None),
         ["soak", name, "--rounds", rounds] => match rounds.parse() {
             Ok(rounds) => soak::soak(&root, name, Some(rounds)),

@@ -40,7 +40,7 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
         return Err(format!("there is no soak `{name}`; there are: {}", known.join(", ")));
     };
     let here = Place { commit: commit(root)?, machine: machine(root)? };
-    let path = root.join("tests/soak").join(format!("{name}.json"));
+    let path = counts(root, name);
     let so_far = read(&path)?.iter().find(|entry| here.is(entry)).map_or(0, least_rounds);
     let to_run = rounds.unwrap_or(soak.rounds.saturating_sub(so_far));
     println!("soak {name}: {so_far} rounds of each kind so far, {to_run} to run");
@@ -59,6 +59,38 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
         outcome?;
     }
     Ok(())
+}
+
+/// Sum of one figure of one kind, for the commit and machine at hand.
+///
+/// # Errors
+/// The counts cannot be read.
+pub fn so_far(root: &Path, name: &str, kind: &str, figure: &str) -> Result<u64, String> {
+    let here = Place { commit: commit(root)?, machine: machine(root)? };
+    let entries = read(&counts(root, name))?;
+    let entry = entries.iter().find(|entry| here.is(entry));
+    Ok(entry.map_or(0, |entry| count(&entry["kinds"][kind], figure)))
+}
+
+/// Adds the figures of one pass to the counts of the commit and machine at hand.
+///
+/// # Errors
+/// The counts cannot be read or written.
+pub fn count_pass(
+    root: &Path,
+    name: &str,
+    figures: &[Map<String, Value>],
+    passed: bool,
+) -> Result<(), String> {
+    let here = Place { commit: commit(root)?, machine: machine(root)? };
+    let path = counts(root, name);
+    let mut entries = read(&path)?;
+    here.add(&mut entries, figures, passed);
+    write(&path, &entries)
+}
+
+fn counts(root: &Path, name: &str) -> PathBuf {
+    root.join("tests/soak").join(format!("{name}.json"))
 }
 
 /// What counts are kept apart by.

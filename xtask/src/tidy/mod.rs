@@ -42,7 +42,7 @@ pub fn tidy(root: &Path) -> Result<(), String> {
     let metadata = serde_json::from_str(&metadata)
         .map_err(|error| format!("cannot understand cargo metadata: {error}"))?;
     let mut findings = edges::check(&metadata);
-    let files = files(root, &["crates", "xtask"], "rs")?;
+    let files = files(root, &["crates", "fuzz", "xtask"], "rs")?;
     for path in &files {
         let text = fs::read_to_string(path)
             .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
