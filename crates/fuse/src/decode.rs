@@ -183,11 +183,14 @@ fn set_xattr(size: usize, flags: u32, mut body: Cursor<'_>) -> Result<Operation<
 fn write(mut body: Cursor<'_>) -> Result<Operation<'_>, Short> {
     let (handle, offset, size) = (body.u64()?, body.u64()?, body.u32()?);
     let flags = body.u32()?;
-    body.skip(16)?;
+    body.skip(8)?;
+    let file_flags = body.u32()?;
+    body.skip(4)?;
     Ok(Operation::Write {
         handle,
         offset,
         data: body.take(size as usize)?,
+        file_flags,
         from_cache: flags & abi::WRITE_CACHE != 0,
         kill_privileges: flags & abi::WRITE_KILL_SUIDGID != 0,
     })

@@ -69,7 +69,15 @@ pub enum Operation<'a> {
     /// Reading.
     Read { handle: u64, offset: u64, size: u32 },
     /// Writing.
-    Write { handle: u64, offset: u64, data: &'a [u8], from_cache: bool, kill_privileges: bool },
+    Write {
+        handle: u64,
+        offset: u64,
+        data: &'a [u8],
+        /// Flags of the open file, and what the call itself added to them.
+        file_flags: u32,
+        from_cache: bool,
+        kill_privileges: bool,
+    },
     /// Figures of the file system.
     StatFs,
     /// End of an open file.

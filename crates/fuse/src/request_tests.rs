@@ -43,6 +43,7 @@ fn a_write_claims_no_more_than_it_carries() {
         handle: 9,
         offset: 4096,
         data: b"abc",
+        file_flags: 0,
         from_cache: false,
         kill_privileges: true,
     };

@@ -15,7 +15,7 @@ mod script;
 mod speaking;
 
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -217,3 +217,69 @@ fn ids_and_names_follow_renames_and_links() {
     assert!(tree.lookup(root, b"c").unwrap().0 > file, "ids are never used twice");
     assert_eq!(tree.lookup(root, b"..").unwrap_err(), Errno::INVAL);
 }
+
+/// Answers at once, and tells what changes contents and what is synced.
+struct Durable(Sender<String>);
+
+impl Recorder for Durable {
+    fn admit(&mut self) -> Result<(), Errno> {
+        Ok(())
+    }
+
+    fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
+        if let Op::Write { data, .. } = op {
+            self.0.send(format!("write {}", data.len())).unwrap();
+        }
+        answer.into_iter().for_each(Answer::send);
+    }
+
+    fn sync_begins(&mut self, _file: FileId, data_only: bool) -> u64 {
+        self.0.send(format!("sync {data_only}")).unwrap();
+        0
+    }
+
+    fn sync_ended(&mut self, _sync: u64, _local: Result<(), Errno>, answer: Answer) {
+        answer.send();
+    }
+
+    fn copy_failed(&mut self, what: &str, errno: Errno) {
+        panic!("{what}: {errno}");
+    }
+}
+
+#[test]
+fn writes_that_shall_be_durable_are_followed_by_a_sync() {
+    let (told, heard) = channel();
+    let fixture = Fixture::recording("durable", Durable(told));
+    let path = fixture.view.join("file");
+    let open = |read: bool, flags: i32| {
+        let mut options = File::options();
+        options.read(read).write(true).create(true).truncate(false).custom_flags(flags);
+        options.open(&path).unwrap()
+    };
+    // Past the page cache, through it, and past it on the caller's wish.
+    for (read, direct) in [(false, 0), (true, 0), (true, libc::O_DIRECT), (false, libc::O_DIRECT)] {
+        for (flags, data_only) in [(libc::O_SYNC, false), (libc::O_DSYNC, true)] {
+            let file = open(read, flags | direct);
+            let page = Page([7; 4096]);
+            rustix::io::pwrite(&file, &page.0, 0).unwrap();
+            let seen: Vec<String> = heard.try_iter().collect();
+            let expected = ["write 4096".to_owned(), format!("sync {data_only}")];
+            assert_eq!(seen, expected, "read {read}, flags {:o}", flags | direct);
+        }
+        let file = open(read, direct);
+        let page = Page([8; 4096]);
+        let page = [std::io::IoSlice::new(&page.0)];
+        for flag in [rustix::io::ReadWriteFlags::SYNC, rustix::io::ReadWriteFlags::DSYNC] {
+            rustix::io::pwritev2(&file, &page, 0, flag).unwrap();
+            let data_only = flag == rustix::io::ReadWriteFlags::DSYNC;
+            let seen: Vec<String> = heard.try_iter().collect();
+            let expected = ["write 4096".to_owned(), format!("sync {data_only}")];
+            assert_eq!(seen, expected, "read {read}, {direct:o}, {flag:?}");
+        }
+    }
+}
+
+/// Aligned as reading and writing past the page cache wants it.
+#[repr(align(4096))]
+struct Page([u8; 4096]);

@@ -14,6 +14,8 @@ use rustix::io::{pread, pwrite};
 
 use super::Server;
 use super::caller::as_caller;
+use super::files::OpenFile;
+use super::sync::{Job, Synced};
 use super::turn::{Done, Turn};
 use crate::backing;
 
@@ -35,8 +37,9 @@ impl Server {
         }
         let opened = self.tree.open_node(request.node, access(flags));
         let opened = opened.map(|file| {
-            let handle = self.files.add_file(request.node, file);
-            reply::open(handle, self.cache_mode(flags))
+            let mode = self.cache_mode(flags);
+            let handle = self.files.add_file(request.node, file, mode);
+            reply::open(handle, mode)
         });
         self.answer(request, opened);
     }
@@ -64,10 +67,12 @@ impl Server {
     }
 
     pub(super) fn write(&self, request: &Request<'_>) {
-        let Operation::Write { handle, offset, data, kill_privileges, .. } = request.operation
+        let Operation::Write { handle, offset, data, file_flags, kill_privileges, .. } =
+            request.operation
         else {
             return;
         };
+        let mut begun = None;
         let file = self.tree.id(request.node);
         let touches = [Touch::Content { file, offset, length: data.len() as u64 }];
         self.change(request, "writing a file", &touches, |mut turn| {
@@ -100,8 +105,20 @@ impl Server {
                 Some(errno) => turn.failed(errno),
                 None => {}
             }
-            Ok(turn.finish(Op::Write { file, offset, data, mtime }, Ok(body)))
+            let op = Op::Write { file, offset, data, mtime };
+            match durability(&open, file_flags) {
+                Some(data_only) => {
+                    let (done, number) = turn.finish_with_sync(op, file, data_only);
+                    let what = Synced::File(open);
+                    begun = Some(Job { what, data_only, number, unique: request.unique, body });
+                    Ok(done)
+                }
+                None => Ok(turn.finish(op, Ok(body))),
+            }
         });
+        if let Some(job) = begun {
+            self.run_sync(job);
+        }
     }
 
     pub(super) fn allocate(&self, request: &Request<'_>) {
@@ -212,7 +229,7 @@ impl Server {
             rustix::fs::ftruncate(&file, 0)?;
         }
         let stat = backing::stat(&file)?;
-        let body = body(self.files.add_file(node, file), &stat);
+        let body = body(self.files.add_file(node, file, self.cache_mode(flags)), &stat);
         if !truncate {
             return Ok(turn.unchanged(&body));
         }
@@ -240,6 +257,14 @@ impl Written {
         self.failure = failure;
         (offset, part.get(..length).unwrap_or_default())
     }
+}
+
+/// Whether a write shall be durable before it returns, and then whether its data alone. Of what is
+/// written through the page cache the kernel asks for the sync itself.
+fn durability(open: &OpenFile, file_flags: u32) -> Option<bool> {
+    let has = |flag: i32| file_flags & flag.cast_unsigned() == flag.cast_unsigned();
+    // Whatever is synchronous in full is so for its data too, in bits as well.
+    (open.direct && has(libc::O_DSYNC)).then(|| !has(libc::O_SYNC))
 }
 
 /// Whether a mode of fallocate takes content away.

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use fuse::Errno;
+use fuse::{Errno, abi};
 
 use super::directories::Listed;
 
@@ -16,6 +16,8 @@ use super::directories::Listed;
 pub(super) struct OpenFile {
     pub(super) node: u64,
     pub(super) file: OwnedFd,
+    /// Whether what is written to it comes here as it is, past the page cache.
+    pub(super) direct: bool,
 }
 
 /// An open directory.
@@ -32,10 +34,11 @@ pub(super) struct Files {
 }
 
 impl Files {
-    pub(super) fn add_file(&self, node: u64, file: OwnedFd) -> u64 {
+    pub(super) fn add_file(&self, node: u64, file: OwnedFd, cache_mode: u32) -> u64 {
         let handle = self.number();
+        let direct = cache_mode & abi::FOPEN_DIRECT_IO != 0;
         let mut files = self.files.write().unwrap_or_else(PoisonError::into_inner);
-        files.insert(handle, Arc::new(OpenFile { node, file }));
+        files.insert(handle, Arc::new(OpenFile { node, file, direct }));
         handle
     }
 

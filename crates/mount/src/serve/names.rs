@@ -91,7 +91,7 @@ impl Server {
             }
             self.make_new(turn, request, &new, |node, stat| {
                 let file = self.tree.open_node(node, access(flags))?;
-                Ok(body(node, stat, self.files.add_file(node, file)))
+                Ok(body(node, stat, self.files.add_file(node, file, self.cache_mode(flags))))
             })
         });
     }

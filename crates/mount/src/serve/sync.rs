@@ -39,12 +39,15 @@ struct Pace {
     serving: AtomicBool,
 }
 
-struct Job {
-    what: Synced,
-    data_only: bool,
+/// A sync that has begun.
+pub(super) struct Job {
+    pub(super) what: Synced,
+    pub(super) data_only: bool,
     /// None where the recorder does not know the file.
-    number: Option<u64>,
-    unique: u64,
+    pub(super) number: Option<u64>,
+    /// The request to be answered when it has ended, and with what.
+    pub(super) unique: u64,
+    pub(super) body: Vec<u8>,
 }
 
 /// What is synced.
@@ -90,16 +93,21 @@ impl Server {
             (!unnamed).then(|| recorder.sync_begins(self.tree.id(node), data_only))
         };
         self.order.changed();
-        let job = Job { what, data_only, number, unique: request.unique };
+        self.run_sync(Job { what, data_only, number, unique: request.unique, body: Vec::new() });
+    }
+
+    /// Does the local part of a sync that has begun.
+    pub(super) fn run_sync(&self, job: Job) {
+        let (number, unique) = (job.number, job.unique);
         let pace = &self.syncs.pace;
         if pace.quick.load(Ordering::Relaxed) && !pace.serving.swap(true, Ordering::Acquire) {
-            carry_out(&job, pace, &self.connection, &self.order);
+            carry_out(job, pace, &self.connection, &self.order);
             pace.serving.store(false, Ordering::Release);
             return;
         }
         let sender = self.syncs.sender.lock().unwrap_or_else(PoisonError::into_inner);
         if sender.send(job).is_err() {
-            let answer = Answer::new(&self.connection, request.unique, Err(Errno::IO));
+            let answer = Answer::new(&self.connection, unique, Err(Errno::IO));
             match number {
                 Some(number) => self.order.lock().sync_ended(number, Err(Errno::IO), answer),
                 None => answer.send(),
@@ -113,16 +121,16 @@ fn work(jobs: &Mutex<Receiver<Job>>, pace: &Pace, connection: &Arc<Connection>, 
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        carry_out(&job, pace, connection, order);
+        carry_out(job, pace, connection, order);
     }
 }
 
-fn carry_out(job: &Job, pace: &Pace, connection: &Arc<Connection>, order: &Order) {
+fn carry_out(job: Job, pace: &Pace, connection: &Arc<Connection>, order: &Order) {
     let start = Instant::now();
     let local =
         if job.data_only { rustix::fs::fdatasync(&job.what) } else { rustix::fs::fsync(&job.what) };
     pace.quick.store(start.elapsed() < QUICK, Ordering::Relaxed);
-    let answer = Answer::new(connection, job.unique, local.map(|()| Vec::new()));
+    let answer = Answer::new(connection, job.unique, local.map(|()| job.body));
     let mut recorder = order.lock();
     if let Err(errno) = local
         && is_bad_sync(errno)

@@ -48,6 +48,19 @@ impl Turn<'_> {
         Done(())
     }
 
+    /// The last change of the turn, followed by a sync of `file`, with whose end its caller is
+    /// answered; gives that its number, unless the recorder does not know the file.
+    pub(super) fn finish_with_sync(
+        mut self,
+        op: Op<'_>,
+        file: FileId,
+        data_only: bool,
+    ) -> (Done, Option<u64>) {
+        self.also(op);
+        let unnamed = self.tree.note_sync(file.node);
+        (Done(()), (!unnamed).then(|| self.recorder.sync_begins(file, data_only)))
+    }
+
     /// A change that goes with the one that finishes the turn.
     pub(super) fn also(&mut self, op: Op<'_>) {
         if !self.is_private(&op) {

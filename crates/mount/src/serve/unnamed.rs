@@ -36,7 +36,7 @@ impl Server {
                 as_masked_caller(request, umask, || backing::make_unnamed(&*directory, mode))?;
             let kept = file.try_clone().map_err(|_| Errno::MFILE)?;
             let (node, stat) = self.tree.introduce_unnamed(kept)?;
-            let handle = self.files.add_file(node, file);
+            let handle = self.files.add_file(node, file, self.cache_mode(flags));
             let body = reply::create(node, &attr_of(&stat), handle, self.cache_mode(flags));
             Ok(turn.unchanged(&body))
         });
