@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use model::config::ReplicationConfig;
 use model::{EpochId, ModuleName, NodeName, SessionId, Severity};
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,8 @@ pub struct Serve {
     pub required: BTreeSet<NodeName>,
     /// The session to keep up towards a peer, if any.
     pub session: Option<ServeSession>,
+    /// How to acknowledge and when to give a target up, as configured.
+    pub replication: ReplicationConfig,
 }
 
 /// A session from a source to a target.

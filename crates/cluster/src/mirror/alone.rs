@@ -194,6 +194,9 @@ impl Mirror {
 
     /// The acting primary cannot go on with its peer as it is: consent, witness or policy.
     pub(crate) fn drop_peer(&mut self) -> bool {
+        if self.undecided_since.is_none() {
+            self.tell_why_dropped();
+        }
         let since = *self.undecided_since.get_or_insert(self.now);
         let epoch = self.propose();
         let peer = self.heard();
@@ -222,6 +225,16 @@ impl Mirror {
                 true
             }
             Verdict::Open => false,
+        }
+    }
+
+    /// A peer that is silent has a reason of its own; one that failed is named with its failure.
+    fn tell_why_dropped(&mut self) {
+        let session = self.session.as_ref().map(|session| session.id);
+        let failed = self.replicator.target_failed.as_ref();
+        if let Some((_, why)) = failed.filter(|(id, _)| Some(*id) == session) {
+            let sentence = format!("{} is dropped: {why}", self.peer_name);
+            self.warn("dropped", sentence);
         }
     }
 

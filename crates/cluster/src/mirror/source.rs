@@ -215,7 +215,8 @@ impl Mirror {
             resync: session.resync,
         });
         let role_term = self.record.role_term;
-        self.assign(Assignment::Serve(Serve { epoch, role_term, required, session }));
+        let replication = self.config.replication.clone();
+        self.assign(Assignment::Serve(Serve { epoch, role_term, required, session, replication }));
     }
 
     /// A daemon restarted over a serving replicator carries on.

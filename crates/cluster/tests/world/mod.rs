@@ -180,7 +180,10 @@ impl World {
             services: Vec::new(),
             commands: Vec::new(),
             scripts: Scripts::default(),
-            replication: ReplicationConfig { ack: Ack::Write },
+            replication: ReplicationConfig {
+                ack: Ack::Write,
+                stall_timeout: Duration::from_secs(10),
+            },
             failover: FailoverConfig {
                 timeout: Duration::from_secs(2),
                 without_witness: self.policy,

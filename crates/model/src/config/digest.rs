@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{
-    Ack, ClusterConfig, CommandConfig, FailoverConfig, ModuleConfig, ModuleKind, ReplicationUse,
-    StopSignal, Vip, WithoutWitness,
+    Ack, ClusterConfig, CommandConfig, FailoverConfig, ModuleConfig, ModuleKind, ReplicationConfig,
+    ReplicationUse, StopSignal, Vip, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -37,7 +37,7 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
         ("services", hash.list(services, |hash, unit| hash.text(unit))),
         ("command", hash.list(commands, Fnv::command)),
         ("scripts", hash.option(scripts.start.as_deref()).option(scripts.stop.as_deref())),
-        ("replication", hash.ack(replication.ack)),
+        ("replication", hash.replication(replication)),
         ("failover", hash.failover(failover)),
     ];
     keys.into_iter().map(|(key, hash)| (key.to_owned(), hash.finish())).collect()
@@ -98,10 +98,13 @@ impl Fnv {
         self.address(*address).number((*prefix).into()).option(interface.as_deref())
     }
 
-    fn ack(self, ack: Ack) -> Self {
-        match ack {
-            Ack::Write => self.text("write"),
-        }
+    fn replication(self, replication: &ReplicationConfig) -> Self {
+        let ReplicationConfig { ack, stall_timeout } = replication;
+        let ack = match ack {
+            Ack::Write => "write",
+            Ack::Fsync => "fsync",
+        };
+        self.text(ack).number(stall_timeout.as_millis())
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
@@ -197,6 +200,10 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
         let short = "module = 'm'\nkind = 'mirror'\nreplicate = ['/srv/a']\n";
         check(short, &format!("# why\n{short}nodes = ['a', 'b']\n[failover]\ntimeout = '5s'"), &[]);
         check(short, &format!("{short}[failover]\ntimeout = '3s'"), &["failover"]);
+        check(short, &format!("{short}[replication]\nack = 'write'\nstall_timeout = '10s'"), &[]);
+        for other in ["ack = 'fsync'", "stall_timeout = '9s'"] {
+            check(short, &format!("{short}[replication]\n{other}"), &["replication"]);
+        }
         check(short, &short.replace("/srv/a", "/srv/b"), &["replicate"]);
         check(
             short,

@@ -166,6 +166,8 @@ pub struct Scripts {
 pub struct ReplicationConfig {
     /// When a call that changes data returns.
     pub ack: Ack,
+    /// A target that takes nothing for so long is dropped.
+    pub stall_timeout: Duration,
 }
 
 /// When a call that changes data returns.
@@ -174,6 +176,8 @@ pub struct ReplicationConfig {
 pub enum Ack {
     /// Once the kernels of both nodes have applied it.
     Write,
+    /// At once; a sync once everything before it is applied, and the file durable, on both nodes.
+    Fsync,
 }
 
 /// How and when a peer is given up.

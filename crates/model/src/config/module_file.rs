@@ -40,8 +40,8 @@ const COMMAND: Keys = Keys {
 const SCRIPTS: Keys = Keys { place: "[scripts]", known: &["start", "stop"], later: &[] };
 const REPLICATION: Keys = Keys {
     place: "[replication]",
-    known: &["ack"],
-    later: &["exclude", "bandwidth", "encrypt", "stall_timeout", "before_resync"],
+    known: &["ack", "stall_timeout"],
+    later: &["exclude", "bandwidth", "encrypt", "before_resync"],
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
@@ -59,6 +59,11 @@ const STOP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+const STALL_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+const STALL_TIMEOUT_MAX: Duration = Duration::from_secs(60);
+const STALL_TIMEOUT: Duration = Duration::from_secs(10);
+
+const ACKS: &[(&str, Ack)] = &[("write", Ack::Write), ("fsync", Ack::Fsync)];
 const STOP_SIGNALS: &[(&str, StopSignal)] =
     &[("TERM", StopSignal::Term), ("INT", StopSignal::Int), ("QUIT", StopSignal::Quit)];
 const WITHOUT_WITNESS: &[(&str, WithoutWitness)] =
@@ -289,16 +294,18 @@ fn read_scripts(report: &mut Report<'_>, root: &Section<'_, '_>) -> Scripts {
 
 fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> ReplicationConfig {
     let section = root.section(report, "replication", &REPLICATION);
-    let ack = section.and_then(|section| section.text(report, "ack", ack));
-    ReplicationConfig { ack: ack.map_or(Ack::Write, |ack| ack.value) }
-}
-
-fn ack(text: &str) -> Result<Ack, Problem> {
-    if text == "fsync" {
-        return Err(Problem::new("ack = \"fsync\" is not supported in this version")
-            .help("allowed here: write"));
+    let mut replication = ReplicationConfig { ack: Ack::Write, stall_timeout: STALL_TIMEOUT };
+    let Some(section) = section else { return replication };
+    if let Some(ack) = section.text(report, "ack", |text| values::word(text, ACKS)) {
+        replication.ack = ack.value;
     }
-    values::word(text, &[("write", Ack::Write)])
+    let timeout = section.text(report, "stall_timeout", |text| {
+        values::duration(text, STALL_TIMEOUT_MIN, STALL_TIMEOUT_MAX)
+    });
+    if let Some(timeout) = timeout {
+        replication.stall_timeout = timeout.value;
+    }
+    replication
 }
 
 fn read_failover(

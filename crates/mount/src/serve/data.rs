@@ -95,17 +95,19 @@ impl Server {
                 return Ok(turn.unchanged(&body));
             }
             let mtime = backing::stat(backing)?.mtime;
-            match written.failure {
-                // Not a byte was written, but the file was stamped before that turned out.
-                Some(errno) if data.is_empty() => {
-                    let outcome = if written.done == 0 { Err(errno) } else { Ok(body) };
+            let mut op = Op::Write { file, offset, data, mtime };
+            if let Some(errno) = written.failure {
+                if data.is_empty() {
+                    // Of this part no byte was written, but the file was stamped before that
+                    // turned out.
                     let attr = Attr { mtime: Some(mtime), ..Attr::default() };
-                    return Ok(turn.finish(Op::SetAttr { file, attr }, outcome));
+                    op = Op::SetAttr { file, attr };
                 }
-                Some(errno) => turn.failed(errno),
-                None => {}
+                if written.done == 0 {
+                    return Ok(turn.finish(op, Err(errno)));
+                }
+                turn.failed(errno);
             }
-            let op = Op::Write { file, offset, data, mtime };
             match durability(&open, file_flags) {
                 Some(data_only) => {
                     let (done, number) = turn.finish_with_sync(op, file, data_only);

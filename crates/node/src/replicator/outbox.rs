@@ -193,3 +193,49 @@ impl Outbox {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, channel};
+
+    use super::*;
+
+    const PIECE_BYTES: usize = 1 << 20;
+
+    /// Puts pieces until an answer is held back; says how many were put, and where that one and
+    /// all later answers arrive.
+    fn fill(outbox: &Outbox) -> (usize, Receiver<()>) {
+        let (given, arrived) = channel();
+        for count in 1.. {
+            outbox.put_quietly(|out| out.resize(out.len() + PIECE_BYTES, 0));
+            let given = given.clone();
+            outbox.answer(Answer::calling(Ok(Vec::new()), move |_| given.send(()).unwrap()));
+            if arrived.try_recv().is_err() {
+                return (count, arrived);
+            }
+        }
+        unreachable!("the loop has no end");
+    }
+
+    #[test]
+    fn callers_who_wait_for_nobody_are_slowed_down_by_a_link_that_takes_nothing() {
+        let outbox = Outbox::default();
+        let (count, arrived) = fill(&outbox);
+        assert_eq!(count, FULL_BYTES / PIECE_BYTES + 1);
+        // What was taken is still under way until the next time.
+        let mut taken = Vec::new();
+        assert!(outbox.take(&mut taken, Duration::ZERO));
+        assert_eq!(taken.len(), count * PIECE_BYTES);
+        assert!(arrived.try_recv().is_err());
+        assert!(outbox.take(&mut taken, Duration::ZERO));
+        assert!(arrived.try_recv().is_ok());
+    }
+
+    #[test]
+    fn nobody_is_held_back_once_the_session_is_over() {
+        let outbox = Outbox::default();
+        let (_, arrived) = fill(&outbox);
+        outbox.close();
+        assert!(arrived.try_recv().is_ok());
+    }
+}

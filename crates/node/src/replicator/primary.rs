@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster::input::ReplicatorEvent;
 use fuse::Answer;
+use model::config::Ack;
 use model::{NodeName, SessionId};
 use mount::{After, Recorder, Tree};
 use replica::op::{FileId, Op};
@@ -96,12 +97,12 @@ impl Primary {
         &self.daemon
     }
 
-    /// Whose confirmation every answer needs from now on; returns the number of the last operation
-    /// that was recorded before.
-    pub(super) fn require(&self, required: BTreeSet<NodeName>) -> u64 {
+    /// How to acknowledge, and whose confirmation answers need, from now on; returns the number of
+    /// the last operation that was recorded before.
+    pub(super) fn require(&self, ack: Ack, required: BTreeSet<NodeName>) -> u64 {
         let mut inner = self.lock();
         let number = inner.acks.number();
-        let due = inner.acks.require(required);
+        let due = inner.acks.require(ack, required);
         drop(inner);
         due.into_iter().for_each(Answer::send);
         number

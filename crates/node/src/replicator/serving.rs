@@ -116,9 +116,9 @@ impl Serving {
         {
             self.last_session = Some(session.id);
             let (primary, order) = (&self.primary, &self.order);
-            self.source = Some(Source::begin(primary, order, session, hello, peer)?);
+            self.source = Some(Source::begin(primary, order, serve, session, hello, peer)?);
         }
-        self.ruled_after = self.primary.require(serve.required.clone());
+        self.ruled_after = self.primary.require(serve.replication.ack, serve.required.clone());
         Ok(())
     }
 
@@ -178,7 +178,7 @@ impl Serving {
         }
         let reached = match &self.source {
             Some(source) => source.barrier(DRAIN_TIMEOUT),
-            None => true,
+            None => !self.primary.lock().acks.peers_may_lag(),
         };
         let durable = sync_all(&self.directories).is_ok();
         reached && durable && self.primary.lock().acks.held_back() == 0

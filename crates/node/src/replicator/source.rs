@@ -10,7 +10,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use cluster::effect::ServeSession;
+use cluster::effect::{Serve, ServeSession};
 use cluster::input::ReplicatorEvent;
 use model::{NodeName, SessionId};
 use mount::Order;
@@ -50,6 +50,7 @@ pub(super) struct Link {
     pub(super) order: Arc<Order>,
     pub(super) outbox: Arc<Outbox>,
     pings: Pings,
+    stall_timeout: Duration,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -67,6 +68,7 @@ impl Source {
     pub(super) fn begin(
         primary: &Arc<Primary>,
         order: &Arc<Order>,
+        serve: &Serve,
         session: &ServeSession,
         hello: Hello,
         peer: Vec<SocketAddr>,
@@ -82,6 +84,7 @@ impl Source {
             order: Arc::clone(order),
             outbox: Arc::clone(&outbox),
             pings: Pings::default(),
+            stall_timeout: serve.replication.stall_timeout,
             state: Mutex::default(),
             changed: Condvar::new(),
         });
@@ -171,7 +174,8 @@ impl Link {
         loop {
             let error = match connection::call(peer, hello) {
                 Ok(stream) => {
-                    stream.set_write_timeout(Some(SILENCE_MAX))?;
+                    // Longer than a stall, which has a reason of its own to tell.
+                    stream.set_write_timeout(Some(self.stall_timeout + SILENCE_MAX))?;
                     stream.set_read_timeout(Some(SILENCE_MAX))?;
                     let mut state = self.lock();
                     if state.ended {
@@ -205,6 +209,9 @@ impl Link {
         let mut frames = connection::Frames::new(stream, 1 << 16);
         loop {
             let message = take_backward(frames.next()?).map_err(io::Error::other)?;
+            if !matches!(message, Backward::Ping(_)) {
+                self.pings.moved();
+            }
             let heard = match message {
                 Backward::Applied { number } => {
                     self.primary.applied(&self.target, number);
@@ -230,8 +237,9 @@ impl Link {
                     self.target_failed(errno, what);
                     return Ok(());
                 }
-                Backward::Ping(ping) if self.pings.is_stalled(ping) => {
-                    let what = "the target has taken nothing for ten seconds".to_owned();
+                Backward::Ping(ping) if self.pings.is_stalled(ping, self.stall_timeout) => {
+                    let limit = self.stall_timeout.as_secs_f64();
+                    let what = format!("it is alive but has taken nothing for {limit} s");
                     self.target_failed(0, what);
                     return Ok(());
                 }
