@@ -1,11 +1,11 @@
 //! When a call that changed data may be answered.
 //!
-//! With `ack = "write"`: once every required peer has applied the operation. With `ack = "fsync"` at
-//! once. A sync is answered, in both, when it is durable here and at every required peer, which says
-//! so only after it has applied everything before.
+//! With `ack = "write"`: once every required peer has applied the operation. With `ack = "fsync"`
+//! at once. A sync is answered, in both, when it is durable here and at every required peer, which
+//! says so only after it has applied everything before.
 //!
-//! The answers themselves (`A`) are opaque here. What a required peer is, the cluster says; this file
-//! only enforces it, for any number of peers.
+//! The answers themselves (`A`) are opaque here. What a required peer is, the cluster says; this
+//! file only enforces it, for any number of peers.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
