@@ -12,6 +12,7 @@ mod fuzz;
 mod run;
 mod setup;
 mod soak;
+mod suites;
 mod tidy;
 
 const USAGE: &str = "\
@@ -21,6 +22,7 @@ Tasks of the Evenkeel repository
   cargo xtask setup                    install what the tests need, where it is missing
   cargo xtask tidy                     check the rules of STYLE.md that a program can check
   cargo xtask soak NAME [--rounds N]   repeat a test and keep count in tests/soak/NAME.json
+  cargo xtask soak suites [--again]    run the suites of tests/soak/suites on a mount (as root)
   cargo xtask soak fuzz [--seconds N]  run every fuzz target, and keep count likewise
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--json]
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         ["ci"] => ci::ci(&root),
         ["setup"] => setup::setup(),
         ["tidy"] => tidy::tidy(&root),
+        ["soak", "suites"] => suites::suites(&root, false),
+        ["soak", "suites", "--again"] => suites::suites(&root, true),
         ["soak", "fuzz"] => fuzz::soak(&root, None),
         ["soak", "fuzz", "--seconds", seconds] => match seconds.parse() {
             Ok(seconds) => fuzz::soak(&root, Some(seconds)),

@@ -39,7 +39,7 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
         let known: Vec<&str> = SOAKS.iter().map(|soak| soak.name).collect();
         return Err(format!("there is no soak `{name}`; there are: {}", known.join(", ")));
     };
-    let here = Place { commit: commit(root)?, machine: machine(root)? };
+    let here = Place::of(root)?;
     let path = counts(root, name);
     let so_far = read(&path)?.iter().find(|entry| here.is(entry)).map_or(0, least_rounds);
     let to_run = rounds.unwrap_or(soak.rounds.saturating_sub(so_far));
@@ -66,7 +66,7 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
 /// # Errors
 /// The counts cannot be read.
 pub fn so_far(root: &Path, name: &str, kind: &str, figure: &str) -> Result<u64, String> {
-    let here = Place { commit: commit(root)?, machine: machine(root)? };
+    let here = Place::of(root)?;
     let entries = read(&counts(root, name))?;
     let entry = entries.iter().find(|entry| here.is(entry));
     Ok(entry.map_or(0, |entry| count(&entry["kinds"][kind], figure)))
@@ -82,7 +82,7 @@ pub fn count_pass(
     figures: &[Map<String, Value>],
     passed: bool,
 ) -> Result<(), String> {
-    let here = Place { commit: commit(root)?, machine: machine(root)? };
+    let here = Place::of(root)?;
     let path = counts(root, name);
     let mut entries = read(&path)?;
     here.add(&mut entries, figures, passed);
@@ -94,13 +94,18 @@ fn counts(root: &Path, name: &str) -> PathBuf {
 }
 
 /// What counts are kept apart by.
-struct Place {
-    commit: String,
-    machine: String,
+pub(crate) struct Place {
+    pub(crate) commit: String,
+    pub(crate) machine: String,
 }
 
 impl Place {
-    fn is(&self, entry: &Value) -> bool {
+    /// The commit that is checked out, and this machine.
+    pub(crate) fn of(root: &Path) -> Result<Place, String> {
+        Ok(Place { commit: commit(root)?, machine: machine(root)? })
+    }
+
+    pub(crate) fn is(&self, entry: &Value) -> bool {
         entry["commit"] == self.commit.as_str() && entry["machine"] == self.machine.as_str()
     }
 
@@ -157,7 +162,7 @@ fn machine(root: &Path) -> Result<String, String> {
     Ok(format!("{}, {processors} processors", kernel.trim()))
 }
 
-fn read(path: &PathBuf) -> Result<Vec<Value>, String> {
+pub(crate) fn read(path: &Path) -> Result<Vec<Value>, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
     match fs::read_to_string(path) {
         Ok(text) => serde_json::from_str(&text).map_err(|error| wrong(&error)),
@@ -166,7 +171,7 @@ fn read(path: &PathBuf) -> Result<Vec<Value>, String> {
     }
 }
 
-fn write(path: &Path, entries: &[Value]) -> Result<(), String> {
+pub(crate) fn write(path: &Path, entries: &[Value]) -> Result<(), String> {
     let wrong = |error: &dyn std::fmt::Display| format!("cannot write {}: {error}", path.display());
     let text = serde_json::to_string_pretty(entries).map_err(|error| wrong(&error))?;
     if let Some(folder) = path.parent() {

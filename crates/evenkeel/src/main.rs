@@ -8,16 +8,22 @@ mod command;
 mod render;
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::arguments::{Arguments, Command};
+use crate::command::mount;
 
 fn main() -> ExitCode {
     // The lab's helpers come first: they must run before anything starts a thread, and they pass
     // the arguments of other programs on untouched.
-    let mut words = std::env::args_os().skip(1);
+    let mut words = std::env::args_os();
+    let called = words.next().map(PathBuf::from);
+    if called.as_deref().and_then(Path::file_name).is_some_and(|name| name == mount::HELPER) {
+        return mount::helper(words);
+    }
     match words.next() {
         Some(word) if word == "lab-init" => return command::lab_init::init(),
         Some(word) if word == "lab-enter" => {
@@ -38,7 +44,7 @@ fn main() -> ExitCode {
         Command::ForcePrimary(args) => command::act::force_primary(&context, args),
         Command::Wait(args) => command::act::wait(&context, args),
         Command::Check => command::check::run(&context),
-        Command::Mount(args) => command::mount::run(args),
+        Command::Mount(args) => mount::run(args),
         Command::Lab(lab) => command::lab::run(lab),
         Command::Daemon(args) => command::process::daemon(&context, args),
         Command::Witness(args) => command::process::witness(args),

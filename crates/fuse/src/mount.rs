@@ -20,11 +20,14 @@ pub struct MountOptions {
     pub source: String,
     /// Features that are used where the kernel has them.
     pub features: Features,
+    /// Flags of mount(2), such as read-only.
+    pub flags: MountFlags,
 }
 
 impl Default for MountOptions {
     fn default() -> MountOptions {
-        MountOptions { source: "evenkeel".to_owned(), features: Features::default() }
+        let (features, flags) = (Features::default(), MountFlags::empty());
+        MountOptions { source: "evenkeel".to_owned(), features, flags }
     }
 }
 
@@ -76,13 +79,13 @@ pub fn mount_at(path: &Path, options: &MountOptions) -> Result<Connection, Mount
         device.as_raw_fd()
     );
     let data = CString::new(data).map_err(|_| MountError::NoPath(path.to_owned()))?;
-    let flags = MountFlags::empty();
-    mount(options.source.as_str(), path, FILE_SYSTEM_TYPE, flags, data.as_c_str()).map_err(
-        |errno| match errno {
+    let source = options.source.as_str();
+    mount(source, path, FILE_SYSTEM_TYPE, options.flags, data.as_c_str()).map_err(|errno| {
+        match errno {
             Errno::PERM => MountError::NotPermitted(path.to_owned()),
             errno => MountError::Failed { path: path.to_owned(), errno },
-        },
-    )?;
+        }
+    })?;
     device_number(path)
         .and_then(|number| Connection::negotiate(device, number, options.features))
         .map_err(|errno| {

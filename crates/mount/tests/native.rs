@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod common;
+#[path = "common/mapping.rs"]
+mod mapping;
 #[path = "common/people.rs"]
 mod people;
 #[path = "common/posix.rs"]
@@ -86,7 +88,10 @@ fn stores_to_a_shared_mapping_arrive() {
     let path = fixture.view.join("mapped");
     fs::write(&path, vec![b'.'; 20_000]).unwrap();
     let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-    store_and_sync(&file, 20_000, 5_000, b"stored");
+    let mut map = mapping::Mapping::shared(&file, 20_000);
+    map.store(5_000, b"stored");
+    map.sync();
+    drop(map);
     let backing = fs::read(fixture.source.join("mapped")).unwrap();
     assert_eq!(&backing[4_999..5_007], b".stored.");
     assert_eq!(fs::read(&path).unwrap(), backing);
@@ -94,20 +99,6 @@ fn stores_to_a_shared_mapping_arrive() {
     let other = OpenOptions::new().write(true).open(&path).unwrap();
     other.write_all_at(b"direct", 5_002).unwrap();
     assert_eq!(&fs::read(&path).unwrap()[5_000..5_008], b"stdirect");
-}
-
-#[allow(unsafe_code, reason = "a mapping has no safe wrapper")]
-fn store_and_sync(file: &File, length: usize, at: usize, bytes: &[u8]) {
-    use rustix::mm::{MapFlags, MsyncFlags, ProtFlags, mmap, msync, munmap};
-    // SAFETY: the mapping is as long as the file, lives to the end of the function, and nobody
-    // else uses it.
-    unsafe {
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        let map = mmap(std::ptr::null_mut(), length, access, MapFlags::SHARED, file, 0).unwrap();
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), map.cast::<u8>().add(at), bytes.len());
-        msync(map, length, MsyncFlags::SYNC).unwrap();
-        munmap(map, length).unwrap();
-    }
 }
 
 #[test]

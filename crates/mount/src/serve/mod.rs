@@ -113,6 +113,22 @@ impl Serving {
         self.abandon()
     }
 
+    /// Waits until the mount is gone, whoever takes it away, and the last open file is closed.
+    pub fn wait(mut self) {
+        self.mounted = false;
+        self.join();
+    }
+
+    /// What unmounts as `detach` does, from wherever that is decided; for whoever `wait`s.
+    pub fn stopper(&self) -> impl FnOnce() + Send + 'static {
+        let (at, connection) = (self.at.clone(), Arc::clone(&self.connection));
+        move || {
+            // Errors mean that it is gone already.
+            let _ = fuse::detach(&at, &connection);
+            let _ = connection.abort();
+        }
+    }
+
     fn abandon(&mut self) -> io::Result<()> {
         // An error means that it is gone already.
         let _ = self.connection.abort();
@@ -124,6 +140,10 @@ impl Serving {
 
     fn end(&mut self) {
         let _ = self.connection.abort();
+        self.join();
+    }
+
+    fn join(&mut self) {
         for thread in self.threads.drain(..).rev() {
             // A thread that panicked has answered its callers by dropping their answers.
             let _ = thread.join();

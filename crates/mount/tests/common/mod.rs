@@ -12,6 +12,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use fuse::{Features, MountOptions};
 use mount::{Immediate, Order, Recorder, Serving, Tree};
 
 /// A directory `source`, and the same served at `view`.
@@ -34,13 +35,26 @@ impl Fixture {
         Fixture::over(base, recorder)
     }
 
+    /// Serves without some features of newer kernels.
+    pub fn without(name: &str, features: &[&str]) -> Fixture {
+        let base = scratch(name);
+        std::fs::create_dir(base.join("source")).unwrap();
+        let features =
+            features.iter().fold(Features::default(), |all, name| all.without(name).unwrap());
+        Fixture::with(base, Immediate, MountOptions { features, ..MountOptions::default() })
+    }
+
     /// Serves the directory `source` that has been made, or mounted, in `base`.
     pub fn over(base: PathBuf, recorder: impl Recorder + 'static) -> Fixture {
+        Fixture::with(base, recorder, MountOptions::default())
+    }
+
+    fn with(base: PathBuf, recorder: impl Recorder + 'static, how: MountOptions) -> Fixture {
         let (source, view) = (base.join("source"), base.join("view"));
         std::fs::create_dir(&view).unwrap();
         let tree = Arc::new(Tree::open(0, &source).unwrap());
         let order = Arc::new(Order::new(recorder));
-        let serving = Serving::start(Arc::clone(&tree), order, &view, 3).unwrap();
+        let serving = Serving::start_with(Arc::clone(&tree), order, &view, 3, how).unwrap();
         Fixture { base, source, view, tree, serving: Some(serving) }
     }
 
