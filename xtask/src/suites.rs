@@ -1,8 +1,8 @@
 //! `cargo xtask soak suites`: test suites of others, on a native directory and on `evenkeel mount`.
 //!
 //! Each suite is a script in `tests/soak/suites`, which runs in an empty directory and prints a
-//! line `FAILED CASE` for each case that failed. It runs once on ext4 in an image and once on the mount
-//! over the same file system; what fails only there is a defect. What was found is kept in
+//! line `FAILED CASE` for each case that failed. It runs once on ext4 in an image and once on the
+//! mount over the same file system; what fails only there is a defect. What was found is kept in
 //! `tests/soak/suites.json` as soon as a suite ends, by commit and machine, so that a run can be
 //! stopped and taken up again. Nothing is installed: a missing program is named.
 

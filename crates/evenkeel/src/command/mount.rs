@@ -89,7 +89,8 @@ fn serve(args: &MountArgs, say: &mut dyn FnMut(&str)) -> Outcome {
     let options = Options::parse(&args.options)?;
     let source = options.source.as_deref().unwrap_or(&args.source);
     let features = args.without.iter().try_fold(Features::default(), |all, name| all.without(name));
-    for removed in mount::remove_leftovers(&args.target)? {
+    let target = std::path::absolute(&args.target)?;
+    for removed in mount::remove_leftovers(&target)? {
         eprintln!("removed {removed}, left behind by a crash");
     }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
@@ -102,8 +103,8 @@ fn serve(args: &MountArgs, say: &mut dyn FnMut(&str)) -> Outcome {
         flags: options.flags,
     };
     let threads = options.threads.unwrap_or(args.threads);
-    let serving = Serving::start_with(tree, order, &args.target, threads, how)?;
-    say(&format!("serving {} at {}", source.display(), args.target.display()));
+    let serving = Serving::start_with(tree, order, &target, threads, how)?;
+    say(&format!("serving {} at {}", source.display(), target.display()));
     let stop = serving.stopper();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         signals.forever().next();

@@ -24,7 +24,6 @@ pub(super) fn start(words: Vec<OsString>) -> Outcome {
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
-        .current_dir("/")
         .spawn()?;
     let mut said = String::new();
     BufReader::new(ours).read_line(&mut said)?;
@@ -45,7 +44,12 @@ pub(super) fn serve_for_parent(serve: impl FnOnce(&mut dyn FnMut(&str)) -> Outco
             let _ = UnixStream::from(parent).write_all(format!("{line}\n").as_bytes());
         }
     };
-    match serve(&mut |_| tell(READY)) {
+    let ready = |_: &str| {
+        // The directory that it was started in may be unmounted some day.
+        let _ = std::env::set_current_dir("/");
+        tell(READY);
+    };
+    match serve(&mut { ready }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tell(&error.to_string());
