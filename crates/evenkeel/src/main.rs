@@ -29,6 +29,9 @@ fn main() -> ExitCode {
         Some(word) if word == "lab-enter" => {
             return command::lab_init::enter(words.collect::<Vec<OsString>>());
         }
+        Some(word) if word == lab::examiner::COMMAND => {
+            return lab::examiner::run(&words.collect::<Vec<OsString>>());
+        }
         Some(_) | None => {}
     }
     let arguments = Arguments::parse();

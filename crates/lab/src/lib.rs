@@ -9,6 +9,7 @@ pub mod compare;
 mod disk;
 pub mod enter;
 mod error;
+pub mod examiner;
 mod fault;
 mod host;
 pub mod init;

@@ -1,0 +1,58 @@
+//! The crash examiner at work: random writers on the mount, one fault of each kind at a random
+//! moment, and the judgement of what is left by what had returned. A seed says which fault, when,
+//! and which operations. How each judgement is made is in `lab::examiner`.
+//!
+//! `EVENKEEL_SEEDS=100` runs more seeds, from `EVENKEEL_FIRST` on; `EVENKEEL_SEED=17` runs one.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+
+mod examiner_support;
+mod support;
+
+use std::env;
+
+use self::examiner_support::{FAULTS, Mode, Round};
+use self::support::Cluster;
+use self::support::applications::ledger;
+
+/// Seeds in one run: each fault once.
+const SEEDS: u64 = FAULTS.len() as u64;
+
+#[test]
+fn what_has_returned_survives_every_fault() {
+    run(Mode::Write);
+}
+
+#[test]
+fn a_tampered_replica_is_noticed() {
+    let cluster = Cluster::protected(ledger(""));
+    let round = Round::start(&cluster, 0, Mode::Write);
+    round.let_work();
+    round.stop_writers();
+    assert_eq!(round.findings(cluster.primary()), [""; 0]);
+    assert_eq!(round.unequal(), [""; 0]);
+    let secondary = support::other(cluster.primary());
+    let what = round.tamper(secondary);
+    let findings = round.findings(secondary);
+    assert!(!findings.is_empty(), "{what} of the secondary's copy went unnoticed by the model");
+    let unequal = round.unequal();
+    assert!(!unequal.is_empty(), "{what} of the secondary's copy went unnoticed by the comparison");
+}
+
+/// Runs the seeds that are asked for, each on the cluster as the one before has left it.
+fn run(mode: Mode) {
+    let cluster = Cluster::protected(ledger(mode.configuration()));
+    let (first, count) = match number("EVENKEEL_SEED") {
+        Some(seed) => (seed, 1),
+        None => (number("EVENKEEL_FIRST").unwrap_or(0), number("EVENKEEL_SEEDS").unwrap_or(SEEDS)),
+    };
+    for seed in first..first + count {
+        Round::start(&cluster, seed, mode).run();
+    }
+    cluster.stop_and_compare();
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is no number: {text}")))
+}
