@@ -23,11 +23,21 @@ struct Soak {
     rounds: u64,
     /// One pass: arguments of cargo. `EVENKEEL_ROUNDS` is [`ROUNDS_OF_PASS`] meanwhile.
     cargo: &'static [&'static str],
+    /// Seeds of one pass, if a seed says what a round does. They are `EVENKEEL_SEEDS` from
+    /// `EVENKEEL_FIRST` on, and none is given twice, on whatever commit and machine.
+    seeds: Option<u64>,
 }
 
 const FAILOVER: [&str; 7] = ["test", "-p", "evenkeel", "--test", "postgresql", "--", "--nocapture"];
 
-const SOAKS: &[Soak] = &[Soak { name: "failover", rounds: 20, cargo: &FAILOVER }];
+const EXAMINER: [&str; 8] =
+    ["test", "-p", "evenkeel", "--test", "examiner", "--", "--nocapture", "survives"];
+
+const SOAKS: &[Soak] = &[
+    Soak { name: "failover", rounds: 20, cargo: &FAILOVER, seeds: None },
+    // Two seeds for each of 18 faults in a pass, 504 seeds for a release.
+    Soak { name: "examiner", rounds: 28, cargo: &EXAMINER, seeds: Some(36) },
+];
 
 /// Runs passes until the commit has enough rounds of each kind on this machine, or until there are
 /// `rounds` more of each.
@@ -47,8 +57,9 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
     for pass in 0..to_run.div_ceil(ROUNDS_OF_PASS) {
         println!("\n== rounds from {} of {to_run}", pass * ROUNDS_OF_PASS + 1);
         let mut figures = Vec::new();
-        let count = ROUNDS_OF_PASS.to_string();
-        let environment = [("EVENKEEL_ROUNDS", count.as_str())];
+        let environment = environment(soak, &read(&path)?);
+        let environment: Vec<(&str, &str)> =
+            environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let outcome = run::lines(root, &environment, "cargo", soak.cargo, &mut |line| {
             figures.extend(parse(line));
         });
@@ -91,6 +102,18 @@ pub fn count_pass(
 
 fn counts(root: &Path, name: &str) -> PathBuf {
     root.join("tests/soak").join(format!("{name}.json"))
+}
+
+/// What a pass is told by variables.
+fn environment(soak: &Soak, entries: &[Value]) -> Vec<(&'static str, String)> {
+    let mut variables = vec![("EVENKEEL_ROUNDS", ROUNDS_OF_PASS.to_string())];
+    if let Some(seeds) = soak.seeds {
+        let passes = |entry: &Value| count(entry, "passes") + count(entry, "failed_passes");
+        let first = entries.iter().map(passes).sum::<u64>() * seeds;
+        variables.push(("EVENKEEL_SEEDS", seeds.to_string()));
+        variables.push(("EVENKEEL_FIRST", first.to_string()));
+    }
+    variables
 }
 
 /// What counts are kept apart by.
@@ -209,6 +232,15 @@ mod tests {
         assert_eq!(entries.len(), 2);
         assert_eq!(least_rounds(&entries[0]), 2);
         assert_eq!(least_rounds(&entries[1]), 0);
+    }
+
+    #[test]
+    fn no_seed_is_given_twice() {
+        let soak = |seeds| Soak { name: "s", rounds: 1, cargo: &[], seeds };
+        let entries = [json!({ "passes": 2, "failed_passes": 1 }), json!({ "passes": 4 })];
+        let first = ("EVENKEEL_FIRST", "70".to_owned());
+        assert_eq!(environment(&soak(Some(10)), &entries).last(), Some(&first));
+        assert_eq!(environment(&soak(None), &entries).len(), 1);
     }
 
     #[test]

@@ -56,7 +56,7 @@ pub enum Return {
 }
 
 /// All of them; a seed's rest says which.
-pub const FAULTS: [Fault; 18] = [
+const FAULTS: [Fault; 18] = [
     Fault::Primary(Blow::Power),
     Fault::Primary(Blow::Kill),
     Fault::Replicator,
@@ -151,15 +151,7 @@ impl Round<'_> {
                 self.cluster.boot_node(secondary);
                 self.moment(1500);
             }
-            Fault::Both(blow, order) => {
-                self.strike(primary, blow);
-                self.moment(1500);
-                self.strike(secondary, blow);
-                let first = if order == Return::First { primary } else { secondary };
-                self.cluster.boot_node(first);
-                self.moment(2000);
-                self.cluster.boot_node(other(first));
-            }
+            Fault::Both(blow, order) => self.lose_both(blow, order),
             Fault::Cut | Fault::Isolated => self.lose_contact(),
             Fault::Frozen => {
                 self.mark();
@@ -176,25 +168,38 @@ impl Round<'_> {
                 self.moment(1500);
             }
             Fault::SecondaryInResync(blow) => {
-                self.strike(secondary, Blow::Kill);
-                self.let_alone(primary);
-                self.cluster.boot_node(secondary);
-                self.moment(700);
+                self.return_to_resync(secondary);
                 self.strike(secondary, blow);
                 self.let_alone(primary);
                 self.cluster.boot_node(secondary);
                 self.moment(1000);
             }
             Fault::PrimaryInResync(blow) => {
-                self.strike(secondary, Blow::Kill);
-                self.let_alone(primary);
-                self.cluster.boot_node(secondary);
-                self.moment(700);
+                self.return_to_resync(secondary);
                 self.strike(primary, blow);
                 self.moment(1500);
                 self.cluster.boot_node(primary);
             }
         }
+    }
+
+    fn lose_both(&self, blow: Blow, order: Return) {
+        let (primary, secondary) = (self.primary, other(self.primary));
+        self.strike(primary, blow);
+        self.moment(1500);
+        self.strike(secondary, blow);
+        let first = if order == Return::First { primary } else { secondary };
+        self.cluster.boot_node(first);
+        self.moment(2000);
+        self.cluster.boot_node(other(first));
+    }
+
+    /// The secondary dies and comes back, and has perhaps caught up already.
+    fn return_to_resync(&self, secondary: &'static str) {
+        self.strike(secondary, Blow::Kill);
+        self.let_alone(self.primary);
+        self.cluster.boot_node(secondary);
+        self.moment(700);
     }
 
     fn strike(&self, node: &'static str, blow: Blow) {

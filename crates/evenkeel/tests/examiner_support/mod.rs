@@ -20,7 +20,6 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::support::random::Random;
 use crate::support::{Cluster, INSIDE, PATIENCE, SYNC_PATIENCE, other};
 
-pub use self::faults::FAULTS;
 use self::faults::Fault;
 
 const SIGNAL_KILL: i32 = 9;
@@ -253,7 +252,9 @@ impl<'a> Round<'a> {
 
     fn repeat(&self) -> String {
         let seed = self.seed;
-        format!("EVENKEEL_SEED={seed} cargo test -p evenkeel --test examiner -- --nocapture what")
+        format!(
+            "EVENKEEL_SEED={seed} cargo test -p evenkeel --test examiner -- --nocapture survives"
+        )
     }
 
     /// The node that serves, once there is one.

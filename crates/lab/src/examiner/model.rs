@@ -94,31 +94,13 @@ impl Model {
                 self.make(path, Node::Directory(BTreeMap::new()), *mode)
             }
             Op::Pipe { path, mode } => self.make(path, Node::Pipe, *mode),
-            Op::Write { path, offset, length, key, how } => {
-                let effect = self.write(path, *offset, &bytes(*key, *length))?;
-                Ok(Effect { synced: effect.changed.zip(how.scope()), ..effect })
-            }
-            Op::Append { path, length, key } => {
-                let end = self.content(path)?.len() as u64;
-                self.write(path, end, &bytes(*key, *length))
-            }
-            Op::Empty { path } => self.resize(path, 0),
-            Op::Truncate { path, size, .. } => self.resize(path, *size),
-            Op::Allocate { path, how, offset, length } => {
-                self.allocate(path, *how, *offset, *length)
-            }
-            Op::Copy { from, to, offset, at, length } => {
-                let source = self.content(from)?;
-                let (start, end) = (index(*offset), index(offset + length));
-                let part = source.get(start..end).ok_or(Unfit)?.to_vec();
-                let apart = at + length <= *offset || offset + length <= *at;
-                if self.id(from) == self.id(to) && !apart {
-                    Err(Unfit)
-                } else {
-                    self.write(to, *at, &part)
-                }
-            }
-            Op::Map { path, parts, key } => self.map(path, parts, *key),
+            Op::Write { .. }
+            | Op::Append { .. }
+            | Op::Empty { .. }
+            | Op::Truncate { .. }
+            | Op::Allocate { .. }
+            | Op::Copy { .. }
+            | Op::Map { .. } => self.apply_content(op),
             Op::Sync { path, data_only } => {
                 let scope = if *data_only { Scope::Data } else { Scope::Whole };
                 let synced = Some((self.id(path).ok_or(Unfit)?, scope));
@@ -151,6 +133,37 @@ impl Model {
             Op::Times { path, seconds, nanoseconds } => {
                 self.attribute(path, |inode| inode.mtime = Some((*seconds, *nanoseconds)))
             }
+        }
+    }
+
+    fn apply_content(&mut self, op: &Op) -> Fits<Effect> {
+        match op {
+            Op::Write { path, offset, length, key, how } => {
+                let effect = self.write(path, *offset, &bytes(*key, *length))?;
+                Ok(Effect { synced: effect.changed.zip(how.scope()), ..effect })
+            }
+            Op::Append { path, length, key } => {
+                let end = self.content(path)?.len() as u64;
+                self.write(path, end, &bytes(*key, *length))
+            }
+            Op::Empty { path } => self.resize(path, 0),
+            Op::Truncate { path, size, .. } => self.resize(path, *size),
+            Op::Allocate { path, how, offset, length } => {
+                self.allocate(path, *how, *offset, *length)
+            }
+            Op::Copy { from, to, offset, at, length } => {
+                let source = self.content(from)?;
+                let (start, end) = (index(*offset), index(offset + length));
+                let part = source.get(start..end).ok_or(Unfit)?.to_vec();
+                let apart = at + length <= *offset || offset + length <= *at;
+                if self.id(from) == self.id(to) && !apart {
+                    Err(Unfit)
+                } else {
+                    self.write(to, *at, &part)
+                }
+            }
+            Op::Map { path, parts, key } => self.map(path, parts, *key),
+            _ => Err(Unfit),
         }
     }
 

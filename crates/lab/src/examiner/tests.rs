@@ -53,11 +53,14 @@ fn all_rules(place: &Place, records: &[Record], good: bool) {
     }
 }
 
-/// A file with content below a root, and its path in the model.
+/// A file with content and one name below a root, and its path in the model.
 fn some_file(place: &Place) -> (PathBuf, String) {
     let tree = load(&place.0, 0).unwrap();
+    let names = |first: &String| tree.values().filter(|entry| entry.first == *first).count();
     let full = |kind: &Kind| matches!(kind, Kind::File(content) if content.len() > 10);
-    let (path, _) = tree.iter().find(|(_, entry)| full(&entry.kind)).unwrap();
+    let fits =
+        |(path, entry): &(&String, &super::tree::Entry)| full(&entry.kind) && names(path) == 1;
+    let (path, _) = tree.iter().find(fits).unwrap();
     (place.0.join(super::op::place(0, path)), path.clone())
 }
 
