@@ -38,6 +38,8 @@ impl Run {
         let observer = Observer::start(&cluster);
         let workload = cluster.workload(first);
         cluster.progress(&workload);
+        // On a busy machine the first look may take longer than many transactions.
+        cluster.until("a primary was seen", PATIENCE, || observer.has_seen_one());
         Run { cluster, observer, workload }
     }
 

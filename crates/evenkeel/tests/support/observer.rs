@@ -48,6 +48,11 @@ impl Observer {
         Observer { shared, thread }
     }
 
+    /// Whether a primary was seen since the beginning.
+    pub fn has_seen_one(&self) -> bool {
+        self.shared.primaries.load(Ordering::Relaxed) > 0
+    }
+
     /// Ends the observation; two primaries must not have been seen.
     pub fn finish(self) {
         self.shared.stop.store(true, Ordering::Relaxed);
