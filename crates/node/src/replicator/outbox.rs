@@ -34,6 +34,10 @@ struct Inner {
     busy: bool,
     /// Whether somebody waits for what is pending.
     urgent: bool,
+    /// Whether the link's own thread waits for something to send.
+    waiting: bool,
+    /// How many wait for room.
+    crowd: usize,
     /// The stream, for sending at once.
     stream: Option<Arc<TcpStream>>,
     /// Room of the last frames that were sent at once.
@@ -50,22 +54,19 @@ impl Outbox {
             return;
         }
         fill(&mut inner.pending);
-        drop(inner);
-        self.changed.notify_all();
+        self.wake(inner);
     }
 
-    /// Adds frames that leave with the next call of `put`, `wake` or `send_at_once`, unless they
-    /// are so many that they had better leave now.
+    /// Adds frames that leave with the next call of `put` or `send_at_once`, unless they are so
+    /// many that they had better leave now.
     pub(super) fn put_quietly(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.lock();
         if inner.closed {
             return;
         }
         fill(&mut inner.pending);
-        let much = inner.pending.len() > AT_ONCE_BYTES_MAX && !inner.busy;
-        drop(inner);
-        if much {
-            self.changed.notify_all();
+        if inner.pending.len() > AT_ONCE_BYTES_MAX {
+            self.wake(inner);
         }
     }
 
@@ -74,19 +75,14 @@ impl Outbox {
         self.lock().urgent = true;
     }
 
-    /// Has the link's own thread send what is pending.
-    pub(super) fn wake(&self) {
-        self.changed.notify_all();
-    }
-
     /// From now on frames may be sent over this stream at once.
     pub(super) fn attach(&self, stream: TcpStream) {
         let mut inner = self.lock();
         inner.stream = (!inner.closed).then(|| Arc::new(stream));
     }
 
-    /// Sends what is pending and urgent, as far as the stream takes it without waiting; the rest is
-    /// left to the link's own thread.
+    /// Sends what is pending, as far as it is urgent and the stream takes it without waiting; the
+    /// link's own thread is woken for the rest.
     pub(super) fn send_at_once(&self) {
         let mut inner = self.lock();
         // Whoever is writing looks at what is pending when it is done.
@@ -119,10 +115,16 @@ impl Outbox {
             frames.clear();
             inner.spare = frames;
         }
-        let left = !inner.pending.is_empty() && !inner.busy;
-        let closed = inner.closed;
-        drop(inner);
-        if left || closed {
+        if !inner.pending.is_empty() || inner.closed {
+            self.wake(inner);
+        }
+    }
+
+    /// Wakes the link's own thread, if it waits for something to send. Whoever writes looks again
+    /// when that is done.
+    fn wake(&self, mut inner: MutexGuard<'_, Inner>) {
+        if !inner.busy && std::mem::take(&mut inner.waiting) {
+            drop(inner);
             self.changed.notify_all();
         }
     }
@@ -141,9 +143,11 @@ impl Outbox {
     /// Waits until there is room for more, or the outbox is closed (false).
     pub(super) fn wait_for_room(&self) -> bool {
         let mut inner = self.lock();
+        inner.crowd += 1;
         while !inner.closed && inner.pending.len() + inner.writing > FULL_BYTES {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
+        inner.crowd -= 1;
         !inner.closed
     }
 
@@ -156,14 +160,16 @@ impl Outbox {
         inner.busy = false;
         if inner.pending.len() <= FULL_BYTES / 2 {
             inner.held.drain(..).for_each(Answer::send);
-            self.changed.notify_all();
+            if inner.crowd > 0 {
+                self.changed.notify_all();
+            }
         }
-        if inner.pending.is_empty() && !inner.closed {
-            let waited = self.changed.wait_timeout_while(inner, pause, |inner| {
-                inner.pending.is_empty() && !inner.closed
-            });
-            inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        let waited = self.changed.wait_timeout_while(inner, pause, |inner| {
+            inner.waiting = inner.pending.is_empty() && !inner.closed;
+            inner.waiting
+        });
+        inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        inner.waiting = false;
         // What is sent at once takes no time, and its end is told only when something is left.
         while inner.busy && !inner.closed {
             drop(inner);
@@ -229,6 +235,37 @@ mod tests {
         assert!(arrived.try_recv().is_err());
         assert!(outbox.take(&mut taken, Duration::ZERO));
         assert!(arrived.try_recv().is_ok());
+    }
+
+    #[test]
+    fn what_is_urgent_is_sent_by_whoever_asks_and_the_rest_by_the_thread() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut other = listener.accept().unwrap().0;
+        let outbox = Outbox::default();
+        outbox.attach(stream.try_clone().unwrap());
+        outbox.put_quietly(|out| out.extend_from_slice(b"early"));
+        outbox.send_at_once();
+        outbox.put_quietly(|out| out.extend_from_slice(b" late"));
+        outbox.urge();
+        outbox.send_at_once();
+        let mut bytes = [0; 10];
+        std::io::Read::read_exact(&mut other, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"early late");
+        let mut taken = Vec::new();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| outbox.take(&mut taken, Duration::from_secs(60)));
+            outbox.put_quietly(|out| out.extend_from_slice(b"rest"));
+            outbox.send_at_once();
+            assert!(thread.join().unwrap());
+        });
+        assert_eq!(taken, b"rest");
+        // The thread is writing: nobody else may.
+        outbox.put_quietly(|out| out.extend_from_slice(b"next"));
+        outbox.urge();
+        outbox.send_at_once();
+        assert!(outbox.take(&mut taken, Duration::ZERO));
+        assert_eq!(taken, b"next");
     }
 
     #[test]

@@ -244,10 +244,7 @@ impl Recorder for PrimaryRecorder {
         drop(inner);
         match (outbox, due) {
             (Some(outbox), None) => outbox.urge(),
-            (Some(outbox), Some(due)) => {
-                outbox.wake();
-                outbox.answer(due);
-            }
+            (Some(outbox), Some(due)) => outbox.answer(due),
             (None, Some(due)) => due.send(),
             (None, None) => {}
         }
