@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::act::{ForceArgs, ModuleArgs, SwitchoverArgs, WaitArgs};
+use crate::command::act::{ForceArgs, ModuleArgs, ResyncRateArgs, SwitchoverArgs, WaitArgs};
 use crate::command::demo::{DemoArgs, LedgerArgs};
 use crate::command::events::EventsArgs;
 use crate::command::lab::LabCommand;
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Switchover(SwitchoverArgs),
     /// Make a node primary on your word; the only way to lose data.
     ForcePrimary(ForceArgs),
+    /// Cap how fast a resync compares and sends, also while it runs.
+    ResyncRate(ResyncRateArgs),
     /// Wait until a module is in a state.
     Wait(WaitArgs),
     /// Check the configuration files of this node; changes nothing.

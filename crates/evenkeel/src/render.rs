@@ -61,6 +61,9 @@ pub(crate) fn module(data: &Value, name: &str) -> String {
     for path in module["detail"]["replicate"].as_array().into_iter().flatten() {
         out += &row("replicated", path.as_str().unwrap_or("?").to_owned(), String::new());
     }
+    if let Some(cap) = module["detail"]["resync_rate"].as_f64() {
+        out += &row("resync cap", format!("{}/s", size(cap)), String::new());
+    }
     out + &reasons(data, module)
 }
 
@@ -102,10 +105,11 @@ fn line(data: &Value, name: &str, module: &Value) -> String {
         _ => role(last),
     };
     let _ = write!(line, "{} {there}", text(peer, "node"));
-    line + &progress(&module["detail"]["progress"])
+    line + &progress(&module["detail"])
 }
 
-fn progress(progress: &Value) -> String {
+fn progress(detail: &Value) -> String {
+    let progress = &detail["progress"];
     if !progress["running"].as_bool().unwrap_or(false) {
         return String::new();
     }
@@ -121,6 +125,9 @@ fn progress(progress: &Value) -> String {
         if whole > done {
             let _ = write!(out, "  {:.0} s left", (whole - done) / rate);
         }
+    }
+    if let Some(cap) = detail["resync_rate"].as_f64() {
+        let _ = write!(out, "  capped at {}/s", size(cap));
     }
     out
 }

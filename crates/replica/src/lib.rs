@@ -8,10 +8,12 @@
 pub mod acknowledge;
 pub mod op;
 pub mod session;
+pub mod throttle;
 pub mod touch;
 pub mod walk;
 
 pub use acknowledge::Acknowledge;
 pub use session::{Lost, Names, Session, Step};
+pub use throttle::Throttle;
 pub use touch::Touch;
 pub use walk::{Task, Walk};

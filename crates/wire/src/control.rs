@@ -72,6 +72,15 @@ pub enum Verb {
         /// Give up after so many milliseconds.
         timeout_ms: u64,
     },
+    /// Cap a module's resyncs, until its source's daemon or replicator is started anew.
+    ResyncRate {
+        /// Module.
+        module: ModuleName,
+        /// Node; the one that serves when absent.
+        node: Option<NodeName>,
+        /// In bytes per second; unlimited when absent.
+        bytes_per_second: Option<u64>,
+    },
     /// Between daemons: stop the module here without handing it over, as its other nodes stop too.
     StopAll {
         /// Module.

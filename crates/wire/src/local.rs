@@ -41,6 +41,11 @@ pub enum ToReplicator {
     },
     /// Say what you are doing.
     Query,
+    /// What a resync may compare and send from now on; unlimited when absent.
+    ResyncRate {
+        /// In bytes per second.
+        bytes_per_second: Option<u64>,
+    },
 }
 
 /// From a replicator to the daemon.

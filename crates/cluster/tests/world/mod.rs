@@ -183,6 +183,7 @@ impl World {
             replication: ReplicationConfig {
                 ack: Ack::Write,
                 stall_timeout: Duration::from_secs(10),
+                resync_rate: None,
             },
             failover: FailoverConfig {
                 timeout: Duration::from_secs(2),

@@ -42,6 +42,23 @@ pub(crate) struct ForceArgs {
     node: NodeName,
 }
 
+/// A module and the cap of its resyncs.
+#[derive(Debug, Args)]
+pub(crate) struct ResyncRateArgs {
+    /// Module.
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    /// Cap such as 50MB/s, or `unlimited`. It holds until the module's daemon is started anew.
+    #[arg(value_parser = rate)]
+    rate: Rate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rate {
+    Unlimited,
+    BytesPerSecond(u64),
+}
+
 /// A module and a state.
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
@@ -87,6 +104,14 @@ pub(crate) fn force_primary(context: &Context, args: ForceArgs) -> ExitCode {
     run(context, Verb::ForcePrimary { module: args.module, node: args.node })
 }
 
+pub(crate) fn resync_rate(context: &Context, args: ResyncRateArgs) -> ExitCode {
+    let bytes_per_second = match args.rate {
+        Rate::Unlimited => None,
+        Rate::BytesPerSecond(rate) => Some(rate),
+    };
+    run(context, Verb::ResyncRate { module: args.module, node: None, bytes_per_second })
+}
+
 pub(crate) fn wait(context: &Context, args: WaitArgs) -> ExitCode {
     let state = match args.state {
         State::Protected => WaitFor::Protected,
@@ -120,6 +145,15 @@ fn not_startable(context: &Context, module: &ModuleName) -> Option<Reply> {
 fn run(context: &Context, verb: Verb) -> ExitCode {
     let reply = context.ask(verb);
     context.finish(&reply, |reply: &Reply| format!("✔ {}", reply.sentence))
+}
+
+/// Reads a rate with its unit, or that there is none.
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "unlimited" {
+        return Ok(Rate::Unlimited);
+    }
+    let rate = model::config::bytes_per_second(text).map(Rate::BytesPerSecond);
+    rate.ok_or_else(|| "give a whole number with a unit, such as 50MB/s, or `unlimited`".to_owned())
 }
 
 /// Reads a time with its unit.

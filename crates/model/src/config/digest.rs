@@ -99,12 +99,13 @@ impl Fnv {
     }
 
     fn replication(self, replication: &ReplicationConfig) -> Self {
-        let ReplicationConfig { ack, stall_timeout } = replication;
+        let ReplicationConfig { ack, stall_timeout, resync_rate } = replication;
         let ack = match ack {
             Ack::Write => "write",
             Ack::Fsync => "fsync",
         };
-        self.text(ack).number(stall_timeout.as_millis())
+        let rate = resync_rate.map_or(0, u128::from);
+        self.text(ack).number(stall_timeout.as_millis()).number(rate)
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
@@ -201,7 +202,7 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
         check(short, &format!("# why\n{short}nodes = ['a', 'b']\n[failover]\ntimeout = '5s'"), &[]);
         check(short, &format!("{short}[failover]\ntimeout = '3s'"), &["failover"]);
         check(short, &format!("{short}[replication]\nack = 'write'\nstall_timeout = '10s'"), &[]);
-        for other in ["ack = 'fsync'", "stall_timeout = '9s'"] {
+        for other in ["ack = 'fsync'", "stall_timeout = '9s'", "resync_rate = '1MB/s'"] {
             check(short, &format!("{short}[replication]\n{other}"), &["replication"]);
         }
         check(short, &short.replace("/srv/a", "/srv/b"), &["replicate"]);

@@ -18,6 +18,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Source};
 pub use digest::{cluster_digest, digest};
 pub use module_file::parse_module;
 pub use together::{check_protected, check_together};
+pub use values::bytes_per_second;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -168,6 +169,8 @@ pub struct ReplicationConfig {
     pub ack: Ack,
     /// A target that takes nothing for so long is dropped.
     pub stall_timeout: Duration,
+    /// What a resync may compare and send, in bytes per second; unlimited when absent.
+    pub resync_rate: Option<u64>,
 }
 
 /// When a call that changes data returns.

@@ -40,8 +40,8 @@ const COMMAND: Keys = Keys {
 const SCRIPTS: Keys = Keys { place: "[scripts]", known: &["start", "stop"], later: &[] };
 const REPLICATION: Keys = Keys {
     place: "[replication]",
-    known: &["ack", "stall_timeout"],
-    later: &["exclude", "bandwidth", "encrypt", "before_resync"],
+    known: &["ack", "resync_rate", "stall_timeout"],
+    later: &["exclude", "encrypt", "before_resync"],
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
@@ -294,7 +294,8 @@ fn read_scripts(report: &mut Report<'_>, root: &Section<'_, '_>) -> Scripts {
 
 fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> ReplicationConfig {
     let section = root.section(report, "replication", &REPLICATION);
-    let mut replication = ReplicationConfig { ack: Ack::Write, stall_timeout: STALL_TIMEOUT };
+    let mut replication =
+        ReplicationConfig { ack: Ack::Write, stall_timeout: STALL_TIMEOUT, resync_rate: None };
     let Some(section) = section else { return replication };
     if let Some(ack) = section.text(report, "ack", |text| values::word(text, ACKS)) {
         replication.ack = ack.value;
@@ -305,6 +306,8 @@ fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> Replicat
     if let Some(timeout) = timeout {
         replication.stall_timeout = timeout.value;
     }
+    let rate = section.text(report, "resync_rate", values::rate);
+    replication.resync_rate = rate.map(|rate| rate.value);
     replication
 }
 

@@ -60,6 +60,29 @@ pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Result<Du
     Ok(duration)
 }
 
+/// A rate, such as "50MB/s".
+pub(super) fn rate(text: &str) -> Result<u64, Problem> {
+    bytes_per_second(text).ok_or_else(|| {
+        Problem::new(format!("`{text}` is not a rate"))
+            .help("write a whole number and its unit, kB/s, MB/s or GB/s, such as \"50MB/s\"")
+    })
+}
+
+/// Bytes per second of a text such as `50MB/s`: a whole number above 0 and its unit, which is
+/// `kB/s`, `MB/s` or `GB/s`, each a thousand of the one before.
+#[must_use]
+pub fn bytes_per_second(text: &str) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let unit = match unit {
+        "kB/s" => 1000,
+        "MB/s" => 1_000_000,
+        "GB/s" => 1_000_000_000,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit).filter(|rate| *rate > 0)
+}
+
 /// An address of a node.
 pub(super) fn host_address(text: &str) -> Result<IpAddr, Problem> {
     let wrong = Problem::new(format!("`{text}` is not an IP address"));
@@ -210,6 +233,15 @@ mod tests {
         }
         assert!(parse("99999999999999999999h").is_err());
         assert!(parse("9999999999999999h").is_err());
+    }
+
+    #[test]
+    fn rates_need_their_unit_and_are_never_nothing() {
+        assert_eq!(bytes_per_second("50MB/s"), Some(50_000_000));
+        assert_eq!(bytes_per_second("1kB/s"), Some(1000));
+        for bad in ["", "50", "0MB/s", "50MB", "50Mb/s", "-1MB/s", "MB/s", "99999999999999GB/s"] {
+            assert_eq!(bytes_per_second(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -140,6 +140,7 @@ impl Daemon {
         }
         module.closing_serial = (assignment == Assignment::Close).then_some(serial);
         let Some(replicator) = &module.replicator else { return Ok(()) };
+        replicator.resync_rate(module.resync_rate)?;
         replicator.assign(serial, assignment, peer)
     }
 

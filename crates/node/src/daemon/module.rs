@@ -21,6 +21,8 @@ pub(crate) struct Module {
     pub(crate) addresses: Addresses,
     pub(crate) application: Application,
     pub(crate) progress: Progress,
+    /// What a resync may compare and send, in bytes per second: as configured, or told since.
+    pub(crate) resync_rate: Option<u64>,
     /// Serial of a close that the replicator has been told.
     pub(crate) closing_serial: Option<u64>,
     /// Serial and last number of a close that it has carried out; it counts once the process is

@@ -116,6 +116,11 @@ impl Replicator {
         packet::send(&self.socket, &ToReplicator::Assign { serial, assignment, peer }, None)
     }
 
+    /// Says how fast a resync may go, in bytes per second.
+    pub(crate) fn resync_rate(&self, bytes_per_second: Option<u64>) -> io::Result<()> {
+        packet::send(&self.socket, &ToReplicator::ResyncRate { bytes_per_second }, None)
+    }
+
     /// Hands over a connection that a peer opened for a session.
     pub(crate) fn connection(&self, session: SessionId, stream: &TcpStream) -> io::Result<()> {
         packet::send(&self.socket, &ToReplicator::Connection { session }, Some(stream.as_fd()))

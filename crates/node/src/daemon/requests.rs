@@ -48,6 +48,9 @@ impl Daemon {
                 return self.command(module, own, Command::StopAll, lines);
             }
             Verb::Switchover { module, to } => return self.switchover(module, to, lines),
+            Verb::ResyncRate { module, node, bytes_per_second } => {
+                return self.resync_rate(module, node, bytes_per_second, lines);
+            }
             Verb::ForcePrimary { module, node } => {
                 return self.command(module, Some(node), Command::ForcePrimary, lines);
             }
@@ -93,11 +96,7 @@ impl Daemon {
                 parts.push((node.clone(), Part::Remote(self.peer(&node), verb)));
             }
         }
-        let gathering = move || {
-            let _ = lines.send(Line::Reply(gather(parts, &lines)));
-        };
-        // Without a thread nobody answers, which the asker sees as the end of its connection.
-        let _ = std::thread::Builder::new().name("gather".to_owned()).spawn(gathering);
+        gather_apart(parts, lines);
     }
 
     fn switchover(&mut self, module: ModuleName, to: Option<NodeName>, lines: Sender<Line>) {
@@ -125,6 +124,43 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Caps resyncs at their source, which is the node that serves.
+    fn resync_rate(
+        &mut self,
+        module: ModuleName,
+        node: Option<NodeName>,
+        bytes_per_second: Option<u64>,
+        lines: Sender<Line>,
+    ) {
+        let reply = match (self.nodes_for(&module, node.clone()), node) {
+            (Err(reply), _) => *reply,
+            (Ok(_), node) => match node.or_else(|| self.primary_of(&module)) {
+                None => Reply::new(Exit::Refused, format!("no node serves {module}")),
+                Some(node) if node == self.name => self.set_rate(&module, bytes_per_second),
+                Some(node) => {
+                    let peer = self.peer(&node);
+                    let verb =
+                        Verb::ResyncRate { module, node: Some(node.clone()), bytes_per_second };
+                    let parts = vec![(node, Part::Remote(peer, verb))];
+                    return gather_apart(parts, lines);
+                }
+            },
+        };
+        let _ = lines.send(Line::Reply(reply));
+    }
+
+    fn set_rate(&mut self, name: &ModuleName, rate: Option<u64>) -> Reply {
+        let Some(module) = self.modules.get_mut(name) else { return ended() };
+        module.resync_rate = rate;
+        let told = module.replicator.as_ref().map(|replicator| replicator.resync_rate(rate));
+        if let Some(Err(error)) = told {
+            return Reply::new(Exit::Failed, format!("the replicator cannot be told: {error}"));
+        }
+        let cap = rate
+            .map_or("unlimited".to_owned(), |rate| format!("at most {} kB/s", rate.div_ceil(1000)));
+        Reply::new(Exit::Done, format!("resyncs of {name} from {} are {cap}", self.name))
     }
 
     fn local_job(&mut self, module: ModuleName, command: Command, lines: Sender<Line>) {
@@ -206,6 +242,7 @@ impl Daemon {
         for (name, module) in &self.modules {
             let extra = json!({
                 "progress": module.progress,
+                "resync_rate": module.resync_rate,
                 "nodes": module.config.nodes,
                 "addresses_configured": module.config.vips,
                 "replicate": module.config.replicate,
@@ -340,6 +377,15 @@ fn verb_for(module: &ModuleName, node: &NodeName, command: Command) -> Verb {
         Command::Switchover => Verb::Switchover { module, to: None },
         Command::ForcePrimary => Verb::ForcePrimary { module, node },
     }
+}
+
+/// Gathers the parts on a thread of its own.
+fn gather_apart(parts: Vec<(NodeName, Part)>, lines: Sender<Line>) {
+    let gathering = move || {
+        let _ = lines.send(Line::Reply(gather(parts, &lines)));
+    };
+    // Without a thread nobody answers, which the asker sees as the end of its connection.
+    let _ = std::thread::Builder::new().name("gather".to_owned()).spawn(gathering);
 }
 
 /// Waits for every node's part; the worst outcome is the outcome.

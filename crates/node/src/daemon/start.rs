@@ -232,6 +232,7 @@ fn prepare(
         addresses: crate::daemon::addresses::Addresses::default(),
         application,
         progress: wire::local::Progress::default(),
+        resync_rate: config.replication.resync_rate,
         closing: None,
         closing_serial: None,
         number,
@@ -239,6 +240,7 @@ fn prepare(
     };
     let (data, running) = match adopted {
         Some((replicator, found)) => {
+            replicator.resync_rate(module.resync_rate)?;
             module.replicator = Some(replicator);
             module.number = found.number;
             module.marked = marked;

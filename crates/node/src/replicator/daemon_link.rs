@@ -17,6 +17,7 @@ use wire::local::{FromReplicator, ToReplicator};
 
 use crate::marker::{self, Marker};
 use crate::packet;
+use crate::replicator::limit::Limit;
 use crate::replicator::{Directory, PacketSender};
 
 /// A message of the daemon and the descriptor that came with it.
@@ -32,6 +33,7 @@ pub(super) struct DaemonLink {
     queued: Condvar,
     /// What to answer a daemon that asks, at once and whatever the main loop is busy with.
     state: Mutex<FromReplicator>,
+    limit: Limit,
 }
 
 impl DaemonLink {
@@ -49,6 +51,7 @@ impl DaemonLink {
             queue: Mutex::default(),
             queued: Condvar::new(),
             state: Mutex::new(FromReplicator::State { serial: 0, assignment: at_start, number }),
+            limit: Limit::default(),
         });
         let telling = Arc::clone(&link);
         std::thread::Builder::new().name("tell".to_owned()).spawn(move || {
@@ -67,6 +70,11 @@ impl DaemonLink {
             }
         })?;
         Ok(link)
+    }
+
+    /// How fast a resync may go, as the daemon said.
+    pub(super) fn limit(&self) -> &Limit {
+        &self.limit
     }
 
     /// Notes what is in force, for daemons that ask.
@@ -137,6 +145,10 @@ impl DaemonLink {
                 let error = mark(module, directories, root, epoch).err();
                 let error = error.map(|error| error.to_string());
                 self.tell(FromReplicator::Marked { serial, error });
+                continue;
+            }
+            if let ToReplicator::ResyncRate { bytes_per_second } = message {
+                self.limit.set(bytes_per_second);
                 continue;
             }
             if message == ToReplicator::Query {

@@ -11,6 +11,7 @@
 
 mod compare;
 mod daemon_link;
+mod limit;
 mod outbox;
 mod ping;
 mod primary;
@@ -134,8 +135,8 @@ impl Replicator {
                     }
                 }
                 ToReplicator::Query => self.introduce(),
-                // Answered by the link itself.
-                ToReplicator::Mark { .. } => {}
+                // Taken by the link itself.
+                ToReplicator::Mark { .. } | ToReplicator::ResyncRate { .. } => {}
             }
         }
     }

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use wire::replication::{BLOCK_BYTES, BLOCKS_MAX, Forward, put_forward};
 
 use crate::replicator::compare;
+use crate::replicator::ping::PING_EVERY;
 use crate::replicator::primary::TreeNames;
 use crate::replicator::progress::Meter;
 use crate::replicator::source::{Heard, Link, next};
@@ -294,6 +295,7 @@ impl Walker {
                 walker.put(&Forward::Compare { tag, file, offset, hashes });
             }
         })?;
+        self.link.primary.daemon().limit().spend(length);
         self.meter.bytes(length);
         if length < self.buffer.len() {
             self.walk.read_to_end(file);
@@ -310,7 +312,9 @@ impl Walker {
         self.under_order(file, &source, offset, |walker, length| {
             let data = &walker.buffer[..length];
             put_blocks(&walker.link, file, offset, data, blocks, false);
-            walker.meter.copied(blocks.count_ones() as usize * BLOCK_BYTES);
+            let sent = blocks.count_ones() as usize * BLOCK_BYTES;
+            walker.link.primary.daemon().limit().spend(sent);
+            walker.meter.copied(sent);
         })?;
         Ok(())
     }
@@ -324,6 +328,7 @@ impl Walker {
         then: impl FnOnce(&mut Self, usize),
     ) -> Result<usize, Errno> {
         debug_assert!(file.node > 1, "only files have content");
+        while !self.link.primary.daemon().limit().wait(PING_EVERY) && !self.link.is_ended() {}
         compare::read_at(source, &mut self.buffer, offset)?;
         let link = Arc::clone(&self.link);
         let order = link.order.lock();
