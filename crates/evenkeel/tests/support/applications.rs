@@ -13,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use lab::ledger::{Client, ClientError, LedgerClient, Psql, Workload};
-use lab::{Host, SpawnSpec};
+use lab::{Disk, Host, SpawnSpec};
 
 use super::{CLIENT, Cluster, INSIDE, PATIENCE};
 
@@ -32,6 +32,8 @@ pub struct Application {
     pub directory: &'static str,
     /// The module's file.
     pub configuration: String,
+    /// Disks that each node has besides its usual ones.
+    pub disks: Vec<Disk>,
     /// Puts the first data onto a node.
     pub prepare: fn(&Host),
     kind: Kind,
@@ -54,6 +56,7 @@ pub fn ledger(more: &str) -> Application {
         directory: "ledger",
         configuration: head("ledger", "ledger") + &command + more,
         prepare: |node| seed(&node.path("/srv/ledger").unwrap()),
+        disks: Vec::new(),
         kind: Kind::Ledger,
     }
 }
@@ -70,6 +73,7 @@ pub fn postgresql(more: &str) -> Application {
         directory: "pg",
         configuration: head("postgresql", "pg") + &command + more,
         prepare: init_database,
+        disks: Vec::new(),
         kind: Kind::Postgresql,
     }
 }

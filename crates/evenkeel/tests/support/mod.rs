@@ -72,6 +72,16 @@ pub struct Cluster {
 impl Hosts {
     /// Boots node1, node2, the witness's host and the client's.
     pub fn boot() -> Hosts {
+        Hosts::boot_with(&[])
+    }
+
+    /// The same, with more disks for each node.
+    pub fn boot_with(disks: &[Disk]) -> Hosts {
+        let node = |name| {
+            let mut node = HostSpec::node(name);
+            node.disks.extend_from_slice(disks);
+            node
+        };
         let only = only_lab();
         let witness = Disk { bytes: WITNESS_DISK_BYTES, ..Disk::new("state", ROOT) };
         let lab = Lab::create(LabOptions {
@@ -79,8 +89,8 @@ impl Hosts {
             binary: BINARY.into(),
             networks: vec![NETWORK.to_owned()],
             hosts: vec![
-                HostSpec::node(NODES[0]),
-                HostSpec::node(NODES[1]),
+                node(NODES[0]),
+                node(NODES[1]),
                 HostSpec { disks: vec![witness], ..HostSpec::client(WITNESS) },
                 HostSpec::client(CLIENT),
             ],
@@ -123,7 +133,7 @@ impl Cluster {
 
     /// The same, with `change` done to the nodes before their daemons start.
     pub fn build_with(application: Application, change: impl FnOnce(&Hosts)) -> Cluster {
-        let hosts = Hosts::boot();
+        let hosts = Hosts::boot_with(&application.disks);
         let cluster = Cluster { hosts, application, daemons: Mutex::default() };
         cluster.start_witness();
         for node in NODES {
