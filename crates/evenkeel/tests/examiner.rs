@@ -15,12 +15,17 @@ use self::examiner_support::{Mode, Round};
 use self::support::Cluster;
 use self::support::applications::ledger;
 
-/// Seeds in one run; more of them are a soak.
-const SEEDS: u64 = 10;
+/// Seeds in one run of each mode; more of them are a soak.
+const SEEDS: u64 = 5;
 
 #[test]
-fn what_has_returned_survives_every_fault() {
+fn what_has_returned_survives_every_fault_in_write_mode() {
     run(Mode::Write);
+}
+
+#[test]
+fn what_was_synced_survives_every_fault_in_fsync_mode() {
+    run(Mode::Fsync);
 }
 
 #[test]
@@ -44,7 +49,10 @@ fn run(mode: Mode) {
     let cluster = Cluster::protected(ledger(mode.configuration()));
     let (first, count) = match number("EVENKEEL_SEED") {
         Some(seed) => (seed, 1),
-        None => (number("EVENKEEL_FIRST").unwrap_or(0), number("EVENKEEL_SEEDS").unwrap_or(SEEDS)),
+        None => {
+            let first = number("EVENKEEL_FIRST").unwrap_or(mode.first_seed(SEEDS));
+            (first, number("EVENKEEL_SEEDS").unwrap_or(SEEDS))
+        }
     };
     for seed in first..first + count {
         Round::start(&cluster, seed, mode).run();

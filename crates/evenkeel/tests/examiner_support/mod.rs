@@ -38,6 +38,8 @@ const OF_LOST_NODES: [Errno; 5] =
 pub enum Mode {
     /// Once both nodes have it.
     Write,
+    /// At once; syncs, once both nodes have everything before them.
+    Fsync,
 }
 
 impl Mode {
@@ -45,19 +47,30 @@ impl Mode {
     pub fn configuration(self) -> &'static str {
         match self {
             Mode::Write => "",
+            Mode::Fsync => "[replication]\nack = \"fsync\"\n",
+        }
+    }
+
+    /// Where its seeds begin when nobody says so: modes share them out.
+    pub fn first_seed(self, each: u64) -> u64 {
+        match self {
+            Mode::Write => 0,
+            Mode::Fsync => each,
         }
     }
 
     fn word(self) -> &'static str {
         match self {
             Mode::Write => "write",
+            Mode::Fsync => "fsync",
         }
     }
 
-    /// What a node that kept its power has of all that returned.
-    fn rule(self) -> Rule {
+    /// What the peer has of all that returned on the primary.
+    fn rule_of_peer(self) -> Rule {
         match self {
             Mode::Write => Rule::Everything,
+            Mode::Fsync => Rule::Prefix,
         }
     }
 }
@@ -126,8 +139,7 @@ impl<'a> Round<'a> {
         self.settle();
         self.stop_writers();
         self.check("after everything", self.serving());
-        let unequal = self.unequal();
-        self.demand(&unequal, "the copies differ", &[]);
+        self.compare();
         let returned: usize = (0..WRITERS)
             .map(|writer| self.records(writer).iter().filter(|record| record.succeeded()).count())
             .sum();
@@ -138,6 +150,28 @@ impl<'a> Round<'a> {
             self.mode.word(),
             start.elapsed().as_millis()
         );
+    }
+
+    /// Both copies are the same.
+    fn compare(&self) {
+        let unequal = self.unequal();
+        for writer in 0..WRITERS {
+            // The same paths as in the log, so that it can tell about them.
+            let (own, shared) = (format!("w{writer}/"), format!("shared/w{writer}-"));
+            let below = format!("./{}/", self.place);
+            let named = unequal.iter().filter_map(|line| {
+                let (path, _) = line.strip_prefix(&below)?.rsplit_once(": ")?;
+                let shared = path.strip_prefix(&shared).map(|path| format!("shared/{path}"));
+                Some(format!("{:?}", shared.or(path.strip_prefix(&own).map(str::to_owned))?))
+            });
+            let named: Vec<String> = named.collect();
+            if !named.is_empty() {
+                eprintln!("writer {writer} on paths that differ:");
+                let story = story(&self.records(writer), &named);
+                story.iter().for_each(|line| eprintln!("  {line}"));
+            }
+        }
+        self.demand(&unequal, "the copies differ", &[]);
     }
 
     /// Waits until every writer has something behind it.
@@ -166,9 +200,12 @@ impl<'a> Round<'a> {
         (0..WRITERS).flat_map(|writer| self.findings_of(node, writer)).collect()
     }
 
-    /// What differs between the copies.
+    /// What differs between the copies, once the peer has everything.
     pub fn unequal(&self) -> Vec<String> {
         let [one, two] = [self.serving(), other(self.serving())];
+        let mount = format!("/srv/{}", self.cluster.application.directory);
+        let mount = self.cluster.host(one).path(mount).unwrap();
+        fs::File::open(mount).unwrap().sync_all().unwrap();
         let comparison =
             lab::compare::trees(&self.cluster.replica(one), &self.cluster.replica(two)).unwrap();
         let header = format!("{one} before {two}");
@@ -201,8 +238,12 @@ impl<'a> Round<'a> {
     fn findings_of(&self, node: &str, writer: u32) -> Vec<String> {
         let records = self.records(writer);
         let found = load(&self.cluster.replica(node).join(&self.place), writer).unwrap();
-        let lost = self.powered.borrow().contains(node);
-        let rule = if lost { Rule::Synced } else { self.mode.rule() };
+        // A former primary that serves has never been anything else since.
+        let rule = match node {
+            node if self.powered.borrow().contains(node) => Rule::Synced,
+            node if node == self.primary => Rule::Everything,
+            _ => self.mode.rule_of_peer(),
+        };
         judge(&records, &found, rule).err().unwrap_or_default()
     }
 

@@ -137,7 +137,8 @@ impl Generator {
             9..12 => How::Held,
             12 => How::Sync,
             13 => How::DataSync,
-            14..18 => How::Direct,
+            14 => How::DataSyncOnce,
+            15..19 => How::Direct,
             _ => How::Plain,
         };
         let (mut offset, mut length) = (self.random.below(OFFSET_MAX), self.length());

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::op::Op;
 
 /// Operations that are told beside a finding.
-const STORY_MAX: usize = 14;
+const STORY_MAX: usize = 30;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -125,7 +125,7 @@ fn show(record: &Record) -> String {
         Some(End { error: 0, .. }) => "returned".to_owned(),
         Some(End { error, .. }) => format!("error {error}"),
     };
-    format!("#{} {:?}: {end}", record.number, record.op)
+    format!("#{} at {} us {:?}: {end}", record.number, record.begun / 1000, record.op)
 }
 
 fn add(to: &mut Vec<u8>, line: &Line) -> io::Result<()> {

@@ -447,7 +447,7 @@ impl How {
     fn scope(self) -> Option<Scope> {
         match self {
             How::Sync => Some(Scope::Whole),
-            How::DataSync => Some(Scope::Data),
+            How::DataSync | How::DataSyncOnce => Some(Scope::Data),
             How::Plain | How::Cached | How::Held | How::Direct => None,
         }
     }

@@ -72,6 +72,8 @@ pub(crate) enum How {
     Sync,
     /// `O_DSYNC`.
     DataSync,
+    /// `pwritev2` with `RWF_DSYNC`.
+    DataSyncOnce,
     /// `O_DIRECT`.
     Direct,
 }

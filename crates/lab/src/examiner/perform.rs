@@ -159,6 +159,7 @@ impl Performer {
             How::Cached => drop(options.read(true)),
             How::Sync => drop(options.custom_flags(libc::O_SYNC)),
             How::DataSync => drop(options.custom_flags(libc::O_DSYNC)),
+            How::DataSyncOnce => return write_once(&options.open(path)?, data, offset),
             How::Direct => {
                 let file = options.custom_flags(libc::O_DIRECT).open(path)?;
                 return write_aligned(&file, data, offset);
@@ -208,6 +209,20 @@ fn copy(from: &Path, to: &Path, mut offset: u64, mut at: u64, length: u64) -> io
         let (from, to) = (Some(&mut offset), Some(&mut at));
         if rustix::fs::copy_file_range(&source, from, &target, to, rest)? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(())
+}
+
+/// Writes with a flag that makes this write alone synchronous.
+fn write_once(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+    let mut done = 0;
+    while done < data.len() {
+        let rest = [io::IoSlice::new(&data[done..])];
+        let at = offset + done as u64;
+        match rustix::io::pwritev2(file, &rest, at, rustix::io::ReadWriteFlags::DSYNC)? {
+            0 => return Err(io::ErrorKind::WriteZero.into()),
+            length => done += length,
         }
     }
     Ok(())

@@ -203,12 +203,7 @@ impl Server {
     /// What the kernel may cache of an open file.
     pub(super) fn cache_mode(&self, flags: u32) -> u32 {
         let features = self.connection.protocol().features;
-        let flags = OFlags::from_bits_retain(flags);
-        // After a direct write the kernel asks for no sync, whatever the file was opened with.
-        if flags.intersects(OFlags::SYNC | OFlags::DSYNC) {
-            return abi::FOPEN_KEEP_CACHE;
-        }
-        match flags & OFlags::RWMODE {
+        match OFlags::from_bits_retain(flags) & OFlags::RWMODE {
             // Only where direct writes and shared mappings see each other.
             OFlags::WRONLY if features.direct_mmap && features.parallel_writes => {
                 abi::FOPEN_DIRECT_IO | abi::FOPEN_PARALLEL_DIRECT_WRITES
