@@ -44,6 +44,22 @@ pub struct Point {
     pub as_target: bool,
     /// Number of the newest checkpoint since: everything up to it is durable on both nodes.
     pub cooled: u64,
+    /// Number of the newest checkpoint that was begun: whoever confirmed one knows of none later.
+    pub begun: u64,
+}
+
+impl Point {
+    /// Whether everything in which a target's copy differs from this one is named by the two logs
+    /// together. The target of a resync takes a new base before its source does; either may be
+    /// the source by now.
+    #[must_use]
+    pub fn suffices_for(&self, target: &Point) -> bool {
+        // An older state of the target's disk knows of no checkpoint that this one relied on.
+        let restored = self.base == target.base && target.begun < self.cooled;
+        let target_ahead = target.as_target && target.previous == self.base;
+        let source_ahead = self.as_target && self.previous == target.base;
+        (self.base == target.base || target_ahead || source_ahead) && !restored
+    }
 }
 
 /// What the log says besides its entries.
@@ -97,6 +113,7 @@ impl Header {
         }
         bytes.push(u8::from(self.point.as_target));
         bytes.extend_from_slice(&self.point.cooled.to_le_bytes());
+        bytes.extend_from_slice(&self.point.begun.to_le_bytes());
         bytes.extend_from_slice(&self.since.0.to_le_bytes());
         bytes.extend_from_slice(&self.since.1.to_le_bytes());
         bytes.push(u8::from(self.everything));
@@ -114,13 +131,13 @@ impl Header {
         let (file, base, previous) =
             (u128_of(&mut rest)?, u128_of(&mut rest)?, u128_of(&mut rest)?);
         let as_target = *rest.split_off_first()? != 0;
-        let cooled = u64_of(&mut rest)?;
+        let (cooled, begun) = (u64_of(&mut rest)?, u64_of(&mut rest)?);
         let seconds = u64_of(&mut rest)?.cast_signed();
         let nanoseconds = u32::from_le_bytes(rest.split_off(..4)?.try_into().ok()?);
         let everything = *rest.split_off_first()? != 0;
         let summed = bytes.get(..SECTOR - rest.len())?;
         (rest.split_off(..SUM_BYTES)? == sum(&[summed])).then_some(())?;
-        let point = Point { base, previous, as_target, cooled };
+        let point = Point { base, previous, as_target, cooled, begun };
         Some(Header { generation, file, point, since: (seconds, nanoseconds), everything })
     }
 }
@@ -226,7 +243,7 @@ mod tests {
     }
 
     fn header(generation: u64) -> Header {
-        let point = Point { base: 1, previous: 2, as_target: true, cooled: generation };
+        let point = Point { base: 1, previous: 2, as_target: true, cooled: generation, begun: 9 };
         Header { generation, file: 77, point, since: (-5, 6), everything: false }
     }
 
@@ -303,6 +320,22 @@ mod tests {
         let mut headless = bytes;
         headless[..BATCHES_AT].fill(0);
         assert_eq!(Image::read(&headless), Err(Damage::Header));
+    }
+
+    #[test]
+    fn logs_suffice_only_when_they_meet_in_a_shared_state() {
+        let point =
+            |base, previous, as_target| Point { base, previous, as_target, ..Point::default() };
+        let source = point(2, 1, false);
+        assert!(source.suffices_for(&point(2, 1, true)));
+        assert!(source.suffices_for(&point(3, 2, true)), "the target was first to take a base");
+        assert!(!source.suffices_for(&point(1, 0, true)), "the target had confirmed base 2");
+        assert!(point(2, 1, true).suffices_for(&point(1, 0, false)), "it was the target then");
+        assert!(!source.suffices_for(&point(3, 2, false)));
+        assert!(!source.suffices_for(&point(9, 9, true)));
+        let cooled = Point { cooled: 7, ..source };
+        assert!(!cooled.suffices_for(&Point { begun: 6, ..source }), "a restored disk");
+        assert!(cooled.suffices_for(&Point { begun: 7, ..source }));
     }
 
     #[test]

@@ -74,6 +74,12 @@ impl Layout {
         self.state_directory().join(format!("modules/{module}/record.json"))
     }
 
+    /// The activity log of a module.
+    #[must_use]
+    pub fn activity_file(&self, module: &ModuleName) -> PathBuf {
+        self.state_directory().join(format!("modules/{module}/activity.log"))
+    }
+
     /// What the daemon remembers of a running module, for a daemon that follows it in the same
     /// boot.
     #[must_use]

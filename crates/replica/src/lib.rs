@@ -6,6 +6,7 @@
 //! does not know.
 
 pub mod acknowledge;
+mod delta;
 pub mod op;
 pub mod session;
 pub mod throttle;
@@ -13,7 +14,7 @@ pub mod touch;
 pub mod walk;
 
 pub use acknowledge::Acknowledge;
-pub use session::{Lost, Names, Session, Step};
+pub use session::{Lost, Names, Session, Step, Without};
 pub use throttle::Throttle;
 pub use touch::Touch;
-pub use walk::{Task, Walk};
+pub use walk::{Task, Theirs, Walk};

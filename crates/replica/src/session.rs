@@ -13,7 +13,7 @@ use crate::op::{FileId, Op};
 use crate::walk::Task;
 
 /// renameat2's flag that exchanges two names.
-const RENAME_EXCHANGE: u32 = 2;
+pub(crate) const RENAME_EXCHANGE: u32 = 2;
 
 /// What the source's tree can tell about names, as of after the operation.
 pub trait Names {
@@ -69,42 +69,95 @@ pub struct Lost {
 /// What a target knows of the source's tree.
 #[derive(Debug)]
 pub struct Session {
-    bound: BTreeSet<FileId>,
-    /// Whether a walk is under way.
-    walking: bool,
+    pub(crate) bound: BTreeSet<FileId>,
+    phase: Phase,
     /// What live operations left to the walk.
-    tasks: VecDeque<Task>,
+    pub(crate) tasks: VecDeque<Task>,
     /// Number of bound objects at which ids that are no longer in use are forgotten.
     sweep_at: usize,
+    /// Delta: bound or suspect directories whose names have not been put right yet.
+    pub(crate) pending: BTreeSet<FileId>,
+    /// Delta: names that live operations or the target have made uncertain.
+    pub(crate) doubtful: BTreeSet<(FileId, Vec<u8>)>,
+}
+
+/// What the live rule goes by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// What may differ is not known yet: nothing is sent, as the log remembers it.
+    Waiting,
+    /// All may differ: a walk through everything is under way.
+    Walking,
+    /// What may differ is known; a walk through that is under way.
+    Delta,
+    /// Nothing differs.
+    Settled,
 }
 
 /// Bound objects below which nothing is swept.
 const SWEEP_MIN: usize = 1 << 16;
 
 impl Session {
-    /// A session of trees that must be compared.
+    /// A session of trees that may differ in what is yet to be found out.
+    #[must_use]
+    pub fn waiting() -> Session {
+        Session { phase: Phase::Waiting, ..Session::settled() }
+    }
+
+    /// A session of trees that must be compared whole.
     #[must_use]
     pub fn walking() -> Session {
-        Session { walking: true, ..Session::settled() }
+        Session { phase: Phase::Walking, ..Session::settled() }
+    }
+
+    /// All may differ.
+    pub fn compare_all(&mut self) {
+        self.phase = Phase::Walking;
+    }
+
+    /// Beyond what the walk is told by its plan, the names in these directories may differ, and
+    /// these names may stand for other objects.
+    pub fn compare_suspects(
+        &mut self,
+        directories: impl IntoIterator<Item = FileId>,
+        names: impl IntoIterator<Item = (FileId, Vec<u8>)>,
+    ) {
+        self.phase = Phase::Delta;
+        self.pending.extend(directories);
+        self.doubtful.extend(names);
     }
 
     /// A session of trees known to be equal.
     #[must_use]
     pub fn settled() -> Session {
-        let (bound, tasks) = (BTreeSet::new(), VecDeque::new());
-        Session { bound, walking: false, tasks, sweep_at: SWEEP_MIN }
+        Session {
+            bound: BTreeSet::new(),
+            phase: Phase::Settled,
+            tasks: VecDeque::new(),
+            sweep_at: SWEEP_MIN,
+            pending: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
+        }
     }
 
-    /// Whether the walk goes on.
+    /// Whether the target may lack something.
     #[must_use]
     pub fn is_walking(&self) -> bool {
-        self.walking
+        self.phase != Phase::Settled
+    }
+
+    /// Whether the walk goes through what is known to be suspect alone.
+    #[must_use]
+    pub fn is_delta(&self) -> bool {
+        self.phase == Phase::Delta
     }
 
     /// The walk has reached everything and no task is left.
     pub fn settle(&mut self) {
         debug_assert!(self.tasks.is_empty(), "tasks belong to the walk");
-        self.walking = false;
+        debug_assert!(self.pending.is_empty(), "every suspect directory was put right");
+        self.phase = Phase::Settled;
+        self.doubtful.clear();
     }
 
     /// Notes that an object stands at the target.
@@ -116,9 +169,13 @@ impl Session {
     /// must reach it again by its other names.
     pub fn unbind(&mut self, file: FileId, names: &dyn Names) {
         self.bound.remove(&file);
-        self.walking = true;
+        if self.phase == Phase::Settled {
+            self.phase = Phase::Delta;
+        }
         for (parent, name) in names.names_of(file) {
-            if self.is_bound(parent) {
+            if self.phase == Phase::Delta {
+                self.leave_name(parent, &name);
+            } else if self.is_bound(parent) {
                 self.tasks.push_back(Task::Entry { parent, name });
             }
         }
@@ -140,8 +197,11 @@ impl Session {
     /// While a walk is under way, ids that are bound here must be kept in use by the caller: a
     /// file that came back under another id would be taken for one that the walk has yet to reach.
     pub fn live(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
-        if self.walking {
-            return self.live_walking(op, names);
+        match self.phase {
+            Phase::Waiting => return Ok(Vec::new()),
+            Phase::Walking => return self.live_walking(op, names),
+            Phase::Delta => return Ok(self.live_delta(op, names)),
+            Phase::Settled => {}
         }
         if self.bound.len() >= self.sweep_at {
             self.bound.retain(|file| names.is_known(*file));
@@ -287,10 +347,13 @@ impl Session {
 }
 
 /// Names as they were before one was added.
-struct Without<'a> {
-    names: &'a dyn Names,
-    parent: FileId,
-    name: &'a [u8],
+pub struct Without<'a> {
+    /// Names as they are now.
+    pub names: &'a dyn Names,
+    /// Directory of the name that counts as absent.
+    pub parent: FileId,
+    /// That name.
+    pub name: &'a [u8],
 }
 
 impl Names for Without<'_> {

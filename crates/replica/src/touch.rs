@@ -28,7 +28,9 @@ pub enum Touch {
     Losing {
         /// File.
         file: FileId,
-        /// A directory that holds one of the other names, if any is known.
+        /// A directory that holds one of the other names, if all of those are known.
         other: Option<FileId>,
     },
+    /// More than can be told.
+    Anything,
 }

@@ -1,5 +1,9 @@
 //! The plan of a resync: which directories, entries and blocks are still to be compared.
 //!
+//! Work lies in levels; one begins when all that came of the levels before it is done. So the
+//! names in suspect directories are put right from the roots down before anything that is reached
+//! by them.
+//!
 //! Every object is compared once; questions to the target are limited in number, so that memory
 //! and the delay of live operations stay bounded. Reading and sending is the shell's work.
 
@@ -19,8 +23,8 @@ pub enum Task {
     Directory {
         /// Directory.
         directory: FileId,
-        /// Names and file sizes at the target.
-        theirs: BTreeMap<Vec<u8>, u64>,
+        /// What the target holds.
+        theirs: BTreeMap<Vec<u8>, Theirs>,
     },
     /// Put one name right.
     Entry {
@@ -35,8 +39,26 @@ pub enum Task {
         file: FileId,
         /// Position, in bytes.
         offset: u64,
+        /// Where to stop, in bytes.
+        end: u64,
         /// Whether the target's file is empty, so that comparing is a waste.
         fresh: bool,
+    },
+    /// Put the attributes of an object right, and compare this part of its content.
+    Part {
+        /// Object.
+        file: FileId,
+        /// Position, in bytes.
+        offset: u64,
+        /// Where to stop, in bytes; nothing is compared where that is the position.
+        end: u64,
+    },
+    /// Remove a name that the source does not have.
+    Discard {
+        /// Directory.
+        parent: FileId,
+        /// Name.
+        name: Vec<u8>,
     },
     /// Send blocks that differ.
     Blocks {
@@ -49,6 +71,17 @@ pub enum Task {
     },
     /// Everything of the object was sent: give it its modification time.
     Finish(FileId),
+}
+
+/// What the target says of a name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Theirs {
+    /// Size of a regular file, in bytes.
+    pub size: u64,
+    /// Type, as in `d_type` of a directory entry.
+    pub kind: u8,
+    /// Whether it came or changed since the target's log began.
+    pub recent: bool,
 }
 
 /// What a question was about.
@@ -64,7 +97,8 @@ struct FileState {
     questions: u32,
     /// Tasks that send blocks of it and have not been handed out.
     blocks: u32,
-    read_to_end: bool,
+    /// Stretches of content that have not been read to their end.
+    stretches: u32,
 }
 
 /// The plan of a resync.
@@ -75,19 +109,38 @@ pub struct Walk {
     questions: BTreeMap<u64, Question>,
     next_tag: u64,
     visited: BTreeSet<FileId>,
+    /// Directories all of whose content is compared, whatever it looks like.
+    whole: BTreeSet<FileId>,
     files: BTreeMap<FileId, FileState>,
+    /// Work of later levels, the next one last.
+    levels: Vec<Vec<Task>>,
 }
 
 impl Walk {
     /// A walk from the roots of these trees.
     #[must_use]
     pub fn new(trees: impl DoubleEndedIterator<Item = u16>) -> Walk {
-        let stack = trees.rev().map(|tree| Task::List(FileId::root(tree))).collect();
-        Walk { stack, ..Walk::default() }
+        let stack: Vec<Task> = trees.rev().map(|tree| Task::List(FileId::root(tree))).collect();
+        let whole = stack.iter().filter_map(|task| match task {
+            Task::List(directory) => Some(*directory),
+            _ => None,
+        });
+        let whole = whole.collect();
+        Walk { stack, whole, ..Walk::default() }
+    }
+
+    /// A walk through these levels of work, the first one first.
+    #[must_use]
+    pub fn through(levels: impl DoubleEndedIterator<Item = Vec<Task>>) -> Walk {
+        Walk { levels: levels.rev().collect(), ..Walk::default() }
     }
 
     /// The next piece of work, or none when answers must be awaited first or nothing is left.
     pub fn next_task(&mut self) -> Option<Task> {
+        while self.stack.is_empty() && self.questions.is_empty() {
+            self.stack = self.levels.pop()?;
+            self.stack.reverse();
+        }
         let may_ask = self.questions.len() < QUESTIONS_MAX;
         let next = self.stack.last()?;
         let asks = matches!(next, Task::List(_) | Task::Content { fresh: false, .. });
@@ -107,7 +160,7 @@ impl Walk {
     /// Whether nothing is left to do or to await.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.stack.is_empty() && self.questions.is_empty()
+        self.stack.is_empty() && self.questions.is_empty() && self.levels.is_empty()
     }
 
     /// Whether answers are awaited.
@@ -121,18 +174,41 @@ impl Walk {
         self.stack.push(task);
     }
 
+    /// Adds work for the last level.
+    pub fn add_last(&mut self, task: Task) {
+        match self.levels.first_mut() {
+            Some(last) => last.push(task),
+            None => self.stack.insert(0, task),
+        }
+    }
+
     /// A directory was put right under its name; adds its content unless that was done before.
     pub fn found_directory(&mut self, directory: FileId) {
         if self.visited.insert(directory) {
+            self.whole.insert(directory);
             self.stack.push(Task::List(directory));
+        }
+    }
+
+    /// Whether everything in a directory is to be compared, whatever it looks like.
+    #[must_use]
+    pub fn is_whole(&self, directory: FileId) -> bool {
+        self.whole.contains(&directory)
+    }
+
+    /// Part of a file's content is to be compared, unless all of it is or was.
+    pub fn found_part(&mut self, file: FileId, offset: u64, end: u64) {
+        if !self.visited.contains(&file) {
+            self.files.entry(file).or_default().stretches += 1;
+            self.stack.push(Task::Content { file, offset, end, fresh: false });
         }
     }
 
     /// A file was put right under its name; adds its content unless that was done before.
     pub fn found_file(&mut self, file: FileId, fresh: bool) {
         if self.visited.insert(file) {
-            self.files.insert(file, FileState::default());
-            self.stack.push(Task::Content { file, offset: 0, fresh });
+            self.files.entry(file).or_default().stretches += 1;
+            self.stack.push(Task::Content { file, offset: 0, end: u64::MAX, fresh });
         }
     }
 
@@ -150,7 +226,11 @@ impl Walk {
             Task::Content { file: of, .. } | Task::Blocks { file: of, .. } | Task::Finish(of) => {
                 *of != file
             }
-            Task::List(_) | Task::Directory { .. } | Task::Entry { .. } => true,
+            Task::List(_)
+            | Task::Directory { .. }
+            | Task::Entry { .. }
+            | Task::Part { .. }
+            | Task::Discard { .. } => true,
         });
     }
 
@@ -165,14 +245,15 @@ impl Walk {
         self.ask(Question::Compare { file, offset })
     }
 
-    /// A file was read to its end; its last answers may still be awaited.
+    /// A stretch was read to its end; its last answers may still be awaited.
     pub fn read_to_end(&mut self, file: FileId) {
-        self.files.entry(file).or_default().read_to_end = true;
+        let state = self.files.entry(file).or_default();
+        state.stretches = state.stretches.saturating_sub(1);
         self.finish_if_complete(file);
     }
 
     /// The target listed a directory. False when nobody asked.
-    pub fn listed(&mut self, tag: u64, theirs: BTreeMap<Vec<u8>, u64>) -> bool {
+    pub fn listed(&mut self, tag: u64, theirs: BTreeMap<Vec<u8>, Theirs>) -> bool {
         let Some(Question::List(directory)) = self.questions.remove(&tag) else {
             return false;
         };
@@ -203,7 +284,7 @@ impl Walk {
 
     fn finish_if_complete(&mut self, file: FileId) {
         let complete =
-            |state: &FileState| state.read_to_end && state.questions == 0 && state.blocks == 0;
+            |state: &FileState| state.stretches == 0 && state.questions == 0 && state.blocks == 0;
         if self.files.get(&file).is_some_and(complete) {
             self.files.remove(&file);
             self.stack.push(Task::Finish(file));
@@ -221,7 +302,7 @@ mod tests {
     fn a_file_is_finished_after_its_last_differing_block() {
         let mut walk = Walk::default();
         walk.found_file(FILE, false);
-        let expected = Task::Content { file: FILE, offset: 0, fresh: false };
+        let expected = Task::Content { file: FILE, offset: 0, end: u64::MAX, fresh: false };
         assert_eq!(walk.next_task(), Some(expected));
         let (first, second) = (walk.ask_compare(FILE, 0), walk.ask_compare(FILE, 1 << 20));
         walk.read_to_end(FILE);

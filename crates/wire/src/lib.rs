@@ -10,7 +10,9 @@ pub mod datagram;
 pub mod frame;
 pub mod hello;
 pub mod local;
+pub mod object;
 pub mod op;
+pub mod recall;
 pub mod replication;
 pub mod witness;
 

@@ -4,20 +4,25 @@
 //! to. Operations carry a number, steps of a resync do not.
 
 use replica::op::{FileId, Op, Stamp};
+use replica::walk::Theirs;
 
 use crate::frame::{Decoder, WireError, put_bytes, put_frame};
 use crate::op::{
-    TARGET_BYTES_MAX, XATTR_BYTES_MAX, put_file, put_op, put_stamp, put_u64, take_bool, take_file,
-    take_limited, take_name, take_op, take_stamp, take_xattr_name,
+    TARGET_BYTES_MAX, put_file, put_op, put_stamp, put_u64, take_bool, take_file, take_limited,
+    take_name, take_op, take_stamp,
+};
+
+pub use crate::object::{Attributes, Ensure, XATTRS_MAX, Xattrs};
+use crate::object::{put_ensure, put_xattrs, take_ensure, take_xattrs};
+use crate::recall::{
+    Recalled, Suspect, put_recalled, put_suspects, put_theirs, take_recalled, take_suspects,
+    take_theirs, take_u128,
 };
 
 /// Bytes of a block whose hash is compared in a resync.
 pub const BLOCK_BYTES: usize = 64 << 10;
 /// Blocks compared by one message.
 pub const BLOCKS_MAX: usize = 16;
-/// Extended attributes of one file that are carried: more do not fit into the list of their names,
-/// which the kernel limits to 64 KiB.
-pub const XATTRS_MAX: usize = 16 << 10;
 /// Bytes of all their values.
 pub const XATTR_VALUES_BYTES_MAX: usize = 16 << 20;
 
@@ -94,7 +99,12 @@ pub enum Forward<'a> {
     Barrier {
         /// Number of the last operation before it.
         number: u64,
+        /// That state is one that both share from here on: its identity, and that of the one
+        /// which the source shared before. None while the target may lack something.
+        base: Option<(u128, u128)>,
     },
+    /// Resync: say what you recall.
+    Recall,
     /// Whether every operation from here on must apply exactly as it did at the source, so that
     /// any difference is a fault, or what is missing is tolerated, as a resync is under way.
     Strict(bool),
@@ -116,51 +126,6 @@ pub struct Ping {
     /// Newest sequence heard from the other side.
     pub echo: u64,
 }
-
-/// What an object must be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ensure<'a> {
-    /// Directory.
-    pub parent: FileId,
-    /// Name in it.
-    pub name: &'a [u8],
-    /// Id of the object.
-    pub file: FileId,
-    /// Type and permission bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// Device number.
-    pub rdev: u64,
-    /// Size of a regular file, in bytes.
-    pub size: u64,
-    /// Modification time, for what has no content to compare.
-    pub mtime: Stamp,
-    /// Target of a symlink.
-    pub target: &'a [u8],
-    /// All extended attributes, sorted by name.
-    pub xattrs: Vec<(&'a [u8], &'a [u8])>,
-}
-
-/// Owner, permissions and extended attributes of an object.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attributes<'a> {
-    /// Object.
-    pub file: FileId,
-    /// Type and permission bits.
-    pub mode: u32,
-    /// Owner.
-    pub uid: u32,
-    /// Group.
-    pub gid: u32,
-    /// All extended attributes, sorted by name.
-    pub xattrs: Xattrs<'a>,
-}
-
-/// Extended attributes: names and values.
-pub type Xattrs<'a> = Vec<(&'a [u8], &'a [u8])>;
 
 /// From the target to the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -186,8 +151,17 @@ pub enum Backward<'a> {
         tag: u64,
         /// Whether this is the last part.
         last: bool,
-        /// Names, and sizes of regular files.
-        entries: Vec<(&'a [u8], u64)>,
+        /// Names and what stands under them.
+        entries: Vec<(&'a [u8], Theirs)>,
+    },
+    /// Answer to `Recall`; suspects follow.
+    Recalled(Recalled),
+    /// Part of what the target may have strayed in.
+    Suspects {
+        /// Whether this is the last part.
+        last: bool,
+        /// Suspects.
+        suspects: Vec<Suspect<'a>>,
     },
     /// Which of the compared blocks differ: bit i for block i.
     Differ {
@@ -270,7 +244,8 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_file(out, *file);
             put_stamp(out, *mtime);
         }
-        Forward::Barrier { number } => put_kind_u64(out, 9, *number),
+        Forward::Barrier { number, base } => put_barrier(out, *number, *base),
+        Forward::Recall => out.push(13),
         Forward::Strict(strict) => out.extend_from_slice(&[10, u8::from(*strict)]),
         Forward::Check { tag } => put_kind_u64(out, 11, *tag),
         Forward::Ping(ping) => put_ping(out, ping),
@@ -299,7 +274,12 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
             Forward::Block { file, offset, data: decoder.remainder() }
         }
         8 => Forward::Finish { file: take_file(&mut decoder)?, mtime: take_stamp(&mut decoder)? },
-        9 => Forward::Barrier { number: decoder.u64()? },
+        9 => {
+            let (number, is_base) = (decoder.u64()?, take_bool(&mut decoder)?);
+            let base = (take_u128(&mut decoder)?, take_u128(&mut decoder)?);
+            Forward::Barrier { number, base: is_base.then_some(base) }
+        }
+        13 => Forward::Recall,
         10 => Forward::Strict(take_bool(&mut decoder)?),
         12 => Forward::Attributes(Attributes {
             file: take_file(&mut decoder)?,
@@ -325,10 +305,15 @@ pub fn put_backward(out: &mut Vec<u8>, message: &Backward<'_>) {
         Backward::Listed { tag, last, entries } => {
             put_kind_u64(out, 4, *tag);
             out.push(u8::from(*last));
-            for (name, size) in entries {
-                put_bytes(out, name);
-                put_u64(out, *size);
-            }
+            entries.iter().for_each(|(name, theirs)| put_theirs(out, name, *theirs));
+        }
+        Backward::Recalled(recalled) => {
+            out.push(9);
+            put_recalled(out, recalled);
+        }
+        Backward::Suspects { last, suspects } => {
+            out.extend_from_slice(&[10, u8::from(*last)]);
+            put_suspects(out, suspects);
         }
         Backward::Differ { tag, blocks } => {
             put_kind_u64(out, 5, *tag);
@@ -363,6 +348,11 @@ pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
         },
         7 => Backward::Absent { file: take_file(&mut decoder)? },
         8 => Backward::Checked { tag: decoder.u64()? },
+        9 => Backward::Recalled(take_recalled(&mut decoder)?),
+        10 => {
+            let last = take_bool(&mut decoder)?;
+            Backward::Suspects { last, suspects: take_suspects(&mut decoder)? }
+        }
         PING => Backward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
     };
@@ -382,6 +372,14 @@ fn take_ping(decoder: &mut Decoder<'_>) -> Result<Ping, WireError> {
     Ok(Ping { sequence: decoder.u64()?, echo: decoder.u64()? })
 }
 
+fn put_barrier(out: &mut Vec<u8>, number: u64, base: Option<(u128, u128)>) {
+    put_kind_u64(out, 9, number);
+    let (id, previous) = base.unwrap_or_default();
+    out.push(u8::from(base.is_some()));
+    out.extend_from_slice(&id.to_le_bytes());
+    out.extend_from_slice(&previous.to_le_bytes());
+}
+
 fn put_kind_u64(out: &mut Vec<u8>, kind: u8, value: u64) {
     out.push(kind);
     put_u64(out, value);
@@ -390,60 +388,6 @@ fn put_kind_u64(out: &mut Vec<u8>, kind: u8, value: u64) {
 fn put_entry(out: &mut Vec<u8>, parent: FileId, name: &[u8]) {
     put_file(out, parent);
     put_bytes(out, name);
-}
-
-fn put_ensure(out: &mut Vec<u8>, ensure: &Ensure<'_>) {
-    put_entry(out, ensure.parent, ensure.name);
-    put_file(out, ensure.file);
-    for field in [ensure.mode, ensure.uid, ensure.gid] {
-        out.extend_from_slice(&field.to_le_bytes());
-    }
-    put_u64(out, ensure.rdev);
-    put_u64(out, ensure.size);
-    put_stamp(out, ensure.mtime);
-    put_bytes(out, ensure.target);
-    put_xattrs(out, &ensure.xattrs);
-}
-
-fn put_xattrs(out: &mut Vec<u8>, xattrs: &[(&[u8], &[u8])]) {
-    for (name, value) in xattrs {
-        out.push(1);
-        put_bytes(out, name);
-        put_bytes(out, value);
-    }
-    out.push(0);
-}
-
-fn take_ensure<'a>(decoder: &mut Decoder<'a>) -> Result<Ensure<'a>, WireError> {
-    let ensure = Ensure {
-        parent: take_file(decoder)?,
-        name: take_name(decoder)?,
-        file: take_file(decoder)?,
-        mode: decoder.u32()?,
-        uid: decoder.u32()?,
-        gid: decoder.u32()?,
-        rdev: decoder.u64()?,
-        size: decoder.u64()?,
-        mtime: take_stamp(decoder)?,
-        target: take_limited(decoder, TARGET_BYTES_MAX, "symlink target")?,
-        xattrs: take_xattrs(decoder)?,
-    };
-    if ensure.size > i64::MAX as u64 {
-        return Err(WireError::Value("size"));
-    }
-    Ok(ensure)
-}
-
-fn take_xattrs<'a>(decoder: &mut Decoder<'a>) -> Result<Xattrs<'a>, WireError> {
-    let mut xattrs = Vec::new();
-    while take_bool(decoder)? {
-        if xattrs.len() == XATTRS_MAX {
-            return Err(WireError::Value("number of attributes"));
-        }
-        let name = take_xattr_name(decoder)?;
-        xattrs.push((name, take_limited(decoder, XATTR_BYTES_MAX, "attribute value")?));
-    }
-    Ok(xattrs)
 }
 
 fn take_compare<'a>(decoder: &mut Decoder<'a>) -> Result<Forward<'a>, WireError> {
@@ -460,7 +404,7 @@ fn take_listed<'a>(decoder: &mut Decoder<'a>) -> Result<Backward<'a>, WireError>
     let last = take_bool(decoder)?;
     let mut entries = Vec::new();
     while !decoder.is_empty() {
-        entries.push((take_name(decoder)?, decoder.u64()?));
+        entries.push(take_theirs(decoder)?);
     }
     Ok(Backward::Listed { tag, last, entries })
 }
@@ -495,6 +439,8 @@ mod tests {
                 parent: FILE,
                 name: b"n",
                 file: FILE,
+                held: true,
+                apart: false,
                 mode: 0o100_644,
                 uid: 1,
                 gid: 2,
@@ -513,7 +459,9 @@ mod tests {
             }),
             Forward::Compare { tag: 1, file: FILE, offset: 0, hashes: vec![[7; 32]; 3] },
             Forward::Block { file: FILE, offset: 65536, data: b"block" },
-            Forward::Barrier { number: 3 },
+            Forward::Barrier { number: 3, base: None },
+            Forward::Barrier { number: 3, base: Some((u128::MAX - 1, 5)) },
+            Forward::Recall,
             Forward::Strict(true),
             Forward::Ping(Ping { sequence: 1, echo: 2 }),
         ]
@@ -526,7 +474,9 @@ mod tests {
             put_forward(&mut out, &message);
             assert_eq!(take_forward(&out[PREFIX_BYTES..]), Ok(message));
         }
-        let listed = Backward::Listed { tag: 4, last: true, entries: vec![(b"x", 3), (b"y", 0)] };
+        let file = Theirs { size: 3, kind: 8, recent: true };
+        let entries: Vec<(&[u8], Theirs)> = vec![(b"x", file), (b"y", Theirs::default())];
+        let listed = Backward::Listed { tag: 4, last: true, entries };
         let mut out = Vec::new();
         put_backward(&mut out, &listed);
         assert_eq!(take_backward(&out[PREFIX_BYTES..]), Ok(listed));

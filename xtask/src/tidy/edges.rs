@@ -40,7 +40,10 @@ const CRATES: &[Crate] = &[
     },
     Crate {
         name: "evenkeel",
-        may_use: &["model", "cluster", "replica", "wire", "fuse", "mount", "net", "node", "lab"],
+        may_use: &[
+            "model", "cluster", "replica", "activity", "wire", "fuse", "mount", "net", "node",
+            "lab",
+        ],
         outside: None,
     },
     Crate { name: "xtask", may_use: &[], outside: Some(&["serde_json"]) },

@@ -42,6 +42,8 @@ pub(crate) struct ReplicatorArgs {
     node: NodeName,
     #[arg(long)]
     number: u64,
+    #[arg(long)]
+    log: PathBuf,
     #[arg(long = "directory")]
     directories: Vec<PathBuf>,
 }
@@ -76,6 +78,7 @@ pub(crate) fn replicator(args: ReplicatorArgs) -> ExitCode {
         cluster: args.cluster,
         node: args.node,
         number: args.number,
+        log: args.log,
         directories: args.directories,
     }))
 }

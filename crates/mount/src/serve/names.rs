@@ -133,7 +133,11 @@ impl Server {
 
     pub(super) fn link(&self, request: &Request<'_>, target: u64, name: &[u8]) {
         let (file, parent) = (self.tree.id(target), self.tree.id(request.node));
-        let touches = [Touch::Names(parent), Touch::Meta(file), Touch::Moving(file)];
+        let mut touches = vec![Touch::Names(parent)];
+        if self.tree.stat(file).is_ok_and(|stat| stat.nlink > 0) {
+            // One without a name comes into being with this one.
+            touches.extend([Touch::Meta(file), Touch::Moving(file)]);
+        }
         self.change(request, "making a hard link", &touches, |turn| {
             let _names = self.tree.names();
             let file = self.tree.descriptor(target)?;
@@ -190,6 +194,9 @@ impl Server {
                 found => Some(found?),
             };
             as_caller(request, || backing::rename(&*from, name, &*to, new_name, flags))?;
+            if is_idle(&file, other.as_ref()) {
+                return Ok(turn.unchanged(&[]));
+            }
             self.moved(&file, other, (request.node, name), (new_parent, new_name), flags);
             let op = Op::Rename {
                 parent: self.tree.id(request.node),
@@ -210,25 +217,47 @@ impl Server {
     fn touched_by_rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Vec<Touch> {
         let (parent, new_parent) = (self.tree.id(from.0), self.tree.id(to.0));
         let mut touches = vec![Touch::Names(parent), Touch::Names(new_parent)];
-        touches.extend(self.tree.known_child(parent, from.1).map(Touch::Moving));
+        self.moving(parent, from.1, &mut touches);
         if RenameFlags::from_bits_retain(flags).contains(RenameFlags::EXCHANGE) {
-            touches.extend(self.tree.known_child(new_parent, to.1).map(Touch::Moving));
+            self.moving(new_parent, to.1, &mut touches);
         } else {
             touches.extend(self.losing(new_parent, to.1));
         }
         touches
     }
 
+    /// What it touches that a name becomes another one. A file with more names must be found by
+    /// those at the peer.
+    fn moving(&self, parent: FileId, name: &[u8], touches: &mut Vec<Touch>) {
+        let Some(file) = self.tree.known_child(parent, name) else { return };
+        touches.push(Touch::Moving(file));
+        match self.other_names(file, parent, name) {
+            Some(others) => touches.extend(others.into_iter().map(Touch::Names)),
+            None => touches.push(Touch::Anything),
+        }
+    }
+
     /// What the loss of a name touches when the file has others.
     fn losing(&self, parent: FileId, name: &[u8]) -> Option<Touch> {
         let file = self.tree.known_child(parent, name)?;
         let stat = self.tree.stat(file).ok()?;
-        if stat.kind() != Kind::File || stat.nlink < 2 {
+        if stat.kind() == Kind::Directory || stat.nlink < 2 {
             return None;
         }
-        let names = self.tree.names_of(file);
-        let other = names.into_iter().find(|(at, as_name)| (*at, &**as_name) != (parent, name));
-        Some(Touch::Losing { file, other: other.map(|(directory, _)| directory) })
+        let others = self.other_names(file, parent, name);
+        Some(Touch::Losing { file, other: others.and_then(|others| others.into_iter().next()) })
+    }
+
+    /// The directories of a file's other names; none when not all of them are known.
+    fn other_names(&self, file: FileId, parent: FileId, name: &[u8]) -> Option<Vec<FileId>> {
+        let stat = self.tree.stat(file).ok()?;
+        if stat.kind() == Kind::Directory || stat.nlink < 2 {
+            return Some(Vec::new());
+        }
+        let names = self.tree.names_of(file).into_iter();
+        let others = names.filter(|(at, as_name)| (*at, &**as_name) != (parent, name));
+        let others: Vec<FileId> = others.map(|(directory, _)| directory).collect();
+        (others.len() + 1 >= stat.nlink as usize).then_some(others)
     }
 
     /// Tells of a renaming that left something under the old name.
@@ -261,10 +290,6 @@ impl Server {
         to: (u64, &[u8]),
         flags: u32,
     ) {
-        // Two names of one file: the call did nothing.
-        if other.as_ref().is_some_and(|other| backing::same_file(file, other).unwrap_or(false)) {
-            return;
-        }
         self.tree.name_moved(file, from, to);
         match other {
             Some(other) if RenameFlags::from_bits_retain(flags) == RenameFlags::EXCHANGE => {
@@ -287,4 +312,10 @@ pub(super) fn created<'a>(
 ) -> Op<'a> {
     let &Stat { mode, uid, gid, rdev, mtime, .. } = stat;
     Op::Create { parent, name, file, mode, uid, gid, rdev, target, mtime, parent_mtime }
+}
+
+/// Whether both names are of one file: then renaming or exchanging them does nothing, here. At a
+/// peer that is being brought up to date they may be of two.
+fn is_idle(file: &OwnedFd, other: Option<&OwnedFd>) -> bool {
+    other.is_some_and(|other| backing::same_file(file, other).unwrap_or(false))
 }

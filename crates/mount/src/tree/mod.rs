@@ -15,7 +15,7 @@ use replica::op::FileId;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::backing::{self, DirReader, Kind, Root, Stat};
+use crate::backing::{self, DirReader, Handle, Kind, Root, Stat};
 use crate::{mounts, process};
 use table::Table;
 
@@ -159,6 +159,12 @@ impl Tree {
     /// An `O_PATH` descriptor.
     pub fn path_descriptor(&self, file: FileId) -> Result<Arc<OwnedFd>, Errno> {
         self.descriptor(self.node(file)?)
+    }
+
+    /// The handle of a known file.
+    #[must_use]
+    pub fn handle(&self, file: FileId) -> Option<Handle> {
+        self.table().get(self.node(file).ok()?).map(|inode| inode.handle.clone())
     }
 
     /// Whether an id is in use; one that is not will never be used again.

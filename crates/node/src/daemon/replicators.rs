@@ -161,6 +161,8 @@ fn spawn(start: &Start<'_>, listener: OwnedFd) -> io::Result<Child> {
         .args(["replicator", start.config.name.as_str()])
         .args(["--cluster", start.cluster.as_str(), "--node", start.node.as_str()])
         .args(["--number", &start.number.to_string()])
+        .arg("--log")
+        .arg(start.layout.activity_file(&start.config.name))
         .stdin(Stdio::from(listener))
         .stdout(output.try_clone()?)
         .stderr(output)

@@ -3,7 +3,8 @@
 
 use std::os::fd::AsFd;
 
-use mount::backing::{self, Kind};
+use activity::image::Clock;
+use mount::backing::{self, Kind, Stat};
 use replica::op::FileId;
 use rustix::io::Errno;
 use wire::replication::{
@@ -27,8 +28,8 @@ pub(super) fn put_ensure(
     out: &mut Vec<u8>,
     trees: &Trees,
     file: FileId,
-    parent: FileId,
-    name: &[u8],
+    (held, apart): (bool, bool),
+    (parent, name): (FileId, &[u8]),
 ) -> Result<(), Errno> {
     let tree = trees.get(usize::from(file.tree)).ok_or(Errno::STALE)?;
     let object = tree.path_descriptor(file)?;
@@ -42,6 +43,8 @@ pub(super) fn put_ensure(
         parent,
         name,
         file,
+        held,
+        apart,
         mode: stat.mode,
         uid: stat.uid,
         gid: stat.gid,
@@ -102,6 +105,17 @@ pub(super) fn xattrs_of(object: impl AsFd, kind: Kind) -> Result<Xattrs, Errno> 
         }
     }
     Ok(xattrs)
+}
+
+/// Whether an object came or changed at or after a moment of this node's clock. A directory shows
+/// when it came by its birth alone, as other times change with what is in it.
+pub(super) fn is_recent(stat: &Stat, since: Clock) -> bool {
+    let changed = stat.ctime;
+    let stamp = match stat.kind() {
+        Kind::Directory => stat.btime.unwrap_or(changed),
+        _ => changed,
+    };
+    (stamp.seconds, stamp.nanoseconds) >= since
 }
 
 /// Reads up to `buffer.len()` bytes, fewer only at the end of the file.

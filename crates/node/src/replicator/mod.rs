@@ -11,7 +11,10 @@
 
 mod compare;
 mod daemon_link;
+mod delta;
 mod limit;
+mod links;
+mod log;
 mod outbox;
 mod ping;
 mod primary;
@@ -37,6 +40,8 @@ use wire::hello::{Hello, Purpose};
 use wire::local::ToReplicator;
 
 use crate::replicator::daemon_link::{DaemonLink, Packet};
+use crate::replicator::log::ActivityLog;
+use crate::replicator::primary::Primary;
 use crate::replicator::receiving::Receiving;
 use crate::replicator::serving::Serving;
 
@@ -51,6 +56,8 @@ pub struct ReplicatorOptions {
     pub node: NodeName,
     /// Last operation number of the copy.
     pub number: u64,
+    /// File of the activity log.
+    pub log: PathBuf,
     /// Directories to replicate, in the order of the configuration.
     pub directories: Vec<PathBuf>,
 }
@@ -67,6 +74,7 @@ struct Replicator {
     options: ReplicatorOptions,
     directories: Vec<Directory>,
     daemon: Arc<DaemonLink>,
+    log: Arc<ActivityLog>,
     mode: Mode,
     number: u64,
     serial: u64,
@@ -100,6 +108,10 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
         let root = Root::open(path).map_err(io::Error::from)?;
         directories.push(Directory { path: path.clone(), root: Arc::new(root) });
     }
+    let (log, damage) = ActivityLog::open(&options.log, options.number)?;
+    if let Some(damage) = damage {
+        eprintln!("{damage}");
+    }
     let (sender, packets) = channel();
     let number = options.number;
     let daemon = DaemonLink::start(&options.module, &directories, number, sender)?;
@@ -107,6 +119,7 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
         options,
         directories,
         daemon,
+        log,
         mode: Mode::Plain,
         number,
         serial: 0,
@@ -248,8 +261,14 @@ impl Replicator {
             return Ok(true);
         }
         self.hold(Ending::Cut)?;
-        let receiving =
-            Receiving::new(session, source, self.number, &self.directories, &self.daemon);
+        let receiving = Receiving::new(
+            session,
+            source,
+            self.number,
+            &self.directories,
+            &self.daemon,
+            &self.log,
+        );
         self.mode = Mode::Receiving(receiving);
         Ok(true)
     }
@@ -271,8 +290,9 @@ impl Replicator {
         // The read-only view stays beneath the mount: whatever becomes of the mount, the plain
         // directories never show.
         self.hold(Ending::Cut)?;
-        let (directories, daemon) = (&self.directories, &self.daemon);
-        let serving = Serving::start(directories, self.number, daemon, serve, hello, peer)?;
+        let (directories, log) = (&self.directories, &self.log);
+        let primary = Primary::open(directories, self.number, &self.daemon, log)?;
+        let serving = Serving::start(primary, directories, serve, hello, peer)?;
         self.mode = Mode::Serving(Box::new(serving));
         Ok(true)
     }

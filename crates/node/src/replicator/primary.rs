@@ -4,6 +4,7 @@
 //! It runs under the order lock of the mount, so it never waits: not for the peer, not for room.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cluster::input::ReplicatorEvent;
@@ -12,12 +13,15 @@ use model::config::Ack;
 use model::{NodeName, SessionId};
 use mount::{After, Recorder, Tree};
 use replica::op::{FileId, Op};
+use replica::touch::Touch;
 use replica::{Acknowledge, Lost, Names, Session, Step};
 use rustix::io::Errno;
 use wire::replication::{Forward, put_forward};
 
+use crate::replicator::Directory;
 use crate::replicator::compare;
 use crate::replicator::daemon_link::DaemonLink;
+use crate::replicator::log::ActivityLog;
 use crate::replicator::outbox::Outbox;
 
 /// The trees of a module.
@@ -28,6 +32,7 @@ pub(super) struct Primary {
     inner: Mutex<Inner>,
     trees: Trees,
     daemon: Arc<DaemonLink>,
+    log: Arc<ActivityLog>,
 }
 
 pub(super) struct Inner {
@@ -60,7 +65,22 @@ impl Live {
             Op::Create { file, .. } => Some(*file),
             _ => None,
         };
-        for file in bound.chain(created) {
+        let files: Vec<FileId> = bound.chain(created).collect();
+        self.pin_all(trees, &files);
+    }
+
+    /// Keeps the ids in use that the walk has bound.
+    pub(super) fn pin_bound(&mut self, trees: &Trees, steps: &[Step]) {
+        let bound = steps.iter().filter_map(|step| match step {
+            Step::Bind { file, .. } => Some(*file),
+            Step::Ensure { .. } | Step::Discard { .. } | Step::Operation => None,
+        });
+        let files: Vec<FileId> = bound.collect();
+        self.pin_all(trees, &files);
+    }
+
+    fn pin_all(&mut self, trees: &Trees, files: &[FileId]) {
+        for &file in files {
             let pinned = trees.get(usize::from(file.tree)).map(|tree| tree.pin(file));
             if matches!(pinned, Some(Ok(()))) {
                 self.pinned.push(file);
@@ -79,10 +99,24 @@ impl Live {
 }
 
 impl Primary {
-    pub(super) fn new(number: u64, trees: Trees, daemon: &Arc<DaemonLink>) -> Primary {
+    /// Prepares to serve these directories from operation `number` on.
+    pub(super) fn open(
+        directories: &[Directory],
+        number: u64,
+        daemon: &Arc<DaemonLink>,
+        log: &Arc<ActivityLog>,
+    ) -> io::Result<Arc<Primary>> {
+        let mut trees = Vec::new();
+        for (index, directory) in (0..).zip(directories) {
+            let tree = Tree::of(index, Arc::clone(&directory.root)).map_err(io::Error::from)?;
+            trees.push(Arc::new(tree));
+        }
+        let trees = Arc::new(trees);
+        log.serve(&trees, number);
         let acks = Acknowledge::new(number);
-        let inner = Inner { acks, refuse: None, failed: None, live: None };
-        Primary { inner: Mutex::new(inner), trees, daemon: Arc::clone(daemon) }
+        let inner = Mutex::new(Inner { acks, refuse: None, failed: None, live: None });
+        let (daemon, log) = (Arc::clone(daemon), Arc::clone(log));
+        Ok(Arc::new(Primary { inner, trees, daemon, log }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -95,6 +129,10 @@ impl Primary {
 
     pub(super) fn daemon(&self) -> &DaemonLink {
         &self.daemon
+    }
+
+    pub(super) fn log(&self) -> &Arc<ActivityLog> {
+        &self.log
     }
 
     /// How to acknowledge, and whose confirmation answers need, from now on; returns the number of
@@ -111,6 +149,7 @@ impl Primary {
     /// Begins to tell a target of every change from here on.
     pub(super) fn begin(&self, live: Live) {
         let mut inner = self.lock();
+        self.log.set_alone(false);
         inner.acks.forget(&live.target);
         inner.live = Some(live);
     }
@@ -119,6 +158,7 @@ impl Primary {
     pub(super) fn end_session(&self, id: SessionId) {
         let mut inner = self.lock();
         if let Some(mut live) = inner.live.take_if(|live| live.id == id) {
+            self.log.set_alone(true);
             inner.acks.forget(&live.target);
             drop(inner);
             live.unpin(&self.trees);
@@ -203,7 +243,7 @@ fn put_step(
             put_forward(out, &Forward::Bind { file: *file, parent: *parent, name });
         }
         Step::Ensure { file, parent, name } => {
-            compare::put_ensure(out, trees, *file, *parent, name)?;
+            compare::put_ensure(out, trees, *file, (false, false), (*parent, name))?;
         }
         Step::Discard { parent, name } => {
             put_forward(out, &Forward::Discard { parent: *parent, name });
@@ -234,7 +274,13 @@ impl Recorder for PrimaryRecorder {
         self.0.lock().refuse.map_or(Ok(()), Err)
     }
 
+    fn confirm(&mut self, touches: &[Touch]) -> bool {
+        let next = self.0.lock().acks.number() + 1;
+        self.0.log.confirm(touches, next)
+    }
+
     fn record(&mut self, op: Op<'_>, answer: Option<Answer>) {
+        self.0.log.applied(&op);
         let mut inner = self.0.lock();
         let number = inner.acks.next_number();
         let travels = self.tell(&mut inner, &op, number);
@@ -295,6 +341,7 @@ impl PrimaryRecorder {
             Ok(travels) => travels,
             Err(lost) => {
                 if let Some(mut live) = inner.live.take() {
+                    self.0.log.set_alone(true);
                     live.unpin(&self.0.trees);
                     live.outbox.close();
                     inner.acks.forget(&live.target);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use mount::Tree;
 use mount::backing::{self, Kind};
+use replica::Task;
 use rustix::io::Errno;
 use wire::local::{FromReplicator, Progress};
 
@@ -37,19 +38,44 @@ struct Total {
 impl Meter {
     pub(super) fn start(link: &Arc<Link>) -> Meter {
         let total = Arc::new(Total::default());
-        let trees = Arc::clone(link.primary.trees());
-        let (counting, counted) = (Arc::clone(link), Arc::clone(&total));
-        // Without the thread the total stays unknown, which is allowed.
-        let _ = std::thread::Builder::new().name("count".to_owned()).spawn(move || {
-            let done = trees.iter().all(|tree| counted.count(tree, &counting).is_ok());
-            counted.complete.store(done, Ordering::Relaxed);
-        });
-        let why = "the trees are compared whole, by hash: this version keeps no log of changes";
+        let why = "the target is asked what it may lack";
         let progress = Progress { running: true, why: why.to_owned(), ..Progress::default() };
         link.primary.daemon().tell(FromReplicator::Progress(progress.clone()));
         let now = Instant::now();
         let link = Arc::clone(link);
         Meter { link, progress, began: now, told: now, told_bytes: 0, total }
+    }
+
+    /// Everything is compared, because of this.
+    pub(super) fn compare_all(&mut self, why: &str) {
+        self.state(why);
+        let trees = Arc::clone(self.link.primary.trees());
+        let (counting, counted) = (Arc::clone(&self.link), Arc::clone(&self.total));
+        // Without the thread the total stays unknown, which is allowed.
+        let _ = std::thread::Builder::new().name("count".to_owned()).spawn(move || {
+            let done = trees.iter().all(|tree| counted.count(tree, &counting).is_ok());
+            counted.complete.store(done, Ordering::Relaxed);
+        });
+    }
+
+    /// Only this work is done; what is in directories comes on top.
+    pub(super) fn compare_suspects(&mut self, why: &str, levels: &[Vec<Task>]) {
+        self.state(why);
+        for task in levels.iter().flatten() {
+            if let Task::Part { file, offset, end } = *task {
+                let tree = self.link.primary.trees().get(usize::from(file.tree));
+                let size = tree.and_then(|tree| tree.stat(file).ok()).map_or(0, |stat| stat.size);
+                let bytes = end.min(size).saturating_sub(offset);
+                self.total.bytes.fetch_add(bytes, Ordering::Relaxed);
+                self.total.entries.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.total.complete.store(true, Ordering::Relaxed);
+    }
+
+    fn state(&mut self, why: &str) {
+        why.clone_into(&mut self.progress.why);
+        self.link.primary.daemon().tell(FromReplicator::Progress(self.progress.clone()));
     }
 
     /// An entry was put right.

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use activity::image::Clock;
 use cluster::input::ReplicatorEvent;
 use model::{NodeName, SessionId};
 use mount::backing::Root;
@@ -22,6 +23,7 @@ use wire::replication::{Backward, Forward, put_backward, take_forward};
 use crate::connection;
 use crate::replicator::Directory;
 use crate::replicator::daemon_link::DaemonLink;
+use crate::replicator::log::{self, ActivityLog};
 use crate::replicator::outbox::Outbox;
 use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
 use crate::replicator::store::{After, NotApplied, Store};
@@ -45,6 +47,7 @@ struct Shared {
     source: NodeName,
     roots: Vec<Arc<Root>>,
     daemon: Arc<DaemonLink>,
+    log: Arc<ActivityLog>,
     outbox: Arc<Outbox>,
     pings: Pings,
     number: AtomicU64,
@@ -62,7 +65,7 @@ struct State {
 /// Something to be made durable.
 enum Durability {
     File { number: u64, file: Arc<OwnedFd>, data_only: bool },
-    Everything { number: u64 },
+    Everything { number: u64, base: Option<(u128, u128)>, since: Clock },
 }
 
 impl Receiving {
@@ -72,15 +75,17 @@ impl Receiving {
         number: u64,
         directories: &[Directory],
         daemon: &Arc<DaemonLink>,
+        log: &Arc<ActivityLog>,
     ) -> Receiving {
         let roots: Vec<Arc<Root>> =
             directories.iter().map(|directory| Arc::clone(&directory.root)).collect();
-        let store = Some(Store::new(roots.clone(), number));
+        let store = Some(Store::new(roots.clone(), number, Arc::clone(log)));
         let shared = Arc::new(Shared {
             session,
             source: source.clone(),
             roots,
             daemon: Arc::clone(daemon),
+            log: Arc::clone(log),
             outbox: Arc::new(Outbox::default()),
             pings: Pings::default(),
             number: AtomicU64::new(number),
@@ -197,8 +202,9 @@ impl Shared {
                         let _ = to_sync.send(durability);
                     }
                 }
-                After::Barrier { number } => {
-                    let _ = to_sync.send(Durability::Everything { number });
+                After::Barrier { number, base } => {
+                    let since = log::now();
+                    let _ = to_sync.send(Durability::Everything { number, base, since });
                 }
             }
         }
@@ -266,7 +272,9 @@ impl Shared {
         let result = match &durability {
             Durability::File { file, data_only: true, .. } => rustix::fs::fdatasync(file),
             Durability::File { file, data_only: false, .. } => rustix::fs::fsync(file),
-            Durability::Everything { .. } => self.sync_everything(),
+            Durability::Everything { number, base, since } => {
+                self.sync_everything().and_then(|()| self.share(*number, *base, *since))
+            }
         };
         // What a failed sync has lost is not known: nothing here is proven any more.
         result.map_err(|errno| NotApplied {
@@ -278,9 +286,18 @@ impl Shared {
                 self.quick.store(start.elapsed() < QUICK, Ordering::Relaxed);
                 self.put(&Backward::Durable { number });
             }
-            Durability::Everything { number } => self.put(&Backward::BarrierDone { number }),
+            Durability::Everything { number, .. } => self.put(&Backward::BarrierDone { number }),
         }
         Ok(())
+    }
+
+    /// Notes what is shared with the source from here on, before the source is told so.
+    fn share(&self, number: u64, base: Option<(u128, u128)>, since: Clock) -> Result<(), Errno> {
+        let Some((base, previous)) = base else { return Ok(()) };
+        self.log.share(base, previous, number, since).map_err(|error| {
+            eprintln!("the activity log cannot be written: {error}");
+            Errno::from_io_error(&error).unwrap_or(Errno::IO)
+        })
     }
 
     fn sync_everything(&self) -> Result<(), Errno> {

@@ -9,13 +9,12 @@ use std::time::Duration;
 
 use cluster::effect::{Ending, Serve};
 use model::{EpochId, SessionId};
-use mount::{Order, Tree};
+use mount::Order;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use wire::hello::Hello;
 
 use crate::replicator::Directory;
-use crate::replicator::daemon_link::DaemonLink;
 use crate::replicator::primary::{Primary, PrimaryRecorder};
 use crate::replicator::source::Source;
 
@@ -42,20 +41,16 @@ pub(super) struct Serving {
 
 impl Serving {
     pub(super) fn start(
+        primary: Arc<Primary>,
         directories: &[Directory],
-        number: u64,
-        daemon: &Arc<DaemonLink>,
         serve: &Serve,
         hello: Option<Hello>,
         peer: Vec<SocketAddr>,
     ) -> io::Result<Serving> {
-        let mut trees = Vec::new();
-        for (index, directory) in (0..).zip(directories) {
-            let tree = Tree::of(index, Arc::clone(&directory.root)).map_err(io::Error::from)?;
-            trees.push(Arc::new(tree));
-        }
-        let primary = Arc::new(Primary::new(number, Arc::new(trees), daemon));
-        let order = Arc::new(Order::new(PrimaryRecorder(Arc::clone(&primary))));
+        let number = primary.lock().acks.number();
+        let recorder = PrimaryRecorder(Arc::clone(&primary));
+        let gate = Arc::clone(primary.log());
+        let order = Arc::new(Order::with_gate(recorder, gate));
         let mut serving = Serving {
             primary,
             order,
@@ -159,6 +154,7 @@ impl Serving {
             let _order = self.order.lock();
             self.number()
         };
+        self.primary.log().end_serving();
         (number, drained)
     }
 

@@ -10,27 +10,36 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use activity::Point;
 use cluster::effect::{Serve, ServeSession};
 use cluster::input::ReplicatorEvent;
 use model::{NodeName, SessionId};
 use mount::Order;
-use replica::Session;
 use replica::op::FileId;
+use replica::{Session, Theirs};
+use rustix::io::Errno;
 use wire::hello::Hello;
+use wire::recall::{Recalled, Strayed};
 use wire::replication::{Backward, Forward, put_forward, take_backward};
 
-use crate::connection;
+use crate::replicator::log;
 use crate::replicator::outbox::Outbox;
 use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
 use crate::replicator::primary::{Live, Primary};
 use crate::replicator::walker::Walker;
+use crate::{clock, connection};
 
 /// How long the target may need to be ready for the session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Time between two checkpoints when little changes.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
+
 /// What the target says to the walk.
 pub(super) enum Heard {
-    Listed { tag: u64, last: bool, entries: BTreeMap<Vec<u8>, u64> },
+    Listed { tag: u64, last: bool, entries: BTreeMap<Vec<u8>, Theirs> },
+    Recalled(Recalled),
+    Suspects { last: bool, suspects: Vec<(u16, Vec<u8>, Strayed)> },
     Differ { tag: u64, blocks: u32 },
     Absent(FileId),
     Checked(u64),
@@ -60,6 +69,8 @@ struct State {
     stream: Option<TcpStream>,
     /// The highest barrier that the target has confirmed.
     barrier: Option<u64>,
+    /// Whether the target lacks nothing.
+    settled: bool,
     ended: bool,
 }
 
@@ -74,9 +85,14 @@ impl Source {
         peer: Vec<SocketAddr>,
     ) -> io::Result<Source> {
         let outbox = Arc::new(Outbox::default());
-        let known = if session.resync { Session::walking() } else { Session::settled() };
-        // A target that need not be compared is one on which everything must apply exactly.
-        outbox.put(|out| put_forward(out, &Forward::Strict(!session.resync)));
+        let known = if session.resync { Session::waiting() } else { Session::settled() };
+        outbox.put(|out| {
+            // A target that need not be compared is one on which everything must apply exactly.
+            put_forward(out, &Forward::Strict(!session.resync));
+            if session.resync {
+                put_forward(out, &Forward::Recall);
+            }
+        });
         let link = Arc::new(Link {
             id: session.id,
             target: session.target.clone(),
@@ -85,7 +101,7 @@ impl Source {
             outbox: Arc::clone(&outbox),
             pings: Pings::default(),
             stall_timeout: serve.replication.stall_timeout,
-            state: Mutex::default(),
+            state: Mutex::new(State { settled: !session.resync, ..State::default() }),
             changed: Condvar::new(),
         });
         let target = session.target.clone();
@@ -97,6 +113,12 @@ impl Source {
         threads.push(std::thread::Builder::new().name("send".to_owned()).spawn(move || {
             sending.run(&peer, &hello, to_walker);
         })?);
+        let checking = Arc::clone(&link);
+        threads.push(std::thread::Builder::new().name("checkpoint".to_owned()).spawn(
+            move || {
+                checking.keep_checkpoints();
+            },
+        )?);
         let walking = Arc::clone(&link);
         if resync {
             threads.push(std::thread::Builder::new().name("walk".to_owned()).spawn(move || {
@@ -121,7 +143,7 @@ impl Source {
         // Under the lock, so that no later operation can be numbered before the barrier is put.
         let inner = self.link.primary.lock();
         let number = inner.acks.number();
-        self.link.outbox.put(|out| put_forward(out, &Forward::Barrier { number }));
+        self.link.outbox.put(|out| put_forward(out, &Forward::Barrier { number, base: None }));
         number
     }
 
@@ -227,8 +249,15 @@ impl Link {
                 }
                 Backward::Checked { tag } => Heard::Checked(tag),
                 Backward::Listed { tag, last, entries } => {
-                    let entries = entries.into_iter().map(|(name, size)| (name.to_vec(), size));
+                    let entries = entries.into_iter();
+                    let entries = entries.map(|(name, theirs)| (name.to_vec(), theirs));
                     Heard::Listed { tag, last, entries: entries.collect() }
+                }
+                Backward::Recalled(recalled) => Heard::Recalled(recalled),
+                Backward::Suspects { last, suspects } => {
+                    let suspects = suspects.into_iter();
+                    let suspects = suspects.map(|s| (s.tree, s.path.to_vec(), s.strayed));
+                    Heard::Suspects { last, suspects: suspects.collect() }
                 }
                 Backward::Differ { tag, blocks } => Heard::Differ { tag, blocks },
                 Backward::Absent { file } => Heard::Absent(file),
@@ -257,6 +286,65 @@ impl Link {
         if let Err(error) = Walker::new(Arc::clone(self), heard).run() {
             self.lost(&format!("the resync failed: {error}"));
         }
+    }
+
+    /// The target lacks nothing any more.
+    pub(super) fn settled(&self) {
+        self.lock().settled = true;
+        self.changed.notify_all();
+    }
+
+    /// Lets what is hot go cold from time to time, once the target lacks nothing.
+    fn keep_checkpoints(&self) {
+        let waiting = |state: &mut State| !(state.ended || state.settled && state.stream.is_some());
+        let waited = self.changed.wait_while(self.lock(), waiting);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
+        let mut last = None;
+        while !self.is_ended() {
+            let number = self.primary.lock().acks.number();
+            if last != Some(number) {
+                if let Err(error) = self.checkpoint(last.is_none()) {
+                    let mut order = self.order.lock();
+                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                    order.copy_failed("making a checkpoint", errno);
+                    return;
+                }
+                last = Some(number);
+            }
+            self.primary.log().wait_due(CHECKPOINT_EVERY);
+        }
+    }
+
+    /// Has both nodes make durable what they hold, and lets go of the log entries up to there.
+    fn checkpoint(&self, first: bool) -> io::Result<()> {
+        let log = self.primary.log();
+        let point = log.point();
+        // A log that names too much to be of use begins anew as well.
+        let renew = first || point.is_none();
+        let point = point.unwrap_or_default();
+        let base = match (first, renew) {
+            (true, _) => self.id.0,
+            (false, true) => clock::random(),
+            (false, false) => point.base,
+        };
+        let previous = if renew { point.base } else { point.previous };
+        let since = log::now();
+        let number = self.primary.lock().acks.number();
+        log.begin_checkpoint(number)?;
+        match self.primary.lock().live_of(self.id) {
+            Some(live) if !live.known.is_walking() => live.outbox.put(|out| {
+                put_forward(out, &Forward::Barrier { number, base: Some((base, previous)) });
+            }),
+            Some(_) | None => return Ok(()),
+        }
+        log::sync_trees(self.primary.trees())?;
+        let waiting = |state: &mut State| !state.ended && state.barrier < Some(number);
+        let waited = self.changed.wait_while(self.lock(), waiting);
+        if waited.unwrap_or_else(PoisonError::into_inner).barrier < Some(number) {
+            return Ok(());
+        }
+        let shared = Point { base, previous, as_target: false, cooled: number, begun: number };
+        log.checkpoint(number, since, renew.then_some(shared))
     }
 
     fn barrier_done(&self, number: u64) {
@@ -303,6 +391,7 @@ impl Link {
         self.changed.notify_all();
         self.outbox.close();
         self.primary.end_session(self.id);
+        self.primary.log().wake();
         first
     }
 

@@ -13,6 +13,8 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use wire::replication::{Backward, Forward, put_backward};
 
+use crate::replicator::log::ActivityLog;
+
 /// Descriptors of files being written that are kept open.
 const OPEN_MAX: usize = 256;
 /// Descriptors of directories that are kept open.
@@ -38,6 +40,7 @@ pub(super) enum After {
     /// Make everything durable and say so under the number.
     Barrier {
         number: u64,
+        base: Option<(u128, u128)>,
     },
     /// The object is not held here any more.
     Absent(FileId),
@@ -58,10 +61,11 @@ pub(super) struct Store {
     /// Whether the source has said what kind of session this is.
     begun: bool,
     number: u64,
+    pub(super) log: Arc<ActivityLog>,
 }
 
 impl Store {
-    pub(super) fn new(roots: Vec<Arc<Root>>, number: u64) -> Store {
+    pub(super) fn new(roots: Vec<Arc<Root>>, number: u64, log: Arc<ActivityLog>) -> Store {
         Store {
             roots,
             bound: BTreeMap::new(),
@@ -72,6 +76,7 @@ impl Store {
             strict: false,
             begun: false,
             number,
+            log,
         }
     }
 
@@ -91,9 +96,12 @@ impl Store {
                 self.number = *number;
                 self.operate(*number, op)
             }
-            Forward::Bind { file, parent, name } => {
-                self.bind_name(*file, *parent, name).map(|()| After::Nothing)
-            }
+            Forward::Bind { file, parent, name } => match self.bind_name(*file, *parent, name) {
+                Err(Errno::STALE | Errno::NOENT | Errno::NOTDIR) if !self.strict => {
+                    Ok(self.absent(*file))
+                }
+                bound => bound.map(|()| After::Nothing),
+            },
             Forward::Ensure(ensure) => self.ensure(ensure),
             Forward::Attributes(wanted) => self.attributes(wanted),
             Forward::Discard { parent, name } => self.discard(*parent, name),
@@ -103,11 +111,12 @@ impl Store {
             }
             Forward::Block { file, offset, data } => self.block(*file, *offset, data),
             Forward::Finish { file, mtime } => self.finish(*file, *mtime),
-            Forward::Barrier { number } => {
+            Forward::Barrier { number, base } => {
                 // Operations that do not travel are counted at the source alone.
-                self.number = *number;
-                Ok(After::Barrier { number: *number })
+                self.number = self.number.max(*number);
+                Ok(After::Barrier { number: *number, base: *base })
             }
+            Forward::Recall => self.recall(),
             Forward::Strict(strict) => {
                 self.places.clear();
                 if !self.begun && !strict {
@@ -251,7 +260,11 @@ impl Store {
     pub(super) fn data(&mut self, file: FileId) -> Result<Arc<OwnedFd>, Errno> {
         self.clock += 1;
         if let Some(open) = kept(&mut self.open, file, self.clock) {
-            return Ok(open);
+            // While names are not yet right, one that was removed with a wrong name must show.
+            if self.strict || backing::stat(&*open)?.nlink > 0 {
+                return Ok(open);
+            }
+            self.close(file);
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
         let open = Arc::new(backing::reopen(self.object(file)?, flags)?);
@@ -364,6 +377,7 @@ fn describe(message: &Forward<'_>) -> String {
         Forward::Barrier { .. } | Forward::Strict(_) | Forward::Check { .. } | Forward::Ping(_) => {
             "a mark in the stream was not understood".to_owned()
         }
+        Forward::Recall => "the activity log could not be told".to_owned(),
     }
 }
 

@@ -11,6 +11,7 @@ use replica::op::{FileId, Op, Stamp};
 use wire::replication::{Backward, Ensure, Forward, take_backward};
 
 use super::{After, NotApplied, Store};
+use crate::replicator::log::ActivityLog;
 
 const ROOT: FileId = FileId::root(0);
 const A: FileId = FileId { tree: 0, node: 10 };
@@ -29,7 +30,9 @@ impl Target {
         let path =
             std::env::temp_dir().join(format!("evenkeel-store-{}-{name}", std::process::id()));
         fs::create_dir_all(&path).unwrap();
-        let store = Store::new(vec![Arc::new(Root::open(&path).unwrap())], 0);
+        let log = std::env::temp_dir().join(format!("evenkeel-log-{}-{name}", std::process::id()));
+        let (log, _) = ActivityLog::open(&log, 0).unwrap();
+        let store = Store::new(vec![Arc::new(Root::open(&path).unwrap())], 0, log);
         Target { path, store }
     }
 
@@ -46,6 +49,8 @@ impl Target {
             parent: ROOT,
             name: name.as_bytes(),
             file,
+            held: false,
+            apart: false,
             mode,
             uid: 1,
             gid: 2,
@@ -147,7 +152,7 @@ fn a_live_change_of_what_is_not_held_is_told_or_refused() {
 fn numbers_never_go_back() {
     let mut target = Target::new("numbers");
     target.apply(&Forward::Strict(true));
-    target.apply(&Forward::Barrier { number: 9 });
+    target.apply(&Forward::Barrier { number: 9, base: None });
     assert_eq!(target.store.number(), 9);
     assert!(target.try_apply(&remove(9, "old")).is_err());
     assert_eq!(target.store.number(), 9);
@@ -208,6 +213,8 @@ fn lists_become_those_of_the_source() {
             parent: ROOT,
             name: name.as_bytes(),
             file,
+            held: false,
+            apart: false,
             mode,
             uid: 1,
             gid: 2,

@@ -2,13 +2,19 @@
 //! and takes live operations on a tree that is not yet the source's.
 
 use mount::backing::{self, Kind};
+use replica::Theirs;
 use replica::op::{Attr, FileId, Op, Stamp};
 use rustix::io::Errno;
+use wire::recall::{Recalled, Strayed, Suspect};
 use wire::replication::{Attributes, BLOCK_BYTES, Backward, BlockHash, Ensure, put_backward};
 
 use crate::replicator::compare;
+use crate::replicator::log::suspects;
 use crate::replicator::remove::remove_tree;
 use crate::replicator::store::{After, Store, set_mtime, write_at};
+
+/// Suspects told in one message; their paths are of a length that file systems allow.
+const SUSPECTS_AT_ONCE: usize = 512;
 
 /// Bytes of names in one part of a listing.
 const LISTING_BYTES: usize = 256 << 10;
@@ -16,6 +22,9 @@ const LISTING_BYTES: usize = 256 << 10;
 impl Store {
     /// A live operation did not apply as it did at the source.
     pub(super) fn tolerate(&mut self, op: &Op<'_>, errno: Errno) -> Result<After, Errno> {
+        if let Some(lost) = self.lost_directory(op) {
+            return Ok(self.absent(lost));
+        }
         match (op, errno) {
             // A full disk or a broken one is no matter of being behind.
             (_, Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::ROFS) => return Err(errno),
@@ -47,7 +56,26 @@ impl Store {
         Ok(After::Nothing)
     }
 
-    fn absent(&mut self, file: FileId) -> After {
+    /// A directory of the operation that is not held here any more.
+    fn lost_directory(&self, op: &Op<'_>) -> Option<FileId> {
+        let parents = match *op {
+            Op::Create { parent, .. } | Op::Link { parent, .. } | Op::Remove { parent, .. } => {
+                [parent, parent]
+            }
+            Op::Rename { parent, new_parent, .. } => [parent, new_parent],
+            Op::Write { .. }
+            | Op::SetAttr { .. }
+            | Op::SetXattr { .. }
+            | Op::RemoveXattr { .. }
+            | Op::Allocate { .. }
+            | Op::Sync { .. } => return None,
+        };
+        let is_lost =
+            |parent: &FileId| matches!(self.object(*parent), Err(Errno::STALE | Errno::NOENT));
+        parents.into_iter().find(is_lost)
+    }
+
+    pub(super) fn absent(&mut self, file: FileId) -> After {
         self.unbind(file);
         After::Absent(file)
     }
@@ -84,8 +112,11 @@ impl Store {
     /// Makes what stands under a name be an object of the source. An object that was held before
     /// and had to be made anew is told as absent: the source believes that its content is here.
     pub(super) fn ensure(&mut self, ensure: &Ensure<'_>) -> Result<After, Errno> {
-        let believed = self.bound.contains_key(&ensure.file);
-        let held = believed && self.is_held(ensure.file);
+        if matches!(self.object(ensure.parent), Err(Errno::STALE | Errno::NOENT)) {
+            return Ok(self.absent(ensure.parent));
+        }
+        let believed = ensure.held || self.bound.contains_key(&ensure.file);
+        let held = self.is_held(ensure.file);
         let kept = self.place(ensure, held)?;
         self.dress(&ensure_attributes(ensure), Some(ensure))?;
         Ok(if believed && !kept { After::Absent(ensure.file) } else { After::Nothing })
@@ -197,8 +228,23 @@ impl Store {
         }
     }
 
+    /// Tells how this copy relates to the source's, and in what it strayed on its own.
+    pub(super) fn recall(&mut self) -> Result<After, Errno> {
+        let mut recalled = self.log.recalled();
+        let strayed = match suspects::strayed_paths(&self.roots, &self.log.entries()) {
+            Ok(strayed) => strayed,
+            Err(errno @ (Errno::IO | Errno::UCLEAN)) => return Err(errno),
+            Err(_) => {
+                recalled.usable = false;
+                Vec::new()
+            }
+        };
+        Ok(recollection(recalled, &strayed))
+    }
+
     pub(super) fn list(&mut self, tag: u64, directory: FileId) -> Result<After, Errno> {
-        let mut names: Vec<(Vec<u8>, u64)> = Vec::new();
+        let mut names: Vec<(Vec<u8>, Theirs)> = Vec::new();
+        let since = self.log.since();
         let place = match self.object(directory) {
             Ok(place) => place,
             // It was removed meanwhile, as the source will find too.
@@ -216,14 +262,13 @@ impl Store {
                 if entry.name == b"." || entry.name == b".." || hidden {
                     continue;
                 }
-                // Not every file system tells types, and a file taken for empty would stay wrong.
-                let size = match entry.kind {
-                    Kind::File | Kind::Other => {
-                        backing::stat(backing::open_name(&place, &entry.name)?)?.size
-                    }
-                    _ => 0,
+                let stat = backing::stat(backing::open_name(&place, &entry.name)?)?;
+                let theirs = Theirs {
+                    size: if stat.kind() == Kind::File { stat.size } else { 0 },
+                    kind: stat.kind().dirent(),
+                    recent: compare::is_recent(&stat, since),
                 };
-                names.push((entry.name, size));
+                names.push((entry.name, theirs));
             }
         }
     }
@@ -301,7 +346,9 @@ fn dress_xattrs(
 fn is_alike(standing: &std::os::fd::OwnedFd, ensure: &Ensure<'_>) -> Result<bool, Errno> {
     let stat = backing::stat(standing)?;
     let kind = Kind::of_mode(ensure.mode);
+    let shared = kind != Kind::Directory && stat.nlink > 1;
     Ok(stat.kind() == kind
+        && !(ensure.apart && shared)
         && match kind {
             Kind::Symlink => {
                 rustix::fs::readlinkat(standing, "", Vec::new())?.as_bytes() == ensure.target
@@ -311,13 +358,29 @@ fn is_alike(standing: &std::os::fd::OwnedFd, ensure: &Ensure<'_>) -> Result<bool
         })
 }
 
-fn listing(tag: u64, names: &[(Vec<u8>, u64)]) -> After {
+fn recollection(recalled: Recalled, strayed: &[(u16, Vec<u8>, Strayed)]) -> After {
     let mut frames = Vec::new();
-    let mut part: Vec<(&[u8], u64)> = Vec::new();
+    put_backward(&mut frames, &Backward::Recalled(recalled));
+    for part in strayed.chunks(SUSPECTS_AT_ONCE) {
+        let suspects = part.iter().map(|(tree, path, strayed)| Suspect {
+            tree: *tree,
+            path,
+            strayed: *strayed,
+        });
+        let suspects = suspects.collect();
+        put_backward(&mut frames, &Backward::Suspects { last: false, suspects });
+    }
+    put_backward(&mut frames, &Backward::Suspects { last: true, suspects: Vec::new() });
+    After::Answer(frames)
+}
+
+fn listing(tag: u64, names: &[(Vec<u8>, Theirs)]) -> After {
+    let mut frames = Vec::new();
+    let mut part: Vec<(&[u8], Theirs)> = Vec::new();
     let mut bytes = 0;
-    for (name, size) in names {
-        bytes += name.len() + 12;
-        part.push((name, *size));
+    for (name, theirs) in names {
+        bytes += name.len() + 14;
+        part.push((name, *theirs));
         if bytes > LISTING_BYTES {
             let entries = std::mem::take(&mut part);
             put_backward(&mut frames, &Backward::Listed { tag, last: false, entries });

@@ -14,12 +14,13 @@ use cluster::input::ReplicatorEvent;
 use mount::Tree;
 use mount::backing::Kind;
 use replica::op::FileId;
-use replica::{Task, Walk};
+use replica::{Task, Theirs, Walk};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use wire::replication::{BLOCK_BYTES, BLOCKS_MAX, Forward, put_forward};
 
 use crate::replicator::compare;
+use crate::replicator::links::Links;
 use crate::replicator::ping::PING_EVERY;
 use crate::replicator::primary::TreeNames;
 use crate::replicator::progress::Meter;
@@ -34,12 +35,13 @@ const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// The walk of a resync.
 pub(super) struct Walker {
-    link: Arc<Link>,
-    heard: Receiver<Heard>,
-    walk: Walk,
+    pub(super) link: Arc<Link>,
+    pub(super) heard: Receiver<Heard>,
+    pub(super) walk: Walk,
     /// Parts of listings whose end has not come yet.
-    listing: BTreeMap<u64, BTreeMap<Vec<u8>, u64>>,
-    meter: Meter,
+    listing: BTreeMap<u64, BTreeMap<Vec<u8>, Theirs>>,
+    pub(super) meter: Meter,
+    pub(super) links: Links,
     buffer: Vec<u8>,
     /// Checks asked for so far; the number of one is its tag.
     checks: u64,
@@ -47,14 +49,14 @@ pub(super) struct Walker {
 
 impl Walker {
     pub(super) fn new(link: Arc<Link>, heard: Receiver<Heard>) -> Walker {
-        let trees = u16::try_from(link.primary.trees().len()).unwrap_or(u16::MAX);
         let meter = Meter::start(&link);
         Walker {
             link,
             heard,
-            walk: Walk::new(0..trees),
+            walk: Walk::default(),
             listing: BTreeMap::new(),
             meter,
+            links: Links::default(),
             buffer: vec![0; BLOCK_BYTES * BLOCKS_AT_ONCE],
             checks: 0,
         }
@@ -62,6 +64,9 @@ impl Walker {
 
     /// Walks until the target holds everything, or the session ends.
     pub(super) fn run(mut self) -> io::Result<()> {
+        if !self.plan() {
+            return Ok(());
+        }
         loop {
             if !self.link.outbox.wait_for_room() {
                 return Ok(());
@@ -86,7 +91,12 @@ impl Walker {
         let mut inner = self.link.primary.lock();
         if let Some(live) = inner.live_of(self.link.id) {
             while let Some(task) = live.known.next_task() {
-                self.walk.add(task);
+                if live.known.is_delta() {
+                    // Not before the names on the way to it have been put right.
+                    self.walk.add_last(task);
+                } else {
+                    self.walk.add(task);
+                }
             }
         }
     }
@@ -105,8 +115,8 @@ impl Walker {
                 self.walk.compared(tag, blocks);
             }
             Heard::Absent(file) => self.absent(file),
-            // Of a check that was overtaken by a complaint.
-            Heard::Checked(_) => {}
+            // Of a check that was overtaken by a complaint, and what was asked for before.
+            Heard::Checked(_) | Heard::Recalled(_) | Heard::Suspects { .. } => {}
         }
     }
 
@@ -156,6 +166,7 @@ impl Walker {
             }
         }
         self.release();
+        self.link.settled();
         self.meter.finish();
         let event = ReplicatorEvent::Synced { session: self.link.id, number };
         self.link.primary.daemon().event(event);
@@ -173,16 +184,36 @@ impl Walker {
     fn perform(&mut self, task: Task) -> Result<(), Errno> {
         match task {
             Task::List(directory) => {
+                if self.is_delta() && !self.reach(directory)? {
+                    self.names_are_right(directory);
+                    return Ok(());
+                }
                 let tag = self.walk.ask_list(directory);
                 self.put(&Forward::List { tag, directory });
                 Ok(())
             }
-            Task::Directory { directory, theirs } => self.directory(directory, &theirs),
+            Task::Directory { directory, theirs } => {
+                if self.is_delta() && !self.walk.is_whole(directory) {
+                    self.suspect_directory(directory, &theirs)?;
+                } else {
+                    self.directory(directory, &theirs)?;
+                }
+                self.names_are_right(directory);
+                Ok(())
+            }
             Task::Entry { parent, name } => {
+                if self.is_delta() && !self.reach(parent)? {
+                    return Ok(());
+                }
                 self.entry(parent, &name, false)?;
                 self.finish(parent)
             }
-            Task::Content { file, offset, fresh } => self.content(file, offset, fresh),
+            Task::Part { file, offset, end } => self.part(file, offset, end),
+            Task::Discard { parent, name } => {
+                self.discard(parent, &name);
+                self.finish(parent)
+            }
+            Task::Content { file, offset, end, fresh } => self.content(file, offset, end, fresh),
             Task::Blocks { file, offset, blocks } => self.blocks(file, offset, blocks),
             Task::Finish(file) => self.finish(file),
         }
@@ -192,7 +223,7 @@ impl Walker {
     fn directory(
         &mut self,
         directory: FileId,
-        theirs: &BTreeMap<Vec<u8>, u64>,
+        theirs: &BTreeMap<Vec<u8>, Theirs>,
     ) -> Result<(), Errno> {
         let names = match self.names_in(directory) {
             Ok(names) => names,
@@ -207,7 +238,7 @@ impl Walker {
             if self.link.is_ended() {
                 return Ok(());
             }
-            let fresh = theirs.get(name).is_none_or(|size| *size == 0);
+            let fresh = theirs.get(name).is_none_or(|theirs| theirs.size == 0);
             self.entry(directory, name, fresh)?;
         }
         let known: std::collections::BTreeSet<&Vec<u8>> = names.iter().collect();
@@ -217,7 +248,7 @@ impl Walker {
         self.finish(directory)
     }
 
-    fn names_in(&self, directory: FileId) -> Result<Vec<Vec<u8>>, Errno> {
+    pub(super) fn names_in(&self, directory: FileId) -> Result<Vec<Vec<u8>>, Errno> {
         let mut reader = self.tree(directory)?.read_dir(directory)?;
         let mut names = Vec::new();
         loop {
@@ -233,40 +264,67 @@ impl Walker {
     }
 
     /// Puts one name right, and adds what is below or in it to the walk.
-    fn entry(&mut self, parent: FileId, name: &[u8], fresh: bool) -> Result<(), Errno> {
+    pub(super) fn entry(&mut self, parent: FileId, name: &[u8], fresh: bool) -> Result<(), Errno> {
         let tree = Arc::clone(self.tree(parent)?);
-        let order = self.link.order.lock();
+        if self.is_delta() {
+            self.learn_names(parent, name)?;
+            self.clear_ways(parent, name)?;
+        }
+        let link = Arc::clone(&self.link);
+        let order = link.order.lock();
         let (file, stat) = match tree.lookup(parent, name) {
             Ok(found) => found,
-            // Gone meanwhile, which the target was told as it happened.
-            Err(Errno::NOENT | Errno::STALE) => return Ok(()),
+            Err(Errno::NOENT | Errno::STALE) => {
+                // Gone meanwhile, which the target was told as it happened, unless that was left
+                // to the walk.
+                if self.name_is_right(parent, name) {
+                    self.put(&Forward::Discard { parent, name });
+                }
+                return Ok(());
+            }
             Err(errno) => return Err(errno),
         };
-        let trees = Arc::clone(self.link.primary.trees());
-        let mut inner = self.link.primary.lock();
-        let Some(live) = inner.live_of(self.link.id) else {
+        let trees = link.primary.trees();
+        let mut inner = link.primary.lock();
+        let Some(live) = inner.live_of(link.id) else {
             tree.unpin(file);
             return Ok(());
         };
+        let was_bound = live.known.is_bound(file);
+        let apart = live.known.is_delta();
+        let several = stat.kind() != Kind::Directory && stat.nlink > 1;
+        if apart && !was_bound && several && !self.bind_linked(live, file, parent, name) {
+            live.pinned.push(file);
+            return Ok(());
+        }
+        let held = live.known.is_bound(file);
         let mut put = Ok(());
-        live.outbox.put(|out| put = compare::put_ensure(out, &trees, file, parent, name));
+        live.outbox
+            .put(|out| put = compare::put_ensure(out, trees, file, (held, apart), (parent, name)));
         // The lookup has pinned the id.
         live.pinned.push(file);
         put?;
+        let in_place = live.known.is_delta() && was_bound;
         live.known.bind(file);
+        live.known.name_is_right(parent, name);
+        if live.known.is_delta() && !was_bound && stat.kind() == Kind::Directory {
+            live.known.names_are_unknown(file);
+        }
         drop(inner);
         drop(order);
         self.meter.entry(name);
         match stat.kind() {
+            // What is in a directory that was bound over trusted names needs no second look.
+            Kind::Directory if in_place => {}
             Kind::Directory => self.walk.found_directory(file),
-            Kind::File => self.walk.found_file(file, fresh),
+            Kind::File => self.walk.found_file(file, fresh && !held),
             _ => {}
         }
         Ok(())
     }
 
     /// Removes a name that only the target has.
-    fn discard(&mut self, parent: FileId, name: &[u8]) {
+    pub(super) fn discard(&mut self, parent: FileId, name: &[u8]) {
         let Ok(tree) = self.tree(parent).map(Arc::clone) else { return };
         let order = self.link.order.lock();
         if tree.known_child(parent, name).is_none() && !exists(&tree, parent, name) {
@@ -276,12 +334,14 @@ impl Walker {
     }
 
     /// Compares, or for a fresh file sends, the next stretch of a file.
-    fn content(&mut self, file: FileId, offset: u64, fresh: bool) -> Result<(), Errno> {
+    fn content(&mut self, file: FileId, offset: u64, end: u64, fresh: bool) -> Result<(), Errno> {
         let Some(source) = self.open(file)? else {
             self.walk.read_to_end(file);
             return Ok(());
         };
-        let length = self.under_order(file, &source, offset, |walker, length| {
+        let room = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let room = room.min(self.buffer.len());
+        let length = self.under_order(file, &source, offset, room, |walker, length| {
             let data = &walker.buffer[..length];
             if data.is_empty() {
                 return;
@@ -297,11 +357,11 @@ impl Walker {
         })?;
         self.link.primary.daemon().limit().spend(length);
         self.meter.bytes(length);
-        if length < self.buffer.len() {
+        let offset = offset + length as u64;
+        if length < room || offset >= end {
             self.walk.read_to_end(file);
         } else {
-            let offset = offset + length as u64;
-            self.walk.add(Task::Content { file, offset, fresh });
+            self.walk.add(Task::Content { file, offset, end, fresh });
         }
         Ok(())
     }
@@ -309,7 +369,8 @@ impl Walker {
     /// Sends blocks that differ.
     fn blocks(&mut self, file: FileId, offset: u64, blocks: u32) -> Result<(), Errno> {
         let Some(source) = self.open(file)? else { return Ok(()) };
-        self.under_order(file, &source, offset, |walker, length| {
+        let room = self.buffer.len();
+        self.under_order(file, &source, offset, room, |walker, length| {
             let data = &walker.buffer[..length];
             put_blocks(&walker.link, file, offset, data, blocks, false);
             let sent = blocks.count_ones() as usize * BLOCK_BYTES;
@@ -325,21 +386,22 @@ impl Walker {
         file: FileId,
         source: &OwnedFd,
         offset: u64,
+        room: usize,
         then: impl FnOnce(&mut Self, usize),
     ) -> Result<usize, Errno> {
         debug_assert!(file.node > 1, "only files have content");
         while !self.link.primary.daemon().limit().wait(PING_EVERY) && !self.link.is_ended() {}
-        compare::read_at(source, &mut self.buffer, offset)?;
+        compare::read_at(source, &mut self.buffer[..room], offset)?;
         let link = Arc::clone(&self.link);
         let order = link.order.lock();
-        let length = compare::read_at(source, &mut self.buffer, offset)?;
+        let length = compare::read_at(source, &mut self.buffer[..room], offset)?;
         then(self, length);
         drop(order);
         Ok(length)
     }
 
     /// Gives an object its modification time.
-    fn finish(&mut self, file: FileId) -> Result<(), Errno> {
+    pub(super) fn finish(&mut self, file: FileId) -> Result<(), Errno> {
         let tree = Arc::clone(self.tree(file)?);
         let order = self.link.order.lock();
         match tree.stat(file) {
@@ -357,7 +419,7 @@ impl Walker {
     }
 
     /// Gives an object that has no name its owner, mode and attributes.
-    fn attributes(&mut self, file: FileId) -> Result<(), Errno> {
+    pub(super) fn attributes(&mut self, file: FileId) -> Result<(), Errno> {
         let link = Arc::clone(&self.link);
         let _order = link.order.lock();
         self.put_attributes(file)
@@ -379,11 +441,11 @@ impl Walker {
         }
     }
 
-    fn tree(&self, file: FileId) -> Result<&Arc<Tree>, Errno> {
+    pub(super) fn tree(&self, file: FileId) -> Result<&Arc<Tree>, Errno> {
         self.link.primary.trees().get(usize::from(file.tree)).ok_or(Errno::STALE)
     }
 
-    fn put(&self, message: &Forward<'_>) {
+    pub(super) fn put(&self, message: &Forward<'_>) {
         self.link.outbox.put(|out| put_forward(out, message));
     }
 }
