@@ -96,7 +96,8 @@ struct Stage {
 
 impl Stage {
     fn new(root: &Path) -> Result<Stage, String> {
-        let stage = Stage { root: root.to_owned(), at: root.join("target/suites") };
+        // Not below the repository: names of sockets hold no more than 108 bytes.
+        let stage = Stage { root: root.to_owned(), at: std::env::temp_dir().join("ek") };
         stage.clear();
         let wrong =
             |error: std::io::Error| format!("cannot prepare {}: {error}", stage.at.display());

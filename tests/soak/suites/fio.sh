@@ -12,3 +12,4 @@ run io_uring --ioengine=io_uring --iodepth=16
 run mmap --ioengine=mmap --bsrange=4k-64k
 run direct --ioengine=io_uring --direct=1 --bsrange=4k-64k --iodepth=16
 run append --ioengine=psync --rw=write --file_append=1
+echo "$(cat ../fio-*.out | grep -c "err= 0") groups of jobs verified"

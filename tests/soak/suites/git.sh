@@ -12,3 +12,4 @@ git repack -q -a -d -f --depth=50 --window=50 || fail repack
 git fsck --full --strict > ../git-fsck.out 2>&1 || fail fsck
 test -z "$(git status --porcelain)" || fail status
 git worktree add -q ../worktree HEAD 2>> ../git.err && diff -r --exclude=.git . ../worktree || fail worktree
+echo "$(git rev-list --all --objects | wc -l) objects"

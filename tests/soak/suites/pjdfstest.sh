@@ -16,4 +16,5 @@ chmod 755 .
 pjdfstest -c ../pjdfstest.toml -p "$PWD" -s "$ELSEWHERE" > ../pjdfstest.out 2>&1 || true
 grep -q ' ok$' ../pjdfstest.out
 sed -n 's/^\([a-z][^ ]*\) *FAILED$/FAILED \1/p' ../pjdfstest.out
-tail -n 1 ../pjdfstest.out
+count() { grep -c " $1\$" ../pjdfstest.out || true; }
+echo "$(count ok) passed, $(count FAILED) failed, $(count skipped) skipped"
