@@ -8,6 +8,7 @@ mod support;
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, XattrFlags};
 
 use self::support::applications::ledger;
 use self::support::random::{Random, rounds};
@@ -134,7 +135,7 @@ impl Changer {
     fn try_change(&mut self) -> io::Result<()> {
         let (file, directory) = (self.any_file(), self.any_directory());
         let new = self.new_name();
-        match self.random.below(16) {
+        match self.random.below(20) {
             0..=2 => self.write(&new),
             3 if self.directories.len() < DIRECTORIES => {
                 fs::create_dir(&new)?;
@@ -168,6 +169,10 @@ impl Changer {
                 open.write_at(b"nobody will read this", 5)?;
                 open.sync_all()
             }
+            15 => self.set_list(&file, "system.posix_acl_access"),
+            16 => self.set_list(&directory, "system.posix_acl_default"),
+            17 => self.link_unnamed(&directory, &new),
+            18 => Ok(rustix::fs::renameat_with(CWD, file, CWD, new, RenameFlags::WHITEOUT)?),
             _ => File::open(file)?.sync_all(),
         }
     }
@@ -179,6 +184,44 @@ impl Changer {
             .collect();
         file.write_at(&data, self.random.below(300_000))?;
         self.files.push(path.to_owned());
+        Ok(())
+    }
+
+    /// Sets an access control list, or removes it.
+    fn set_list(&mut self, path: &Path, name: &str) -> io::Result<()> {
+        const NOBODY: u32 = u32::MAX;
+        if self.random.below(3) == 0 {
+            return Ok(rustix::fs::removexattr(path, name)?);
+        }
+        let mask = self.random.below(8) as u16;
+        let user = 1000 + self.random.below(3) as u32;
+        let mut list = 2u32.to_le_bytes().to_vec();
+        for (tag, bits, id) in [
+            (1u16, 7u16, NOBODY),
+            (2, 6, user),
+            (4, 5, NOBODY),
+            (16, mask, NOBODY),
+            (32, 1, NOBODY),
+        ] {
+            list.extend(tag.to_le_bytes());
+            list.extend(bits.to_le_bytes());
+            list.extend(id.to_le_bytes());
+        }
+        Ok(rustix::fs::setxattr(path, name, &list, XattrFlags::empty())?)
+    }
+
+    /// Makes a file without a name, and gives it one.
+    fn link_unnamed(&mut self, directory: &Path, name: &Path) -> io::Result<()> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let file = File::from(rustix::fs::open(directory, flags, Mode::from_raw_mode(0o640))?);
+        file.write_at(b"before it has a name", self.random.below(200_000))?;
+        if self.random.below(2) == 0 {
+            file.sync_all()?;
+        }
+        let from = format!("/proc/self/fd/{}", file.as_raw_fd());
+        rustix::fs::linkat(CWD, from, CWD, name, AtFlags::SYMLINK_FOLLOW)?;
+        file.write_at(b"after", self.random.below(200_000))?;
+        self.files.push(name.to_owned());
         Ok(())
     }
 
