@@ -1,11 +1,11 @@
 //! Syncs of the backing store, on threads of their own.
 //!
 //! A sync takes as long as the disk likes; the order does not wait for it, and the serving threads
-//! only where the last one took no longer than a thread takes to wake up.
+//! only where the last ones took no longer than a thread takes to wake up.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
@@ -24,6 +24,8 @@ const WORKERS: usize = 4;
 
 /// A sync that takes no longer is not worth a worker's being woken.
 const QUICK: Duration = Duration::from_micros(50);
+/// So many syncs in a row must have been quick for the next one to be expected to be.
+const QUICK_STREAK: u32 = 8;
 
 /// Hands syncs to the workers, which end when it is dropped.
 pub(super) struct Syncs {
@@ -34,7 +36,8 @@ pub(super) struct Syncs {
 /// How long syncs take at the moment.
 #[derive(Default)]
 struct Pace {
-    quick: AtomicBool,
+    /// Quick syncs since the last slow one.
+    quick: AtomicU32,
     /// Whether a serving thread is syncing: never more than one may, for this sync may be slow.
     serving: AtomicBool,
 }
@@ -62,6 +65,19 @@ impl AsFd for Synced {
             Synced::File(open) => open.file.as_fd(),
             Synced::Directory(directory) => directory.as_fd(),
         }
+    }
+}
+
+impl Pace {
+    fn is_quick(&self) -> bool {
+        self.quick.load(Ordering::Relaxed) >= QUICK_STREAK
+    }
+
+    fn took(&self, time: Duration) {
+        let quick = self.quick.load(Ordering::Relaxed);
+        // Two at once may count as one, which only takes a little longer.
+        let now = if time < QUICK { quick.saturating_add(1) } else { 0 };
+        self.quick.store(now, Ordering::Relaxed);
     }
 }
 
@@ -100,7 +116,7 @@ impl Server {
     pub(super) fn run_sync(&self, job: Job) {
         let (number, unique) = (job.number, job.unique);
         let pace = &self.syncs.pace;
-        if pace.quick.load(Ordering::Relaxed) && !pace.serving.swap(true, Ordering::Acquire) {
+        if pace.is_quick() && !pace.serving.swap(true, Ordering::Acquire) {
             carry_out(job, pace, &self.connection, &self.order);
             pace.serving.store(false, Ordering::Release);
             return;
@@ -129,7 +145,7 @@ fn carry_out(job: Job, pace: &Pace, connection: &Arc<Connection>, order: &Order)
     let start = Instant::now();
     let local =
         if job.data_only { rustix::fs::fdatasync(&job.what) } else { rustix::fs::fsync(&job.what) };
-    pace.quick.store(start.elapsed() < QUICK, Ordering::Relaxed);
+    pace.took(start.elapsed());
     let answer = Answer::new(connection, job.unique, local.map(|()| job.body));
     let mut recorder = order.lock();
     if let Err(errno) = local

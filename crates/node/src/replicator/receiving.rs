@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -32,6 +32,8 @@ use crate::replicator::store::{After, NotApplied, Store};
 const SYNCERS: usize = 2;
 /// A sync that takes no longer is not worth a thread's being woken.
 const QUICK: Duration = Duration::from_micros(50);
+/// So many syncs in a row must have been quick for the next one to be expected to be.
+const QUICK_STREAK: u32 = 8;
 /// Bytes read from the link at once.
 const READ_BYTES: usize = 1 << 20;
 
@@ -51,8 +53,8 @@ struct Shared {
     outbox: Arc<Outbox>,
     pings: Pings,
     number: AtomicU64,
-    /// Whether the last sync took no time.
-    quick: AtomicBool,
+    /// Quick syncs since the last slow one.
+    quick: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -89,7 +91,7 @@ impl Receiving {
             outbox: Arc::new(Outbox::default()),
             pings: Pings::default(),
             number: AtomicU64::new(number),
-            quick: AtomicBool::new(false),
+            quick: AtomicU32::new(0),
             state: Mutex::default(),
         });
         Receiving { shared, store, thread: None }
@@ -196,7 +198,7 @@ impl Shared {
                 After::Answer(frames) => self.outbox.put(|out| out.extend_from_slice(&frames)),
                 After::Sync { number, file, data_only } => {
                     let durability = Durability::File { number, file, data_only };
-                    if self.quick.load(Ordering::Relaxed) {
+                    if self.quick.load(Ordering::Relaxed) >= QUICK_STREAK {
                         self.make_durable(durability).map_err(|failed| self.failed(&failed))?;
                     } else {
                         let _ = to_sync.send(durability);
@@ -283,7 +285,9 @@ impl Shared {
         })?;
         match durability {
             Durability::File { number, .. } => {
-                self.quick.store(start.elapsed() < QUICK, Ordering::Relaxed);
+                let streak = self.quick.load(Ordering::Relaxed).saturating_add(1);
+                let streak = if start.elapsed() < QUICK { streak } else { 0 };
+                self.quick.store(streak, Ordering::Relaxed);
                 self.put(&Backward::Durable { number });
             }
             Durability::Everything { number, .. } => self.put(&Backward::BarrierDone { number }),
