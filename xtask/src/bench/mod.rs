@@ -58,6 +58,8 @@ struct Options {
 /// An option is not known, the release binary is missing, or something fails while it is measured.
 pub(crate) fn replication(root: &Path, words: &[&str]) -> Result<(), String> {
     let options = parse(words)?;
+    // As of now, for the tree may be changed while this runs.
+    let about = format!("{}, {}", machine(root)?, commit(root)?);
     let site = Site::build(root)?;
     if options.wants("pgbench") {
         database::prepare(&site)?;
@@ -67,7 +69,6 @@ pub(crate) fn replication(root: &Path, words: &[&str]) -> Result<(), String> {
         eprintln!("round {} of {}", round + 1, options.rounds);
         measure(&site, &options, round, &mut figures)?;
     }
-    let about = format!("{}, {}", machine(root)?, commit(root)?);
     if options.json {
         println!("{}", as_json(&figures, &about));
     } else {
