@@ -168,8 +168,9 @@ impl Heat {
         }
     }
 
-    /// A directory moved: nothing below it is covered by where it was any more.
-    pub fn directory_moved(&mut self) {
+    /// Nothing is covered any more: a directory moved, and what is below it is not where it was;
+    /// or a checkpoint begins, and what came before no longer shows that by its times.
+    pub fn uncover(&mut self) {
         self.covers.clear();
     }
 
@@ -184,8 +185,6 @@ impl Heat {
     pub fn cool(&mut self, number: u64) {
         self.marks.retain(|_, mark| mark.touched > number);
         self.inherited.retain(|(touched, _)| *touched > number);
-        // What came before the log's new stamp no longer shows that by its times.
-        self.covers.clear();
     }
 
     /// All hot entries.
@@ -281,6 +280,7 @@ mod tests {
         state.arrived(file(9), file(2));
         state.arrived(file(10), file(9));
         assert_eq!(heat(&mut state, &[content(10, 0), Touch::Names(file(9))], 2), names);
+        state.uncover();
         state.cool(1);
         assert!(state.is_hot(&names[0]), "touched by its child");
         assert_eq!(state.keys(&[content(10, 0)]), Some(vec![key(10, Part::Region(0))]));
@@ -299,7 +299,7 @@ mod tests {
         assert!(!state.is_hot(&key(5, Part::Region(0))));
         assert!(state.is_hot(&key(5, Part::Moved)));
         assert_eq!(state.keys(&[content(5, 0)]), Some(vec![key(3, Part::Names)]));
-        state.directory_moved();
+        state.uncover();
         assert_eq!(state.keys(&[content(5, 0)]), Some(vec![key(5, Part::Region(0))]));
     }
 

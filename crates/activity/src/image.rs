@@ -74,6 +74,9 @@ pub struct Header {
     /// This node's clock when the newest checkpoint began: whatever changed later is named by an
     /// entry, or is the child of a directory that is.
     pub since: Clock,
+    /// On a target: its clock when the newest checkpoint reached it. That becomes `since` with the
+    /// next one, as only then the source is known to have completed this one.
+    pub coming: Clock,
     /// Whether anything may differ, so that only a full comparison is right.
     pub everything: bool,
 }
@@ -114,8 +117,10 @@ impl Header {
         bytes.push(u8::from(self.point.as_target));
         bytes.extend_from_slice(&self.point.cooled.to_le_bytes());
         bytes.extend_from_slice(&self.point.begun.to_le_bytes());
-        bytes.extend_from_slice(&self.since.0.to_le_bytes());
-        bytes.extend_from_slice(&self.since.1.to_le_bytes());
+        for (seconds, nanoseconds) in [self.since, self.coming] {
+            bytes.extend_from_slice(&seconds.to_le_bytes());
+            bytes.extend_from_slice(&nanoseconds.to_le_bytes());
+        }
         bytes.push(u8::from(self.everything));
         let sum = sum(&[&bytes]);
         bytes.extend_from_slice(&sum);
@@ -132,13 +137,12 @@ impl Header {
             (u128_of(&mut rest)?, u128_of(&mut rest)?, u128_of(&mut rest)?);
         let as_target = *rest.split_off_first()? != 0;
         let (cooled, begun) = (u64_of(&mut rest)?, u64_of(&mut rest)?);
-        let seconds = u64_of(&mut rest)?.cast_signed();
-        let nanoseconds = u32::from_le_bytes(rest.split_off(..4)?.try_into().ok()?);
+        let (since, coming) = (clock_of(&mut rest)?, clock_of(&mut rest)?);
         let everything = *rest.split_off_first()? != 0;
         let summed = bytes.get(..SECTOR - rest.len())?;
         (rest.split_off(..SUM_BYTES)? == sum(&[summed])).then_some(())?;
         let point = Point { base, previous, as_target, cooled, begun };
-        Some(Header { generation, file, point, since: (seconds, nanoseconds), everything })
+        Some(Header { generation, file, point, since, coming, everything })
     }
 }
 
@@ -218,6 +222,11 @@ fn sum(parts: &[&[u8]]) -> [u8; SUM_BYTES] {
     sum
 }
 
+fn clock_of(bytes: &mut &[u8]) -> Option<Clock> {
+    let seconds = u64_of(bytes)?.cast_signed();
+    Some((seconds, u32::from_le_bytes(bytes.split_off(..4)?.try_into().ok()?)))
+}
+
 fn u64_of(bytes: &mut &[u8]) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.split_off(..8)?.try_into().ok()?))
 }
@@ -244,7 +253,7 @@ mod tests {
 
     fn header(generation: u64) -> Header {
         let point = Point { base: 1, previous: 2, as_target: true, cooled: generation, begun: 9 };
-        Header { generation, file: 77, point, since: (-5, 6), everything: false }
+        Header { generation, file: 77, point, since: (-5, 6), coming: (7, 8), everything: false }
     }
 
     fn put(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {

@@ -7,14 +7,15 @@
 mod support;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use activity::Image;
 use serde_json::Value;
 
 use self::support::applications::ledger;
-use self::support::{Cluster, ROOT, SYNC_PATIENCE, other};
+use self::support::{Cluster, NODES, ROOT, SYNC_PATIENCE, other};
 
 /// Directories, and files in each.
 const DIRECTORIES: usize = 20;
@@ -101,14 +102,21 @@ fn furnish(cluster: &Cluster) -> PathBuf {
         }
     }
     fs::write(place.join("big"), vec![9; BIG_BYTES]).unwrap();
+    // Times count as recent when they are a second older than the log's stamp.
+    let furnished = fs::metadata(place.join("big")).unwrap().ctime() + 2;
+    cluster.until("the clock to move on", SYNC_PATIENCE, || {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        now.as_secs() > furnished.cast_unsigned()
+    });
     let primary = cluster.primary();
     cluster.must(primary, &["stop", cluster.module()]);
     cluster.must(primary, &["start", cluster.module()]);
     cluster.wait_for(primary, "protected", SYNC_PATIENCE);
     let primary = cluster.primary();
-    cluster.until("the log has let go of what was furnished", SYNC_PATIENCE, || {
-        let image = image(&log_of(cluster, primary));
-        image.entries.len() < 10 && image.header.point.cooled > 0
+    cluster.until("both logs have let go of what was furnished", SYNC_PATIENCE, || {
+        let [one, two] = NODES.map(|node| image(&log_of(cluster, node)));
+        let late = one.header.since.0 > furnished && two.header.since.0 > furnished;
+        late && image(&log_of(cluster, primary)).entries.len() < 10
     });
     cluster.host(primary).path("/srv/ledger/data").unwrap()
 }

@@ -190,6 +190,7 @@ impl Shared {
                 self.daemon.tell(self.pings.heard(ping));
                 continue;
             }
+            self.log.watch_clock()?;
             let after = store.apply(&message).map_err(|failed| self.failed(&failed))?;
             self.number.store(store.number(), Ordering::Release);
             match after {

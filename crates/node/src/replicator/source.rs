@@ -299,19 +299,24 @@ impl Link {
         let waiting = |state: &mut State| !(state.ended || state.settled && state.stream.is_some());
         let waited = self.changed.wait_while(self.lock(), waiting);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
+        // The second one tells the target that the first one is complete here too.
+        let mut made = 0;
         let mut last = None;
         while !self.is_ended() {
             let number = self.primary.lock().acks.number();
-            if last != Some(number) {
-                if let Err(error) = self.checkpoint(last.is_none()) {
+            if made < 2 || last != Some(number) {
+                if let Err(error) = self.checkpoint(made == 0) {
                     let mut order = self.order.lock();
                     let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
                     order.copy_failed("making a checkpoint", errno);
                     return;
                 }
+                made += 1;
                 last = Some(number);
             }
-            self.primary.log().wait_due(CHECKPOINT_EVERY);
+            if made > 1 {
+                self.primary.log().wait_due(CHECKPOINT_EVERY);
+            }
         }
     }
 
@@ -328,8 +333,10 @@ impl Link {
             (false, false) => point.base,
         };
         let previous = if renew { point.base } else { point.previous };
-        let since = log::now();
-        let number = self.primary.lock().acks.number();
+        let (since, number) = {
+            let _order = self.order.lock();
+            (log.stamp(), self.primary.lock().acks.number())
+        };
         log.begin_checkpoint(number)?;
         match self.primary.lock().live_of(self.id) {
             Some(live) if !live.known.is_walking() => live.outbox.put(|out| {

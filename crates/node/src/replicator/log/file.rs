@@ -87,7 +87,7 @@ impl LogFile {
 
     fn fresh(path: &Path, now: Clock) -> io::Result<LogFile> {
         let point = Point { base: clock::random(), ..Point::default() };
-        let header = Header { point, since: now, ..Header::default() };
+        let header = Header { point, since: now, coming: now, ..Header::default() };
         LogFile::create(path, header, &[])
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use activity::heat::{CHECKPOINT_AT, ENTRIES_MAX};
 use activity::image::Clock;
-use activity::{Entry, Heat, Key, Part, Point};
+use activity::{Entry, Header, Heat, Key, Part, Point};
 use mount::Gate;
 use replica::op::{FileId, Op};
 use replica::touch::Touch;
@@ -205,6 +205,7 @@ impl ActivityLog {
         inner.heat.cool(number);
         let mut header = *inner.file.header();
         header.since = since;
+        header.coming = since;
         match base {
             Some(point) => {
                 header.point = point;
@@ -237,27 +238,61 @@ impl ActivityLog {
         if same && self.len() == 0 {
             return self.note_checkpoint(number, since);
         }
-        self.lock().heat = Heat::default();
+        // Until the source has completed this checkpoint too, what it may lose of the time before
+        // must count as recent here.
+        let before = {
+            let mut inner = self.lock();
+            inner.heat = Heat::default();
+            inner.file.header().since
+        };
         let begun = number;
         let point = Point { base, previous, as_target: true, cooled: number, begun };
-        self.checkpoint(number, since, Some(point))
+        self.checkpoint(number, before, Some(point))?;
+        self.note(|header| header.coming = since)
+    }
+
+    /// As a target, before anything is changed: a clock that was set back makes earlier stamps.
+    pub(super) fn watch_clock(&self) -> io::Result<()> {
+        let now = now();
+        {
+            let inner = self.lock();
+            let header = inner.file.header();
+            if now >= header.since && now >= header.coming {
+                return Ok(());
+            }
+        }
+        self.note(|header| {
+            header.since = header.since.min(now);
+            header.coming = header.coming.min(now);
+        })
+    }
+
+    /// A checkpoint begins: says the clock, from which on what comes to a hot directory is covered
+    /// by that anew. Under the order lock, so that no change is halfway.
+    pub(super) fn stamp(&self) -> Clock {
+        self.lock().heat.uncover();
+        now()
     }
 
     /// A checkpoint up to a number is about to be asked of the peer.
     pub(super) fn begin_checkpoint(&self, number: u64) -> io::Result<()> {
-        let mut inner = self.wait_for_writer();
-        let mut header = *inner.file.header();
-        header.point.begun = number;
-        inner.file.write_header(header)
+        self.note(|header| header.point.begun = number)
     }
 
     /// Notes a checkpoint where nothing is hot.
     fn note_checkpoint(&self, number: u64, since: Clock) -> io::Result<()> {
+        self.note(|header| {
+            header.since = header.coming;
+            header.coming = since;
+            header.point.cooled = number;
+            header.point.begun = number;
+        })
+    }
+
+    fn note(&self, change: impl FnOnce(&mut Header)) -> io::Result<()> {
         let mut inner = self.wait_for_writer();
         let mut header = *inner.file.header();
-        header.since = since;
-        header.point.cooled = number;
-        header.point.begun = number;
+        change(&mut header);
         inner.file.write_header(header)
     }
 
@@ -284,6 +319,7 @@ impl Gate for ActivityLog {
                 inner = self.wait_for_writer();
                 let mut header = *inner.file.header();
                 header.since = now();
+                header.coming = header.since;
                 let written = inner.file.write_header(header);
                 inner.note(written)?;
             }
@@ -372,7 +408,7 @@ impl Inner {
         let Some(tree) = trees.get(usize::from(parent.tree)) else { return };
         let Some(file) = tree.known_child(parent, name) else { return };
         if tree.stat(file).is_ok_and(|stat| stat.kind() == mount::backing::Kind::Directory) {
-            self.heat.directory_moved();
+            self.heat.uncover();
         } else {
             self.heat.arrived(file, parent);
         }
