@@ -9,6 +9,8 @@ use fuse::{Answer, Errno};
 use replica::op::{FileId, Op};
 use replica::touch::Touch;
 
+use crate::serve::caller;
+
 /// Takes every change in the order in which it was applied; decides when callers are answered.
 ///
 /// It is called under the order lock, and changes of names also hold the tree's lock of names.
@@ -102,7 +104,11 @@ impl Order {
             }
             drop(recorder);
             match &self.gate {
-                Some(gate) => gate.prepare(touches)?,
+                Some(gate) => {
+                    // What the gate writes is nobody's but ours.
+                    caller::be_self();
+                    gate.prepare(touches)?;
+                }
                 // A recorder that wants something prepared comes with a gate.
                 None => return Err(Errno::IO),
             }

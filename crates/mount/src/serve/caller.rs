@@ -4,8 +4,11 @@
 //! root is decided by the file system, by the ids of the thread that asks. What the caller may do
 //! has been checked by the kernel above, so all privileges stay but the one that lifts limits. The
 //! recorder is never called in here: what it writes is not the caller's.
+//!
+//! Changing its identity costs a thread more than a write does, so one that wrote for somebody stays
+//! in that place until it does something for which that matters.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 
 use fuse::Request;
 use rustix::fs::Mode;
@@ -15,6 +18,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 thread_local! {
     /// What this thread may do when it is itself.
     static OWN: OnceCell<Option<CapabilitySets>> = const { OnceCell::new() };
+    /// The caller in whose place this thread still is after writing for it; 0 when it is itself.
+    static KEPT: Cell<u32> = const { Cell::new(0) };
 }
 
 /// The calling thread in the place of a caller, until it is dropped.
@@ -39,8 +44,47 @@ pub(super) fn as_masked_caller<T>(
     change()
 }
 
+/// Writes as the caller, as far as limits are concerned: into a file that is open already, so
+/// that nothing comes to belong to anybody. The thread stays in that place.
+pub(super) fn as_writer<T>(request: &Request<'_>, write: impl FnOnce() -> T) -> T {
+    let uid = request.uid;
+    if KEPT.get() != uid {
+        be_self();
+        if uid != 0 {
+            set_caller(uid);
+            KEPT.set(uid);
+        }
+    }
+    write()
+}
+
+/// Leaves the place of whoever was written for.
+pub(crate) fn be_self() {
+    if KEPT.replace(0) != 0 {
+        set_self();
+    }
+}
+
+fn set_caller(uid: u32) {
+    let own = OWN.with(|own| *own.get_or_init(|| capabilities(None).ok()));
+    set_user(uid);
+    if let Some(mut sets) = own {
+        sets.effective.remove(CapabilitySet::SYS_RESOURCE);
+        // Cannot fail: what is given up was held.
+        let _ = set_capabilities(None, sets);
+    }
+}
+
+fn set_self() {
+    set_user(0);
+    if let Some(sets) = OWN.with(|own| own.get().copied().flatten()) {
+        let _ = set_capabilities(None, sets);
+    }
+}
+
 impl Place {
     fn take(uid: u32, gid: u32, mask: u32) -> Place {
+        be_self();
         if mask != 0 {
             umask(Mode::from_raw_mode(mask & 0o777));
         }
@@ -48,13 +92,7 @@ impl Place {
             set_group(gid);
         }
         if uid != 0 {
-            let own = OWN.with(|own| *own.get_or_init(|| capabilities(None).ok()));
-            set_user(uid);
-            if let Some(mut sets) = own {
-                sets.effective.remove(CapabilitySet::SYS_RESOURCE);
-                // Cannot fail: what is given up was held.
-                let _ = set_capabilities(None, sets);
-            }
+            set_caller(uid);
         }
         Place { uid, gid, masked: mask != 0 }
     }
@@ -63,10 +101,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if self.uid != 0 {
-            set_user(0);
-            if let Some(sets) = OWN.with(|own| own.get().copied().flatten()) {
-                let _ = set_capabilities(None, sets);
-            }
+            set_self();
         }
         if self.gid != 0 {
             set_group(0);

@@ -13,7 +13,7 @@ use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{pread, pwrite};
 
 use super::Server;
-use super::caller::as_caller;
+use super::caller::as_writer;
 use super::files::OpenFile;
 use super::sync::{Job, Synced};
 use super::turn::{Done, Turn};
@@ -82,12 +82,12 @@ impl Server {
             }
             let (file, backing) = (self.tree.id(open.node), open.file.as_fd());
             let mut written = Written { offset, done: 0, failure: None };
-            let mut last = as_caller(request, || written.next(backing, data));
+            let mut last = as_writer(request, || written.next(backing, data));
             // Of a large write the first part is on its way while the rest is being written here.
             while written.failure.is_none() && written.done < data.len() {
                 let mtime = backing::stat(backing)?.mtime;
                 turn.also(Op::Write { file, offset: last.0, data: last.1, mtime });
-                last = as_caller(request, || written.next(backing, data));
+                last = as_writer(request, || written.next(backing, data));
             }
             let body = reply::size(written.done as u32);
             let (offset, data) = last;
@@ -133,7 +133,7 @@ impl Server {
             let open = self.files.file(handle)?;
             let before = backing::stat(&open.file)?;
             let applied =
-                as_caller(request, || backing::allocate(&open.file, mode, offset, length));
+                as_writer(request, || backing::allocate(&open.file, mode, offset, length));
             let after = backing::stat(&open.file)?;
             let (file, mtime) = (self.tree.id(open.node), after.mtime);
             match applied {
