@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use wire::frame::{PREFIX_BYTES, frame_length};
 use wire::hello::{
@@ -34,7 +34,7 @@ fn call_one(address: &SocketAddr, hello: &Hello) -> io::Result<TcpStream> {
     let mut out = Vec::new();
     put_hello(&mut out, hello);
     stream.write_all(&out)?;
-    match take_welcome(&read_short_frame(&mut stream)?).map_err(io::Error::other)? {
+    match take_welcome(&read_short_frame(&stream)?).map_err(io::Error::other)? {
         Welcome::Accepted => stream.set_read_timeout(None).map(|()| stream),
         Welcome::Refused(why) => Err(io::Error::other(why)),
     }
@@ -60,10 +60,34 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(GREETING_TIMEOUT))
 }
 
-fn read_short_frame(stream: &mut impl Read) -> io::Result<Vec<u8>> {
+fn read_short_frame(stream: &TcpStream) -> io::Result<Vec<u8>> {
     let mut frame = Vec::new();
-    read_frame(stream, HELLO_BYTES_MAX, &mut frame)?;
+    read_frame(&mut Until::within(GREETING_TIMEOUT, stream), HELLO_BYTES_MAX, &mut frame)?;
     Ok(frame)
+}
+
+/// Reads until an instant, however slowly the bytes trickle in.
+pub(crate) struct Until<'a> {
+    stream: &'a TcpStream,
+    end: Instant,
+}
+
+impl Until<'_> {
+    /// Reads from a stream for so long at most, all in all.
+    pub(crate) fn within(time: Duration, stream: &TcpStream) -> Until<'_> {
+        Until { stream, end: Instant::now() + time }
+    }
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        self.stream.read(room)
+    }
 }
 
 /// Reads one frame of at most `limit` bytes, without its prefix, into `frame`.
@@ -139,6 +163,8 @@ impl<R: Read> Frames<R> {
 
 #[cfg(test)]
 mod tests {
+    use model::{ModuleName, NodeName};
+
     use super::*;
 
     /// Hands out as many bytes as it is told each time.
@@ -171,6 +197,77 @@ mod tests {
             assert!(frames.is_empty());
             assert_eq!(frames.next().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
         }
+    }
+
+    /// What a node says to a greeting: sent by a thread as given, then the stream is closed.
+    fn greet(send: impl FnOnce(&mut TcpStream) + Send + 'static) -> Result<Hello, String> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let caller = std::thread::spawn(move || send(&mut TcpStream::connect(address).unwrap()));
+        let (mut stream, _) = listener.accept().unwrap();
+        let result = greeted(&mut stream).map_err(|error| error.to_string());
+        drop(stream);
+        caller.join().unwrap();
+        result
+    }
+
+    fn hello() -> (Hello, Vec<u8>) {
+        let purpose = wire::hello::Purpose::Control;
+        let (cluster, from) = (ModuleName::new("demo").unwrap(), NodeName::new("node1").unwrap());
+        let hello = Hello { cluster, from, purpose };
+        let mut bytes = Vec::new();
+        put_hello(&mut bytes, &hello);
+        (hello, bytes)
+    }
+
+    #[test]
+    fn a_greeting_is_understood_or_refused_with_its_reason() {
+        let (hello, good) = hello();
+        let whole = good.clone();
+        assert_eq!(greet(move |to| to.write_all(&whole).unwrap()), Ok(hello));
+        let framed = |body: &[u8]| {
+            let mut bytes = Vec::new();
+            wire::frame::put_frame(&mut bytes, |out| out.extend_from_slice(body));
+            bytes
+        };
+        let body = &good[PREFIX_BYTES..];
+        let mut version = body.to_vec();
+        version[4] = 2;
+        let cases = [
+            (framed(&version), "speaks version 2, this one 1"),
+            (framed(b"GET / HTTP/1.1"), "does not speak this protocol"),
+            (framed(&[body, b"more"].concat()), "4 bytes after its last field"),
+            (framed(&body[..body.len() - 1]), "bad message"),
+            (framed(&vec![b'E'; HELLO_BYTES_MAX]), "does not speak this protocol"),
+            (framed(&vec![b'E'; HELLO_BYTES_MAX + 1]), "1025 bytes is outside the limits"),
+            (0u32.to_le_bytes().to_vec(), "0 bytes is outside the limits"),
+            (u32::MAX.to_le_bytes().to_vec(), "4294967295 bytes is outside the limits"),
+            (good[..good.len() - 1].to_vec(), "failed to fill whole buffer"),
+            (Vec::new(), "failed to fill whole buffer"),
+        ];
+        for (bytes, words) in cases {
+            // What is refused early is not read to its end, so writing it may fail.
+            let error = greet(move |to| drop(to.write_all(&bytes))).unwrap_err();
+            assert!(error.contains(words), "{error:?} lacks {words:?}");
+        }
+    }
+
+    #[test]
+    fn a_greeting_that_trickles_in_is_not_waited_for() {
+        let (_, good) = hello();
+        let long = [good, vec![0; 1 << 20]].concat();
+        let mut announced = long;
+        announced[..PREFIX_BYTES].copy_from_slice(&1024u32.to_le_bytes());
+        let result = greet(move |to| {
+            // One byte each time, well within the patience for one read, until nobody listens.
+            for byte in announced.chunks(1) {
+                if to.write_all(byte).is_err() {
+                    return;
+                }
+                std::thread::sleep(GREETING_TIMEOUT / 20);
+            }
+        });
+        assert!(result.is_err(), "{result:?}");
     }
 
     #[test]

@@ -80,7 +80,8 @@ fn answer(mut stream: TcpStream, service: &Mutex<Service>) -> io::Result<()> {
     stream.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     stream.set_write_timeout(Some(QUESTION_TIMEOUT))?;
     let mut frame = Vec::new();
-    connection::read_frame(&mut stream, WITNESS_BYTES_MAX, &mut frame)?;
+    let mut patient = connection::Until::within(QUESTION_TIMEOUT, &stream);
+    connection::read_frame(&mut patient, WITNESS_BYTES_MAX, &mut frame)?;
     let reply = match take_question(&frame) {
         Ok(question) => service.lock().unwrap_or_else(PoisonError::into_inner).reply(question),
         Err(error) => Reply::Unable(error.to_string()),

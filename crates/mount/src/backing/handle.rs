@@ -96,7 +96,7 @@ impl AsFd for Root {
 pub fn open_name(directory: impl AsFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     check_name(name)?;
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let within = ResolveFlags::NO_XDEV | ResolveFlags::BENEATH;
+    let within = ResolveFlags::NO_XDEV | ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
     openat2(directory, name, flags, Mode::empty(), within)
 }
 

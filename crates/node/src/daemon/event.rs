@@ -38,7 +38,7 @@ pub(crate) enum Event {
         module: ModuleName,
         /// Session.
         session: SessionId,
-        /// The connection, greeted.
+        /// The connection; its greeting is not answered yet.
         stream: TcpStream,
     },
     /// Whether the witness answered, for the status.

@@ -81,18 +81,26 @@ pub(crate) fn at_peer_port(
 }
 
 fn peer(mut stream: TcpStream, cluster: &ModuleName, events: &Sender<Event>) -> io::Result<()> {
-    let hello = connection::greeted(&mut stream)?;
+    let hello = match connection::greeted(&mut stream) {
+        Ok(hello) => hello,
+        Err(error) => {
+            // Even one that does not understand this sees from it which version is spoken here.
+            let _ = connection::welcome(&mut stream, &Welcome::Refused(error.to_string()));
+            return Err(error);
+        }
+    };
     if hello.cluster != *cluster {
         let why = format!("this node belongs to cluster {cluster}, not {}", hello.cluster);
         return connection::welcome(&mut stream, &Welcome::Refused(why));
     }
-    connection::welcome(&mut stream, &Welcome::Accepted)?;
     match hello.purpose {
         Purpose::Replication { module, session } => {
+            // Who knows the sessions welcomes the caller.
             let _ = events.send(Event::Connection { module, session, stream });
             Ok(())
         }
         Purpose::Control => {
+            connection::welcome(&mut stream, &Welcome::Accepted)?;
             stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
             let reading = stream.try_clone()?;
             answer(reading, stream, events)

@@ -25,6 +25,7 @@ mod requests;
 mod start;
 
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
@@ -32,10 +33,12 @@ use std::time::Duration;
 use cluster::input::{JobId, ReplicatorEvent};
 use cluster::{Input, Node};
 use model::config::ClusterConfig;
-use model::{ModuleName, NodeName, Time};
+use model::{ModuleName, NodeName, SessionId, Time};
+use wire::hello::Welcome;
 use wire::local::FromReplicator;
 
 use crate::clock;
+use crate::connection;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::heartbeat::{Heartbeats, PULSE};
 use crate::daemon::journal::Journal;
@@ -129,11 +132,7 @@ impl Daemon {
                 }
             }
             Event::Connection { module, session, stream } => {
-                let replicator = self.modules.get(&module).and_then(|m| m.replicator.as_ref());
-                if let Some(replicator) = replicator {
-                    // If it cannot take it, the peer sees its connection closed and tries again.
-                    let _ = replicator.connection(session, &stream);
-                }
+                self.connection(&module, session, stream);
             }
             Event::WitnessHeard { module, request, result } => {
                 self.witness_heard(module, request, result);
@@ -147,6 +146,18 @@ impl Daemon {
     fn input(&mut self, input: Input) {
         let effects = self.node.handle(clock::now(), input);
         self.perform(effects);
+    }
+
+    /// Hands a peer's connection on to the replicator, which knows the sessions.
+    fn connection(&self, name: &ModuleName, session: SessionId, mut stream: TcpStream) {
+        let refusal = match self.modules.get(name).map(|module| module.replicator.as_ref()) {
+            // If it cannot take it, the peer sees its connection closed and tries again.
+            Some(Some(replicator)) => return drop(replicator.connection(session, &stream)),
+            Some(None) => format!("module {name} is not running on this node"),
+            None => format!("this node has no module {name}"),
+        };
+        // A caller that does not listen has gone.
+        let _ = connection::welcome(&mut stream, &Welcome::Refused(refusal));
     }
 
     fn is_current(&self, module: &ModuleName, generation: u64) -> bool {

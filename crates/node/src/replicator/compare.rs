@@ -118,6 +118,11 @@ pub(super) fn is_recent(stat: &Stat, since: Clock) -> bool {
     (stamp.seconds, stamp.nanoseconds) >= since
 }
 
+/// Refuses what belongs to the node and not to the data.
+pub(super) fn check_attribute(name: &[u8]) -> Result<(), Errno> {
+    if name.starts_with(OWN_ATTRIBUTE) { Err(Errno::PERM) } else { Ok(()) }
+}
+
 /// Reads up to `buffer.len()` bytes, fewer only at the end of the file.
 pub(super) fn read_at(file: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize, Errno> {
     let mut filled = 0;

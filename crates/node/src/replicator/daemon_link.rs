@@ -37,6 +37,18 @@ pub(super) struct DaemonLink {
 }
 
 impl DaemonLink {
+    /// A link that no daemon listens to: what is told stays in the queue.
+    #[cfg(test)]
+    pub(super) fn unheard() -> Arc<DaemonLink> {
+        let (serial, assignment, number) = (0, Assignment::Hold { ending: Ending::Cut }, 0);
+        Arc::new(DaemonLink {
+            current: Mutex::new(None),
+            queue: Mutex::default(),
+            queued: Condvar::new(),
+            state: Mutex::new(FromReplicator::State { serial, assignment, number }),
+        })
+    }
+
     /// Starts to listen on standard input.
     pub(super) fn start(
         module: &ModuleName,

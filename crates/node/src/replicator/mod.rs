@@ -36,9 +36,10 @@ use cluster::effect::{Assignment, Ending, Serve};
 use cluster::input::ReplicatorEvent;
 use model::{ModuleName, NodeName, SessionId};
 use mount::backing::Root;
-use wire::hello::{Hello, Purpose};
+use wire::hello::{Hello, Purpose, Welcome};
 use wire::local::ToReplicator;
 
+use crate::connection;
 use crate::replicator::daemon_link::{DaemonLink, Packet};
 use crate::replicator::log::ActivityLog;
 use crate::replicator::primary::Primary;
@@ -141,12 +142,17 @@ impl Replicator {
                         return;
                     }
                 }
-                ToReplicator::Connection { session } => {
-                    if let (Mode::Receiving(receiving), Some(stream)) = (&mut self.mode, descriptor)
-                    {
+                ToReplicator::Connection { session } => match (&mut self.mode, descriptor) {
+                    (_, None) => {}
+                    (Mode::Receiving(receiving), Some(stream)) => {
                         receiving.connected(session, stream.into());
                     }
-                }
+                    (Mode::Plain | Mode::Held | Mode::Serving(_), Some(stream)) => {
+                        let why = "this node receives no session now".to_owned();
+                        // A caller that does not listen has gone.
+                        let _ = connection::welcome(&mut stream.into(), &Welcome::Refused(why));
+                    }
+                },
                 ToReplicator::Query => self.introduce(),
                 // Taken by the link itself.
                 ToReplicator::Mark { .. } | ToReplicator::ResyncRate { .. } => {}

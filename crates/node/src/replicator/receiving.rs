@@ -17,6 +17,7 @@ use cluster::input::ReplicatorEvent;
 use model::{NodeName, SessionId};
 use mount::backing::Root;
 use rustix::io::Errno;
+use wire::hello::Welcome;
 use wire::replication::{Backward, Forward, put_backward, take_forward};
 
 use crate::connection;
@@ -111,9 +112,20 @@ impl Receiving {
         self.shared.number.load(Ordering::Acquire)
     }
 
-    /// The source has connected. A session has one connection; another one is closed.
-    pub(super) fn connected(&mut self, session: SessionId, stream: TcpStream) {
-        if session != self.shared.session {
+    /// The source has connected. A session has one connection; another one is refused.
+    pub(super) fn connected(&mut self, session: SessionId, mut stream: TcpStream) {
+        let refusal = if session != self.shared.session {
+            Some("this node receives another session now")
+        } else if self.store.is_none() {
+            Some("the session has its connection already")
+        } else {
+            None
+        };
+        let welcome =
+            refusal.map_or(Welcome::Accepted, |refusal| Welcome::Refused(refusal.to_owned()));
+        // A caller that does not listen has gone, and may call again.
+        let greeted = connection::welcome(&mut stream, &welcome).is_ok();
+        if refusal.is_some() || !greeted {
             return;
         }
         let Some(store) = self.store.take() else { return };
@@ -184,7 +196,9 @@ impl Shared {
                 self.number.store(confirmed, Ordering::Release);
                 self.put(&Backward::Applied { number: confirmed });
             }
-            let message = take_forward(frames.next()?).map_err(io::Error::other)?;
+            let message = take_forward(frames.next()?).map_err(|wrong| {
+                self.failed(&NotApplied { errno: Errno::PROTO, what: wrong.to_string() })
+            })?;
             if let Forward::Ping(ping) = message {
                 self.daemon.tell(self.pings.heard(ping));
                 continue;
@@ -343,3 +357,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+#[path = "hostile_tests.rs"]
+mod tests;

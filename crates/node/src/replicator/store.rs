@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
-use mount::backing::{self, Handle, Root};
+use mount::backing::{self, Handle, Kind, Root};
 use replica::op::{Attr, FileId, Op, Stamp};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use wire::replication::{Backward, Forward, put_backward};
 
+use crate::replicator::compare;
 use crate::replicator::log::ActivityLog;
 
 /// Descriptors of files being written that are kept open.
@@ -177,9 +178,13 @@ impl Store {
                 self.rename_mtimes(op)?;
             }
             Op::SetXattr { file, name, value } => {
+                compare::check_attribute(name)?;
                 backing::set_xattr(self.object(file)?, name, value, 0)?;
             }
-            Op::RemoveXattr { file, name } => backing::remove_xattr(self.object(file)?, name)?,
+            Op::RemoveXattr { file, name } => {
+                compare::check_attribute(name)?;
+                backing::remove_xattr(self.object(file)?, name)?;
+            }
             Op::Allocate { file, mode, offset, length, mtime } => {
                 let target = self.data(file)?;
                 backing::allocate(&*target, mode, offset, length)?;
@@ -221,6 +226,9 @@ impl Store {
 
     /// Gives an object the source's id.
     pub(super) fn bind(&mut self, file: FileId, object: impl AsFd) -> Result<(), Errno> {
+        if usize::from(file.tree) >= self.roots.len() || file.node <= FileId::root(0).node {
+            return Err(Errno::INVAL);
+        }
         let handle = backing::handle_of(object, b"")?;
         self.unbind(file);
         if let Some(other) = self.ids.insert((file.tree, handle.clone()), file)
@@ -267,7 +275,7 @@ impl Store {
             self.close(file);
         }
         let flags = OFlags::RDWR | OFlags::CLOEXEC;
-        let open = Arc::new(backing::reopen(self.object(file)?, flags)?);
+        let open = Arc::new(reopen(&self.object(file)?, flags)?);
         keep(&mut self.open, OPEN_MAX, file, self.clock, &open);
         Ok(open)
     }
@@ -293,7 +301,7 @@ impl Store {
             Some((_, open)) => Ok(Arc::clone(open)),
             None => {
                 let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-                Ok(Arc::new(backing::reopen(self.object(file)?, flags)?))
+                Ok(Arc::new(reopen(&self.object(file)?, flags)?))
             }
         }
     }
@@ -338,6 +346,17 @@ fn keep(all: &mut Kept, most: usize, file: FileId, now: u64, open: &Arc<OwnedFd>
         oldest.and_then(|id| all.remove(&id));
     }
     all.insert(file, (now, Arc::clone(open)));
+}
+
+/// Opens a file's content or a directory. Nothing else: opening a pipe or a device has effects,
+/// and a device is not part of the copy.
+fn reopen(object: &OwnedFd, flags: OFlags) -> Result<OwnedFd, Errno> {
+    match backing::stat(object)?.kind() {
+        Kind::File | Kind::Directory => backing::reopen(object, flags),
+        Kind::Symlink | Kind::Pipe | Kind::Socket | Kind::Character | Kind::Block | Kind::Other => {
+            Err(Errno::INVAL)
+        }
+    }
 }
 
 /// Writes everything.

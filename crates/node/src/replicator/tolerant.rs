@@ -335,6 +335,7 @@ fn dress_xattrs(
         }
     }
     for (name, value) in wanted {
+        compare::check_attribute(name)?;
         if !now.iter().any(|(n, v)| n == name && v == value) {
             backing::set_xattr(object, name, value, 0)?;
         }
