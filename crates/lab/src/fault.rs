@@ -166,6 +166,15 @@ impl Lab {
         disk::fill(&self.host(host)?.path(path)?)
     }
 
+    /// Has every further access to a disk fail with an I/O error, until the host is booted anew.
+    ///
+    /// # Errors
+    /// When the host is down or has no such disk.
+    pub fn fail_disk(&self, host: &str, disk: &str) -> Result<()> {
+        let init = self.store.load()?.init(host)?;
+        disk::shut_down(&own_mount(&init.path("root"), disk))
+    }
+
     /// Removes what [`Lab::fill`] made.
     ///
     /// # Errors

@@ -5,13 +5,18 @@
 //! first.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 
 use model::{EpochId, ModuleName};
+use rustix::fs::{Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 /// Name of the attribute; readable and writable by root alone, hidden on the mount.
 const ATTRIBUTE: &str = "trusted.evenkeel";
+
+/// Set and removed again, to see whether a disk takes changes.
+const PROBE: &str = "trusted.evenkeel.probe";
 
 /// Longest value accepted, in bytes.
 const MARKER_BYTES_MAX: usize = 4096;
@@ -53,4 +58,20 @@ pub(crate) fn write(path: &Path, marker: &Marker) -> io::Result<()> {
     let text = serde_json::to_vec(marker).map_err(io::Error::other)?;
     rustix::fs::setxattr(path, ATTRIBUTE, &text, rustix::fs::XattrFlags::empty())?;
     std::fs::File::open(path)?.sync_all()
+}
+
+/// Whether the file system takes a change and makes it durable. A full one counts as one that does,
+/// for what is missing there may come to be removed.
+pub(crate) fn probe(directory: impl AsFd) -> rustix::io::Result<()> {
+    // Not through the path, on which something else is mounted by now.
+    let opened =
+        rustix::fs::openat(directory, ".", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    match rustix::fs::fsetxattr(&opened, PROBE, b"", rustix::fs::XattrFlags::empty()) {
+        Ok(()) => {
+            rustix::fs::fsync(&opened)?;
+            rustix::fs::fremovexattr(&opened, PROBE)
+        }
+        Err(rustix::io::Errno::NOSPC | rustix::io::Errno::DQUOT) => Ok(()),
+        Err(errno) => Err(errno),
+    }
 }

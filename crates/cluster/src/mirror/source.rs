@@ -38,7 +38,10 @@ impl Mirror {
             self.session = None;
             self.back_off();
             if session.assigned {
-                self.warn("resync-ended", format!("the session to {} ended", self.peer_name));
+                let failed = self.replicator.target_failed.as_ref();
+                let why = failed.filter(|(id, _)| *id == session.id).map(|(_, why)| why.clone());
+                let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+                self.warn("resync-ended", format!("the session to {} ended{why}", self.peer_name));
                 self.assign_serve();
             }
             return true;

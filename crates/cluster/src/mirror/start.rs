@@ -40,6 +40,14 @@ impl Mirror {
         if let Some(why) = self.copy_failed.clone()
             && (self.failed_following || !peer.as_ref().is_some_and(|peer| self.may_follow(peer)))
         {
+            if self.failed_following
+                && peer.as_ref().is_some_and(is_acting)
+                && self.due(self.retry_at)
+            {
+                self.failed_following = false;
+                self.info("tries-again", format!("{} offers its copy to the peer again", self.me));
+                return true;
+            }
             return self.block("copy-failed", format!("the copy of {} failed: {why}", self.me));
         }
         if self.peer.two_way && self.peer.report.is_none() && self.in_contact() {

@@ -131,7 +131,10 @@ impl Mirror {
 
     /// Ends the session for good: nothing of it is accepted any more, all received is applied.
     pub(crate) fn settle(&mut self) {
-        if let State::Follow { session, .. } = self.state {
+        // One that the replicator never took up has carried nothing, and may be offered again.
+        if let State::Follow { session, step, .. } = self.state
+            && step != Follow::Preparing
+        {
             self.burnt = Some(session);
         }
         self.hold(Ending::Cut);

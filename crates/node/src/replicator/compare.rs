@@ -85,7 +85,7 @@ pub(super) fn xattrs_of(object: impl AsFd, kind: Kind) -> Result<Xattrs, Errno> 
         Err(_) if kind == Kind::Symlink => Vec::new(),
         Err(errno) => return Err(errno),
     };
-    names.retain(|name| name != OWN_ATTRIBUTE);
+    names.retain(|name| !name.starts_with(OWN_ATTRIBUTE));
     names.sort();
     if names.len() > XATTRS_MAX {
         return Err(Errno::TOOBIG);

@@ -40,6 +40,7 @@ use wire::hello::{Hello, Purpose, Welcome};
 use wire::local::ToReplicator;
 
 use crate::connection;
+use crate::marker;
 use crate::replicator::daemon_link::{DaemonLink, Packet};
 use crate::replicator::log::ActivityLog;
 use crate::replicator::primary::Primary;
@@ -267,6 +268,13 @@ impl Replicator {
             return Ok(true);
         }
         self.hold(Ending::Cut)?;
+        for directory in &self.directories {
+            if let Err(errno) = marker::probe(&*directory.root) {
+                let why = format!("{} takes no changes: {errno}", directory.path.display());
+                self.daemon.event(ReplicatorEvent::CopyFailed { why: why.clone() });
+                return Err(io::Error::other(why));
+            }
+        }
         let receiving = Receiving::new(
             session,
             source,
