@@ -46,6 +46,7 @@ impl DaemonLink {
             queue: Mutex::default(),
             queued: Condvar::new(),
             state: Mutex::new(FromReplicator::State { serial, assignment, number }),
+            limit: Limit::default(),
         })
     }
 
