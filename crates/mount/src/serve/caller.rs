@@ -5,8 +5,8 @@
 //! has been checked by the kernel above, so all privileges stay but the one that lifts limits. The
 //! recorder is never called in here: what it writes is not the caller's.
 //!
-//! Changing its identity costs a thread more than a write does, so one that wrote for somebody stays
-//! in that place until it does something for which that matters.
+//! Changing its identity costs a thread more than a write does, so one that wrote for somebody
+//! stays in that place until it does something for which that matters.
 
 use std::cell::{Cell, OnceCell};
 

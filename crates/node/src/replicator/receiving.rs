@@ -320,7 +320,7 @@ impl Shared {
 
     fn sync_everything(&self) -> Result<(), Errno> {
         for root in &self.roots {
-            // By the descriptor held since the start: it tells of every failure since the last sync.
+            // By the descriptor held since the start, which tells of every failure.
             rustix::fs::syncfs(&**root)?;
         }
         Ok(())
