@@ -18,7 +18,7 @@ const SECOND: &str = "/mnt/second";
 const SECOND_BYTES: u64 = 256 << 20;
 
 fn two_directories() -> Application {
-    let mut application = ledger("[replication]\nresync_rate = \"1GB/s\"\n");
+    let mut application = ledger("[replication]\nresync_rate = \"1GB/s\"\ncompression = \"lz4\"\n");
     let (one, both) = ("[\"/srv/ledger\"]", "[\"/srv/ledger\", \"/mnt/second\"]");
     assert!(application.configuration.contains(one));
     application.configuration = application.configuration.replace(one, both);

@@ -12,6 +12,7 @@ pub mod hello;
 pub mod local;
 pub mod object;
 pub mod op;
+pub mod packed;
 pub mod recall;
 pub mod replication;
 pub mod witness;

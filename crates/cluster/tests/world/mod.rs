@@ -19,8 +19,8 @@ use cluster::report::Heartbeat;
 use cluster::witness::{Answer, Request, Witness};
 use cluster::{Contact, Effect, Input, Node, Record};
 use model::config::{
-    Ack, ClusterConfig, FailoverConfig, ModuleConfig, ModuleKind, NodeConfig, ReplicationConfig,
-    Scripts, WithoutWitness,
+    Ack, ClusterConfig, Compression, FailoverConfig, ModuleConfig, ModuleKind, NodeConfig,
+    ReplicationConfig, Scripts, WithoutWitness,
 };
 use model::{BootId, ModuleName, NodeName, Time};
 use replicator::Replicator;
@@ -184,6 +184,7 @@ impl World {
                 ack: Ack::Write,
                 stall_timeout: Duration::from_secs(10),
                 resync_rate: None,
+                compression: Compression::None,
             },
             failover: FailoverConfig {
                 timeout: Duration::from_secs(2),

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{
-    Ack, ClusterConfig, CommandConfig, FailoverConfig, ModuleConfig, ModuleKind, ReplicationConfig,
-    ReplicationUse, StopSignal, Vip, WithoutWitness,
+    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, ModuleConfig, ModuleKind,
+    ReplicationConfig, ReplicationUse, StopSignal, Vip, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -99,13 +99,17 @@ impl Fnv {
     }
 
     fn replication(self, replication: &ReplicationConfig) -> Self {
-        let ReplicationConfig { ack, stall_timeout, resync_rate } = replication;
+        let ReplicationConfig { ack, stall_timeout, resync_rate, compression } = replication;
         let ack = match ack {
             Ack::Write => "write",
             Ack::Fsync => "fsync",
         };
+        let compression = match compression {
+            Compression::None => "none",
+            Compression::Lz4 => "lz4",
+        };
         let rate = resync_rate.map_or(0, u128::from);
-        self.text(ack).number(stall_timeout.as_millis()).number(rate)
+        self.text(ack).number(stall_timeout.as_millis()).number(rate).text(compression)
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
@@ -202,7 +206,12 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
         check(short, &format!("# why\n{short}nodes = ['a', 'b']\n[failover]\ntimeout = '5s'"), &[]);
         check(short, &format!("{short}[failover]\ntimeout = '3s'"), &["failover"]);
         check(short, &format!("{short}[replication]\nack = 'write'\nstall_timeout = '10s'"), &[]);
-        for other in ["ack = 'fsync'", "stall_timeout = '9s'", "resync_rate = '1MB/s'"] {
+        for other in [
+            "ack = 'fsync'",
+            "stall_timeout = '9s'",
+            "resync_rate = '1MB/s'",
+            "compression = 'lz4'",
+        ] {
             check(short, &format!("{short}[replication]\n{other}"), &["replication"]);
         }
         check(short, &short.replace("/srv/a", "/srv/b"), &["replicate"]);

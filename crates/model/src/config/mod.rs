@@ -171,6 +171,18 @@ pub struct ReplicationConfig {
     pub stall_timeout: Duration,
     /// What a resync may compare and send, in bytes per second; unlimited when absent.
     pub resync_rate: Option<u64>,
+    /// How what travels between the nodes is compressed.
+    pub compression: Compression,
+}
+
+/// How what travels between the nodes is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// LZ4, where that pays: for links that are slower than a processor.
+    Lz4,
 }
 
 /// When a call that changes data returns.

@@ -10,8 +10,8 @@ use super::cluster_file::{twice, unknown};
 use super::diagnostic::{Diagnostics, Source};
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
 use super::{
-    Ack, ClusterConfig, CommandConfig, FailoverConfig, ModuleConfig, ModuleKind, ReplicationConfig,
-    Scripts, StopSignal, Vip, WithoutWitness, values,
+    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, ModuleConfig, ModuleKind,
+    ReplicationConfig, Scripts, StopSignal, Vip, WithoutWitness, values,
 };
 use crate::{ModuleName, NodeName};
 
@@ -40,7 +40,7 @@ const COMMAND: Keys = Keys {
 const SCRIPTS: Keys = Keys { place: "[scripts]", known: &["start", "stop"], later: &[] };
 const REPLICATION: Keys = Keys {
     place: "[replication]",
-    known: &["ack", "resync_rate", "stall_timeout"],
+    known: &["ack", "compression", "resync_rate", "stall_timeout"],
     later: &["exclude", "encrypt", "before_resync"],
 };
 const FAILOVER: Keys = Keys {
@@ -64,6 +64,8 @@ const STALL_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 
 const ACKS: &[(&str, Ack)] = &[("write", Ack::Write), ("fsync", Ack::Fsync)];
+const COMPRESSIONS: &[(&str, Compression)] =
+    &[("none", Compression::None), ("lz4", Compression::Lz4)];
 const STOP_SIGNALS: &[(&str, StopSignal)] =
     &[("TERM", StopSignal::Term), ("INT", StopSignal::Int), ("QUIT", StopSignal::Quit)];
 const WITHOUT_WITNESS: &[(&str, WithoutWitness)] =
@@ -294,8 +296,12 @@ fn read_scripts(report: &mut Report<'_>, root: &Section<'_, '_>) -> Scripts {
 
 fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> ReplicationConfig {
     let section = root.section(report, "replication", &REPLICATION);
-    let mut replication =
-        ReplicationConfig { ack: Ack::Write, stall_timeout: STALL_TIMEOUT, resync_rate: None };
+    let mut replication = ReplicationConfig {
+        ack: Ack::Write,
+        stall_timeout: STALL_TIMEOUT,
+        resync_rate: None,
+        compression: Compression::None,
+    };
     let Some(section) = section else { return replication };
     if let Some(ack) = section.text(report, "ack", |text| values::word(text, ACKS)) {
         replication.ack = ack.value;
@@ -305,6 +311,10 @@ fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> Replicat
     });
     if let Some(timeout) = timeout {
         replication.stall_timeout = timeout.value;
+    }
+    let compression = section.text(report, "compression", |text| values::word(text, COMPRESSIONS));
+    if let Some(compression) = compression {
+        replication.compression = compression.value;
     }
     let rate = section.text(report, "resync_rate", values::rate);
     replication.resync_rate = rate.map(|rate| rate.value);

@@ -16,6 +16,7 @@ mod limit;
 mod links;
 mod log;
 mod outbox;
+mod packing;
 mod ping;
 mod primary;
 mod progress;

@@ -25,6 +25,7 @@ use crate::replicator::Directory;
 use crate::replicator::daemon_link::DaemonLink;
 use crate::replicator::log::{self, ActivityLog};
 use crate::replicator::outbox::Outbox;
+use crate::replicator::packing::{first, unpack};
 use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
 use crate::replicator::store::{After, NotApplied, Store};
 
@@ -190,40 +191,64 @@ impl Shared {
     ) -> io::Result<()> {
         let mut frames = connection::Frames::new(stream, READ_BYTES);
         let mut confirmed = store.number();
+        let mut room = Vec::new();
         loop {
             if frames.is_empty() && store.number() != confirmed {
                 confirmed = store.number();
                 self.number.store(confirmed, Ordering::Release);
                 self.put(&Backward::Applied { number: confirmed });
             }
-            let message = take_forward(frames.next()?).map_err(|wrong| {
-                self.failed(&NotApplied { errno: Errno::PROTO, what: wrong.to_string() })
-            })?;
-            if let Forward::Ping(ping) = message {
-                self.daemon.tell(self.pings.heard(ping));
-                continue;
-            }
-            self.log.watch_clock()?;
-            let after = store.apply(&message).map_err(|failed| self.failed(&failed))?;
-            self.number.store(store.number(), Ordering::Release);
-            match after {
-                After::Nothing => {}
-                After::Absent(file) => self.put(&Backward::Absent { file }),
-                After::Answer(frames) => self.outbox.put(|out| out.extend_from_slice(&frames)),
-                After::Sync { number, file, data_only } => {
-                    let durability = Durability::File { number, file, data_only };
-                    if self.quick.load(Ordering::Relaxed) >= QUICK_STREAK {
-                        self.make_durable(durability).map_err(|failed| self.failed(&failed))?;
-                    } else {
-                        let _ = to_sync.send(durability);
+            let frame = frames.next()?;
+            match unpack(frame, &mut room).map_err(|wrong| self.not_understood(&wrong))? {
+                None => self.take_in(store, frame, to_sync)?,
+                Some(mut packed) => {
+                    while let Some(frame) =
+                        first(&mut packed).map_err(|wrong| self.not_understood(&wrong))?
+                    {
+                        self.take_in(store, frame, to_sync)?;
                     }
-                }
-                After::Barrier { number, base } => {
-                    let since = log::now();
-                    let _ = to_sync.send(Durability::Everything { number, base, since });
                 }
             }
         }
+    }
+
+    /// Takes in one frame.
+    fn take_in(
+        &self,
+        store: &mut Store,
+        frame: &[u8],
+        to_sync: &Sender<Durability>,
+    ) -> io::Result<()> {
+        let message = take_forward(frame).map_err(|wrong| self.not_understood(&wrong))?;
+        if let Forward::Ping(ping) = message {
+            self.daemon.tell(self.pings.heard(ping));
+            return Ok(());
+        }
+        self.log.watch_clock()?;
+        let after = store.apply(&message).map_err(|failed| self.failed(&failed))?;
+        self.number.store(store.number(), Ordering::Release);
+        match after {
+            After::Nothing => {}
+            After::Absent(file) => self.put(&Backward::Absent { file }),
+            After::Answer(frames) => self.outbox.put(|out| out.extend_from_slice(&frames)),
+            After::Sync { number, file, data_only } => {
+                let durability = Durability::File { number, file, data_only };
+                if self.quick.load(Ordering::Relaxed) >= QUICK_STREAK {
+                    self.make_durable(durability).map_err(|failed| self.failed(&failed))?;
+                } else {
+                    let _ = to_sync.send(durability);
+                }
+            }
+            After::Barrier { number, base } => {
+                let since = log::now();
+                let _ = to_sync.send(Durability::Everything { number, base, since });
+            }
+        }
+        Ok(())
+    }
+
+    fn not_understood(&self, wrong: &dyn std::fmt::Display) -> io::Error {
+        self.failed(&NotApplied { errno: Errno::PROTO, what: wrong.to_string() })
     }
 
     /// Tells the source what could not be applied, and waits until that is on its way.

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use activity::Point;
 use cluster::effect::{Serve, ServeSession};
 use cluster::input::ReplicatorEvent;
+use model::config::Compression;
 use model::{NodeName, SessionId};
 use mount::Order;
 use replica::op::FileId;
@@ -24,6 +25,7 @@ use wire::replication::{Backward, Forward, put_forward, take_backward};
 
 use crate::replicator::log;
 use crate::replicator::outbox::Outbox;
+use crate::replicator::packing::Packer;
 use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
 use crate::replicator::primary::{Live, Primary};
 use crate::replicator::walker::Walker;
@@ -60,6 +62,7 @@ pub(super) struct Link {
     pub(super) outbox: Arc<Outbox>,
     pings: Pings,
     stall_timeout: Duration,
+    compression: Compression,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -101,6 +104,7 @@ impl Source {
             outbox: Arc::clone(&outbox),
             pings: Pings::default(),
             stall_timeout: serve.replication.stall_timeout,
+            compression: serve.replication.compression,
             state: Mutex::new(State { settled: !session.resync, ..State::default() }),
             changed: Condvar::new(),
         });
@@ -171,7 +175,9 @@ impl Link {
     fn run(self: &Arc<Self>, peer: &[SocketAddr], hello: &Hello, to_walker: Sender<Heard>) {
         let result = self.connect(peer, hello).and_then(|stream| {
             let reading = stream.try_clone()?;
-            self.outbox.attach(stream.try_clone()?);
+            if self.compression == Compression::None {
+                self.outbox.attach(stream.try_clone()?);
+            }
             let hearing = Arc::clone(self);
             let thread = std::thread::Builder::new().name("hear".to_owned()).spawn(move || {
                 let ended = hearing.hear(reading, &to_walker);
@@ -218,11 +224,15 @@ impl Link {
 
     fn send(&self, mut stream: TcpStream) -> io::Result<()> {
         let mut frames = Vec::new();
+        let mut packer = Packer::default();
         while self.outbox.take(&mut frames, PING_EVERY) {
             if let Some(ping) = self.pings.due() {
                 put_forward(&mut frames, &Forward::Ping(ping));
             }
-            stream.write_all(&frames)?;
+            match self.compression {
+                Compression::None => stream.write_all(&frames)?,
+                Compression::Lz4 => stream.write_all(packer.pack(&frames))?,
+            }
         }
         Ok(())
     }
