@@ -6,7 +6,7 @@
 use crate::frame::{Decoder, FRAME_BYTES_MAX, PREFIX_BYTES, WireError, put_frame};
 
 /// Kind of the frame; no other of the stream has it, so that none is packed twice.
-const KIND: u8 = 13;
+const KIND: u8 = 200;
 
 /// Most bytes that packed frames may have: as a single one with its prefix.
 pub const PACKED_BYTES_MAX: usize = FRAME_BYTES_MAX + PREFIX_BYTES;
@@ -57,6 +57,8 @@ mod tests {
             let expected = Ok(Some(Packed { length, block: b"block" }));
             assert_eq!(taken, if fine { expected } else { Err(WireError::Length(length)) });
         }
+        let unpacked = crate::replication::take_forward(&[KIND]);
+        assert_eq!(unpacked, Err(WireError::Kind(KIND)), "the kind is no other's too");
         assert_eq!(take_packed(&[1, 0]), Ok(None));
         assert_eq!(take_packed(&[KIND, 1, 0]), Err(WireError::Truncated));
     }

@@ -175,7 +175,8 @@ impl Shared {
         for syncer in syncers {
             let _ = syncer.join();
         }
-        if result.is_err() {
+        if let Err(error) = &result {
+            eprintln!("the session from {} ended: {error}", self.source);
             self.outbox.close();
         }
         self.finish();
