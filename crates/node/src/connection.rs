@@ -232,9 +232,9 @@ mod tests {
         };
         let body = &good[PREFIX_BYTES..];
         let mut version = body.to_vec();
-        version[4] = 2;
+        version[4] = 3;
         let cases = [
-            (framed(&version), "speaks version 2, this one 1"),
+            (framed(&version), "speaks version 3, this one 2"),
             (framed(b"GET / HTTP/1.1"), "does not speak this protocol"),
             (framed(&[body, b"more"].concat()), "4 bytes after its last field"),
             (framed(&body[..body.len() - 1]), "bad message"),
