@@ -107,7 +107,11 @@ impl Order {
                 Some(gate) => {
                     // What the gate writes is nobody's but ours.
                     caller::be_self();
-                    gate.prepare(touches)?;
+                    if let Err(errno) = gate.prepare(touches) {
+                        // A node that cannot note what it changes must not serve.
+                        self.lock().copy_failed("noting a change before it is made", errno);
+                        return Err(errno);
+                    }
                 }
                 // A recorder that wants something prepared comes with a gate.
                 None => return Err(Errno::IO),

@@ -17,6 +17,12 @@ use crate::clock;
 /// Bytes by which the file grows.
 const GROWTH_BYTES: u64 = 1 << 20;
 
+/// Bytes from which on the file is looked at for waste.
+const WASTEFUL_BYTES: u64 = 32 << 20;
+
+/// Bytes that an entry takes at most when it is written by itself, twice.
+const ENTRY_BYTES: usize = 2048;
+
 /// The file of an activity log.
 pub(super) struct LogFile {
     path: PathBuf,
@@ -122,6 +128,11 @@ impl LogFile {
         Ok(LogFile { path, file, header, end, filled, next_batch })
     }
 
+    /// Whether the file is large and most of it superseded.
+    pub(super) fn is_wasteful(&self, entries: usize) -> bool {
+        self.end > WASTEFUL_BYTES && self.end / 4 > (entries * ENTRY_BYTES) as u64
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -181,4 +192,57 @@ impl Batch {
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use activity::{Entry, Part};
+
+    fn entry(index: u32) -> Box<[u8]> {
+        let (object, parent, name) = (vec![1; 20], vec![2; 20], b"name".to_vec());
+        let entry =
+            Entry { tree: 0, object, parent, name, part: Part::Region(index), alone: false };
+        let mut bytes = Vec::new();
+        entry.put(&mut bytes);
+        bytes.into()
+    }
+
+    #[test]
+    fn a_log_is_read_as_it_was_left_and_made_small_again() {
+        let directory = std::env::temp_dir().join(format!("evenkeel-file-{}", std::process::id()));
+        let path = directory.join("activity.log");
+        let (mut log, entries, damage) = LogFile::open(&path, (1, 0)).unwrap();
+        assert!(entries.is_empty() && damage.is_none());
+        let many: Vec<Box<[u8]>> = (0..40_000).map(entry).collect();
+        while log.end <= WASTEFUL_BYTES {
+            let batch = log.next_batch(many.iter().map(|bytes| &**bytes));
+            batch.write().unwrap();
+            log.wrote(&batch);
+        }
+        assert!(log.is_wasteful(10) && !log.is_wasteful(40_000));
+        log.write_header(Header { everything: true, ..*log.header() }).unwrap();
+        let (again, entries, _) = LogFile::open(&path, (9, 9)).unwrap();
+        assert_eq!((again.end, again.next_batch), (log.end, log.next_batch));
+        assert!(again.header().everything && again.header().since == (1, 0));
+        assert_eq!(entries.len() % many.len(), 0);
+        let small = LogFile::create(&path, *again.header(), &entries[..3]).unwrap();
+        assert!(!small.is_wasteful(3));
+        let (_, entries, _) = LogFile::open(&path, (9, 9)).unwrap();
+        assert_eq!(entries, many[..3]);
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_damaged_log_is_kept_and_shares_nothing() {
+        let directory = std::env::temp_dir().join(format!("evenkeel-hurt-{}", std::process::id()));
+        let path = directory.join("activity.log");
+        let (log, _, _) = LogFile::open(&path, (1, 0)).unwrap();
+        let base = log.header().point.base;
+        fs::write(&path, [7; 20_000]).unwrap();
+        let (fresh, entries, damage) = LogFile::open(&path, (2, 0)).unwrap();
+        assert!(entries.is_empty() && damage.unwrap().contains("activity.damaged"));
+        assert_ne!(fresh.header().point.base, base);
+        fs::remove_dir_all(directory).unwrap();
+    }
 }

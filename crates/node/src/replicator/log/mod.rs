@@ -368,6 +368,11 @@ impl ActivityLog {
             for (key, bytes) in pending {
                 inner.heat.heat(key, bytes, number + 1);
             }
+            if inner.file.is_wasteful(inner.heat.len()) {
+                let renewed = inner.renew();
+                // A failure is told, and what follows from it is done, by the one that noted it.
+                let _ = inner.note(renewed);
+            }
         }
         self.changed.notify_all();
         inner
@@ -379,6 +384,13 @@ impl Inner {
     fn cold(&self, touches: &[Touch]) -> Option<Vec<Key>> {
         let keys = self.heat.keys(touches)?;
         Some(keys.into_iter().filter(|key| !self.heat.is_hot(key)).collect())
+    }
+
+    /// Leaves behind the entries that were written anew since.
+    fn renew(&mut self) -> io::Result<()> {
+        let entries: Vec<Box<[u8]>> = self.heat.entries().map(Box::from).collect();
+        self.file = LogFile::create(self.file.path(), *self.file.header(), &entries)?;
+        Ok(())
     }
 
     fn describe(&self, key: Key) -> Box<[u8]> {
