@@ -112,13 +112,10 @@ fn furnish(cluster: &Cluster) -> PathBuf {
     cluster.must(primary, &["stop", cluster.module()]);
     cluster.must(primary, &["start", cluster.module()]);
     cluster.wait_for(primary, "protected", SYNC_PATIENCE);
-    let primary = cluster.primary();
     cluster.until("both logs have let go of what was furnished", SYNC_PATIENCE, || {
-        let [one, two] = NODES.map(|node| image(&log_of(cluster, node)));
-        let late = one.header.since.0 > furnished && two.header.since.0 > furnished;
-        late && image(&log_of(cluster, primary)).entries.len() < 10
+        NODES.iter().all(|node| image(&log_of(cluster, node)).header.since.0 > furnished)
     });
-    cluster.host(primary).path("/srv/ledger/data").unwrap()
+    cluster.host(cluster.primary()).path("/srv/ledger/data").unwrap()
 }
 
 fn log_of(cluster: &Cluster, node: &str) -> PathBuf {

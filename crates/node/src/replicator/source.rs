@@ -315,23 +315,32 @@ impl Link {
         while !self.is_ended() {
             let number = self.primary.lock().acks.number();
             if made < 2 || last != Some(number) {
-                if let Err(error) = self.checkpoint(made == 0) {
-                    let mut order = self.order.lock();
-                    let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                    order.copy_failed("making a checkpoint", errno);
-                    return;
+                match self.checkpoint(made == 0) {
+                    Ok(true) => {
+                        made += 1;
+                        last = Some(number);
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        let mut order = self.order.lock();
+                        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                        order.copy_failed("making a checkpoint", errno);
+                        return;
+                    }
                 }
-                made += 1;
-                last = Some(number);
             }
-            if made > 1 {
-                self.primary.log().wait_due(CHECKPOINT_EVERY);
+            match (made, last) {
+                // Not possible at the moment: the target has lost something again.
+                (_, None) => self.primary.log().wait_due(PING_EVERY),
+                (1, _) => {}
+                _ => self.primary.log().wait_due(CHECKPOINT_EVERY),
             }
         }
     }
 
-    /// Has both nodes make durable what they hold, and lets go of the log entries up to there.
-    fn checkpoint(&self, first: bool) -> io::Result<()> {
+    /// Has both nodes make durable what they hold, and lets go of the log entries up to there;
+    /// false when that is not possible now.
+    fn checkpoint(&self, first: bool) -> io::Result<bool> {
         let log = self.primary.log();
         let point = log.point();
         // A log that names too much to be of use begins anew as well.
@@ -352,16 +361,16 @@ impl Link {
             Some(live) if !live.known.is_walking() => live.outbox.put(|out| {
                 put_forward(out, &Forward::Barrier { number, base: Some((base, previous)) });
             }),
-            Some(_) | None => return Ok(()),
+            Some(_) | None => return Ok(false),
         }
         log::sync_trees(self.primary.trees())?;
         let waiting = |state: &mut State| !state.ended && state.barrier < Some(number);
         let waited = self.changed.wait_while(self.lock(), waiting);
         if waited.unwrap_or_else(PoisonError::into_inner).barrier < Some(number) {
-            return Ok(());
+            return Ok(false);
         }
         let shared = Point { base, previous, as_target: false, cooled: number, begun: number };
-        log.checkpoint(number, since, renew.then_some(shared))
+        log.checkpoint(number, since, renew.then_some(shared)).map(|()| true)
     }
 
     fn barrier_done(&self, number: u64) {
