@@ -10,6 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::link;
+use super::resync::{change, populate};
 
 /// How long a burst of calls lasts.
 const BURST: Duration = Duration::from_millis(300);
@@ -45,6 +46,8 @@ pub(crate) fn burst(name: &str, place: &str) -> Result<(), String> {
             "read-cold" => read_cold(directory)?,
             "files" => files(directory)?,
             "untar" => show("untar", untar(directory)?),
+            "populate" => populate(place)?,
+            "change" => change(place)?,
             "link" => link::measure(place, &mut |series, times| show(series, times))?,
             "link-echo" => link::echo(place)?,
             _ => return Err(io::Error::other("there is no such workload")),

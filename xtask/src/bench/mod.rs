@@ -8,6 +8,8 @@ mod burst;
 mod database;
 mod figures;
 mod link;
+mod pair;
+mod resync;
 mod site;
 mod targets;
 
@@ -17,6 +19,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::burst::burst;
 use self::figures::{Figures, series, unit};
+pub(crate) use self::resync::resync;
 use self::site::{Contender, Ground, Site};
 use crate::run;
 

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use super::burst::ARCHIVE;
 
 const LAB: &str = "bench";
-const INSIDE: &str = "/run/lab/evenkeel";
-const ROOT: &str = "/mnt/state";
-const NODES: [&str; 2] = ["node1", "node2"];
-const WITNESS: &str = "client";
+pub(super) const INSIDE: &str = "/run/lab/evenkeel";
+pub(super) const ROOT: &str = "/mnt/state";
+pub(super) const NODES: [&str; 2] = ["node1", "node2"];
+pub(super) const WITNESS: &str = "client";
 const ECHO_PORT: u16 = 7700;
 /// How long a pair may take to become protected.
 const PROTECTED_TIMEOUT: &str = "60s";
@@ -325,7 +325,7 @@ fn is_module(contender: &Contender) -> bool {
 }
 
 /// Address of a host of the lab, by its position.
-fn address(position: usize) -> String {
+pub(super) fn address(position: usize) -> String {
     format!("10.77.0.{}", 11 + position)
 }
 
@@ -335,7 +335,7 @@ fn quietly(command: &mut Command) {
     let _ = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
 }
 
-fn output(command: &mut Command) -> Result<String, String> {
+pub(super) fn output(command: &mut Command) -> Result<String, String> {
     let shown = format!("{command:?}");
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.map_err(|error| format!("cannot start {shown}: {error}"))?;

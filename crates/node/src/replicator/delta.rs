@@ -74,7 +74,7 @@ impl Walker {
     /// Whether the two logs together name every difference.
     fn shared(&self, recalled: &Recalled) -> Result<(), String> {
         let point = self.link.primary.log().point();
-        let point = point.ok_or("more changed than the activity log of the source can name")?;
+        let point = point.ok_or("the activity log of the source does not name everything")?;
         if !recalled.usable {
             return Err("the target's activity log does not name what it may lack".to_owned());
         }

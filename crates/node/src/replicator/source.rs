@@ -294,6 +294,8 @@ impl Link {
 
     fn walk(self: &Arc<Self>, heard: Receiver<Heard>) {
         if let Err(error) = Walker::new(Arc::clone(self), heard).run() {
+            // What stopped it may stop the next one too, unless that compares everything.
+            self.primary.log().give_up();
             self.lost(&format!("the resync failed: {error}"));
         }
     }

@@ -273,6 +273,13 @@ impl ActivityLog {
         now()
     }
 
+    /// The entries are of no use for a resync: the next one is to compare everything.
+    pub(super) fn give_up(&self) {
+        if let Err(error) = self.note(|header| header.everything = true) {
+            eprintln!("the activity log cannot be written: {error}");
+        }
+    }
+
     /// A checkpoint up to a number is about to be asked of the peer.
     pub(super) fn begin_checkpoint(&self, number: u64) -> io::Result<()> {
         self.note(|header| header.point.begun = number)

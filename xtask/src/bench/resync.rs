@@ -1,0 +1,146 @@
+//! `cargo xtask bench resync`: how long a returning node takes, beside `rsync -a` after the same
+//! change of the same files, for trees of two sizes. Whether it is right is for the tests.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::pair::Pair;
+use super::{commit, machine, site};
+
+const LAB: &str = "bench-resync";
+const DATA: &str = "/srv/data";
+const MODULE: &str = "data";
+const FILE_BYTES: usize = 4 << 10;
+const FILES_OF_DIRECTORY: usize = 500;
+/// Sizes of the tree, in files.
+const SIZES: [usize; 2] = [20_000, 100_000];
+/// Files that change while the node is away.
+const CHANGED: usize = 1000;
+/// How long the logs need to let go of what was before: two checkpoints follow upon a start.
+const SETTLE: Duration = Duration::from_secs(4);
+
+/// Measures and prints.
+///
+/// # Errors
+/// The release binary is missing, or something fails while it is measured.
+pub(crate) fn resync(root: &Path) -> Result<(), String> {
+    let about = format!("{}, {}", machine(root)?, commit(root)?);
+    let mut rows = Vec::new();
+    for files in SIZES {
+        eprintln!("a tree of {files} files");
+        let row = measure(root, files)?;
+        for (metric, value) in [("resync", row.resync), ("rsync", row.rsync)] {
+            println!("{metric}.{files}\t{value:.3}\ts");
+        }
+        rows.push(row);
+    }
+    println!("\n{about}; {CHANGED} files of 4 KiB changed while the node was away\n");
+    println!("| Files | resync | rsync -a | rsync : resync | bytes compared | why |");
+    println!("|---|---|---|---|---|---|");
+    for row in &rows {
+        println!(
+            "| {} | {:.2} s | {:.2} s | {:.1} | {} | {} |",
+            row.files,
+            row.resync,
+            row.rsync,
+            row.rsync / row.resync,
+            row.bytes,
+            row.why
+        );
+    }
+    Ok(())
+}
+
+struct Row {
+    files: usize,
+    resync: f64,
+    rsync: f64,
+    bytes: u64,
+    why: String,
+}
+
+fn measure(root: &Path, files: usize) -> Result<Row, String> {
+    let mut pair = Pair::build(root, LAB, MODULE, DATA)?;
+    let task = pair.task();
+    let populate = |place: &str| format!("{task} bench-burst populate {place}:{files}");
+    let change = |place: &str| format!("{task} bench-burst change {place}:{files}");
+    // Both copies hold the same from the beginning, so that only the first comparison is long.
+    for node in site::NODES {
+        pair.shell(node, &format!("mkdir -p {DATA}; {}", populate(DATA)))?;
+    }
+    let copies = "mkdir -p /srv/one; cp -a /srv/one /srv/two";
+    let one = populate("/srv/one");
+    pair.shell(site::NODES[0], &format!("mkdir -p /srv/one; {one}; {copies}"))?;
+    pair.start()?;
+    pair.restart()?;
+    // Nothing tells when the second checkpoint is over.
+    std::thread::sleep(SETTLE);
+    pair.kill_second()?;
+    pair.shell(site::NODES[0], &change(DATA))?;
+    pair.return_second()?;
+    let progress = pair.progress()?;
+    let seconds = |value: &Value| value.as_f64().ok_or("the status tells no progress");
+    let script = format!(
+        "{}; sync; start=$(date +%s%N); rsync -a /srv/one/ /srv/two/; \
+         echo $((($(date +%s%N) - start) / 1000))",
+        change("/srv/one")
+    );
+    let rsync = pair.shell(site::NODES[0], &script)?;
+    let microseconds: f64 =
+        rsync.trim().parse().map_err(|_| format!("rsync took `{}`", rsync.trim()))?;
+    Ok(Row {
+        files,
+        resync: seconds(&progress["seconds"])?,
+        rsync: microseconds / 1e6,
+        bytes: progress["bytes"].as_u64().unwrap_or(0),
+        why: progress["why"].as_str().unwrap_or("unknown").to_owned(),
+    })
+}
+
+/// Makes the files of `DIRECTORY:COUNT`.
+pub(super) fn populate(place: &str) -> io::Result<()> {
+    let (directory, files) = parse(place)?;
+    for file in 0..files {
+        let path = path_of(directory, file);
+        if file % FILES_OF_DIRECTORY == 0
+            && let Some(parent) = path.parent()
+        {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(path, content(file, 0))?;
+    }
+    Ok(())
+}
+
+/// Changes some of the files of `DIRECTORY:COUNT`, spread over all of them.
+pub(super) fn change(place: &str) -> io::Result<()> {
+    let (directory, files) = parse(place)?;
+    let start = Instant::now();
+    for file in (0..files).step_by((files / CHANGED).max(1)) {
+        let file_to_change = OpenOptions::new().write(true).open(path_of(directory, file))?;
+        file_to_change.write_all_at(&content(file, 1), 0)?;
+    }
+    eprintln!("changed in {:?}", start.elapsed());
+    Ok(())
+}
+
+fn parse(place: &str) -> io::Result<(&Path, usize)> {
+    let bad = || io::Error::other("a place is DIRECTORY:COUNT");
+    let (directory, count) = place.rsplit_once(':').ok_or_else(bad)?;
+    Ok((Path::new(directory), count.parse().map_err(|_| bad())?))
+}
+
+fn path_of(directory: &Path, file: usize) -> std::path::PathBuf {
+    directory.join(format!("d{}/f{file}", file / FILES_OF_DIRECTORY))
+}
+
+/// Content that is the same on both nodes and differs from file to file.
+fn content(file: usize, version: usize) -> Vec<u8> {
+    let word = (file as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ version as u64;
+    word.to_le_bytes().repeat(FILE_BYTES / 8)
+}
