@@ -23,6 +23,11 @@ impl Session {
         self.doubtful.remove(&(parent, name.to_vec()));
     }
 
+    /// The attributes of an object are right from here on.
+    pub fn attributes_are_right(&mut self, file: FileId) {
+        self.undressed.remove(&file);
+    }
+
     /// A directory was put under its name, but what is in it is not known.
     pub fn names_are_unknown(&mut self, directory: FileId) {
         self.pending.insert(directory);
@@ -85,6 +90,9 @@ impl Session {
                 Some(steps) => {
                     self.bind(file);
                     self.name_is_right(parent, name);
+                    if self.undressed.contains(&parent) {
+                        self.leave_part(file, 0, 0);
+                    }
                     with_operation(steps)
                 }
                 None => self.leave_name(parent, name),
@@ -116,8 +124,7 @@ impl Session {
         match self.reach(file, names) {
             Some(steps) => with_operation(steps),
             None => {
-                let (offset, end) = (range.start, range.end);
-                self.tasks.push_back(Task::Part { file, offset, end });
+                self.leave_part(file, range.start, range.end);
                 Vec::new()
             }
         }
@@ -183,6 +190,12 @@ impl Session {
             self.bind(file);
         }
         true
+    }
+
+    /// Leaves attributes and part of the content to the walk.
+    fn leave_part(&mut self, file: FileId, offset: u64, end: u64) {
+        self.undressed.insert(file);
+        self.tasks.push_back(Task::Part { file, offset, end });
     }
 
     /// Leaves a name to the walk.

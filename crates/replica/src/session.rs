@@ -79,6 +79,9 @@ pub struct Session {
     pub(crate) pending: BTreeSet<FileId>,
     /// Delta: names that live operations or the target have made uncertain.
     pub(crate) doubtful: BTreeSet<(FileId, Vec<u8>)>,
+    /// Delta: objects whose attributes may differ, so that what is created in them may inherit
+    /// something else.
+    pub(crate) undressed: BTreeSet<FileId>,
 }
 
 /// What the live rule goes by.
@@ -115,16 +118,18 @@ impl Session {
         self.phase = Phase::Walking;
     }
 
-    /// Beyond what the walk is told by its plan, the names in these directories may differ, and
-    /// these names may stand for other objects.
+    /// Beyond what the walk is told by its plan, the names in these directories may differ, these
+    /// names may stand for other objects, and the attributes of these objects may differ.
     pub fn compare_suspects(
         &mut self,
         directories: impl IntoIterator<Item = FileId>,
         names: impl IntoIterator<Item = (FileId, Vec<u8>)>,
+        undressed: impl IntoIterator<Item = FileId>,
     ) {
         self.phase = Phase::Delta;
         self.pending.extend(directories);
         self.doubtful.extend(names);
+        self.undressed.extend(undressed);
     }
 
     /// A session of trees known to be equal.
@@ -137,6 +142,7 @@ impl Session {
             sweep_at: SWEEP_MIN,
             pending: BTreeSet::new(),
             doubtful: BTreeSet::new(),
+            undressed: BTreeSet::new(),
         }
     }
 
@@ -158,6 +164,7 @@ impl Session {
         debug_assert!(self.pending.is_empty(), "every suspect directory was put right");
         self.phase = Phase::Settled;
         self.doubtful.clear();
+        self.undressed.clear();
     }
 
     /// Notes that an object stands at the target.

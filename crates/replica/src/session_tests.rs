@@ -150,3 +150,48 @@ fn a_lost_object_is_reached_again_by_every_name_in_reach() {
     assert_eq!(session.next_task(), Some(Task::Entry { parent: ROOT, name: b"a".to_vec() }));
     assert_eq!(session.next_task(), None, "the other directory is yet to be walked");
 }
+
+#[test]
+fn what_is_created_where_attributes_may_differ_is_looked_at_again() {
+    let tree = Tree::with(&[(ROOT, "d", DIRECTORY), (DIRECTORY, "new", NEW), (NEW, "in", FILE)]);
+    let create = |parent, name: &'static str, file| Op::Create {
+        parent,
+        name: name.as_bytes(),
+        file,
+        mode: 0o040_755,
+        uid: 0,
+        gid: 0,
+        rdev: 0,
+        target: b"",
+        mtime: STAMP,
+        parent_mtime: STAMP,
+    };
+    let mut session = Session::waiting();
+    session.compare_suspects([], [], [DIRECTORY]);
+    let steps = session.live(&create(DIRECTORY, "new", NEW), &tree).unwrap();
+    assert_eq!(steps, [bind(DIRECTORY, ROOT, "d"), Step::Operation]);
+    assert_eq!(session.next_task(), Some(Task::Part { file: NEW, offset: 0, end: 0 }));
+    session.live(&create(NEW, "in", FILE), &tree).unwrap();
+    assert_eq!(session.next_task(), Some(Task::Part { file: FILE, offset: 0, end: 0 }));
+    session.attributes_are_right(DIRECTORY);
+    session.attributes_are_right(NEW);
+    session.live(&create(NEW, "in", FILE), &tree).unwrap();
+    assert_eq!(session.next_task(), None);
+}
+
+#[test]
+fn a_delta_binds_over_trusted_names_and_leaves_the_rest_to_the_walk() {
+    let tree = Tree::with(&[(ROOT, "d", DIRECTORY), (DIRECTORY, "f", FILE)]);
+    let mut session = Session::waiting();
+    assert_eq!(session.live(&write(FILE), &tree), Ok(vec![]), "the log remembers it");
+    session.compare_suspects([DIRECTORY], [], []);
+    assert_eq!(session.live(&write(FILE), &tree), Ok(vec![]));
+    assert_eq!(session.next_task(), Some(Task::Part { file: FILE, offset: 0, end: 1 }));
+    session.names_are_right(DIRECTORY);
+    let steps = session.live(&write(FILE), &tree).unwrap();
+    assert_eq!(steps, [bind(DIRECTORY, ROOT, "d"), bind(FILE, DIRECTORY, "f"), Step::Operation]);
+    session.unbind(FILE, &tree);
+    let entry = Task::Entry { parent: DIRECTORY, name: b"f".to_vec() };
+    assert_eq!(session.next_task(), Some(entry));
+    assert!(!session.is_trusted(DIRECTORY, b"f"));
+}

@@ -145,7 +145,9 @@ impl Walker {
         if let Some(why) = suspects.hopeless {
             return Err(why);
         }
-        live.known.compare_suspects(suspects.directories.keys().copied(), suspects.doubted());
+        let directories = suspects.directories.keys().copied();
+        let undressed = suspects.parts.iter().map(|(file, ..)| *file);
+        live.known.compare_suspects(directories, suspects.doubted(), undressed);
         drop(inner);
         drop(order);
         let levels = suspects.levels();
@@ -210,6 +212,9 @@ impl Walker {
         }
         if file.node == 1 {
             self.attributes(file)?;
+            if let Some(live) = self.link.primary.lock().live_of(self.link.id) {
+                live.known.attributes_are_right(file);
+            }
             return self.finish(file);
         }
         if !self.describe(file)? {
@@ -239,6 +244,7 @@ impl Walker {
         let mut put = Ok(());
         live.outbox
             .put(|out| put = compare::put_ensure(out, trees, file, (true, true), (parent, &name)));
+        live.known.attributes_are_right(file);
         match put {
             Err(Errno::NOENT | Errno::STALE) => Ok(false),
             put => put.map(|()| true),

@@ -307,6 +307,7 @@ impl Walker {
         let in_place = live.known.is_delta() && was_bound;
         live.known.bind(file);
         live.known.name_is_right(parent, name);
+        live.known.attributes_are_right(file);
         if live.known.is_delta() && !was_bound && stat.kind() == Kind::Directory {
             live.known.names_are_unknown(file);
         }
