@@ -45,6 +45,9 @@ struct Inner {
     number: u64,
     /// Whether no session is under way.
     alone: bool,
+    /// Whether changes are logged again although the log says that anything may differ: a
+    /// checkpoint that is to put an end to that has begun.
+    renewing: bool,
     /// Whoever waits for a checkpoint to be due has something else to look at.
     woken: bool,
 }
@@ -65,6 +68,7 @@ impl ActivityLog {
             failed: None,
             number,
             alone: true,
+            renewing: false,
             woken: false,
         };
         let log = ActivityLog { inner: Mutex::new(inner), changed: Condvar::new() };
@@ -104,7 +108,7 @@ impl ActivityLog {
         if inner.failed.is_some() || now() < inner.file.header().since {
             return false;
         }
-        if inner.file.header().everything {
+        if inner.is_silent() {
             return true;
         }
         let Some(keys) = inner.heat.keys(touches) else { return false };
@@ -208,7 +212,8 @@ impl ActivityLog {
         match base {
             Some(point) => {
                 header.point = point;
-                header.everything = false;
+                // What was not logged since the checkpoint began may differ still.
+                header.everything = inner.is_silent();
             }
             None => header.point.cooled = number,
         }
@@ -218,6 +223,7 @@ impl ActivityLog {
         let written = LogFile::create(&path, header, &entries);
         let mut inner = self.lock();
         inner.writing = false;
+        inner.renewing = false;
         let result = written.map(|file| inner.file = file);
         drop(inner);
         self.changed.notify_all();
@@ -242,6 +248,7 @@ impl ActivityLog {
         let before = {
             let mut inner = self.lock();
             inner.heat = Heat::default();
+            inner.renewing = true;
             inner.file.header().since
         };
         let begun = number;
@@ -269,12 +276,15 @@ impl ActivityLog {
     /// A checkpoint begins: says the clock, from which on what comes to a hot directory is covered
     /// by that anew. Under the order lock, so that no change is halfway.
     pub(super) fn stamp(&self) -> Clock {
-        self.lock().heat.uncover();
+        let mut inner = self.lock();
+        inner.heat.uncover();
+        inner.renewing = true;
         now()
     }
 
     /// The entries are of no use for a resync: the next one is to compare everything.
     pub(super) fn give_up(&self) {
+        self.lock().renewing = false;
         if let Err(error) = self.note(|header| header.everything = true) {
             eprintln!("the activity log cannot be written: {error}");
         }
@@ -303,7 +313,10 @@ impl ActivityLog {
     }
 
     fn wait_for_writer(&self) -> MutexGuard<'_, Inner> {
-        let inner = self.lock();
+        self.until_written(self.lock())
+    }
+
+    fn until_written<'a>(&self, inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
         let waited = self.changed.wait_while(inner, |inner| inner.writing);
         waited.unwrap_or_else(PoisonError::into_inner)
     }
@@ -322,19 +335,20 @@ impl Gate for ActivityLog {
             }
             if now() < inner.file.header().since {
                 // The clock was set back: what changes from here on has earlier stamps.
-                inner = self.wait_for_writer();
+                inner = self.until_written(inner);
                 let mut header = *inner.file.header();
                 header.since = now();
                 header.coming = header.since;
                 let written = inner.file.write_header(header);
                 inner.note(written)?;
             }
-            if inner.file.header().everything {
+            if inner.is_silent() {
                 return Ok(());
             }
             let cold = inner.cold(touches);
             let Some(cold) = cold.filter(|cold| inner.heat.len() + cold.len() < ENTRIES_MAX) else {
-                inner = self.wait_for_writer();
+                inner = self.until_written(inner);
+                inner.renewing = false;
                 let mut header = *inner.file.header();
                 header.everything = true;
                 let written = inner.file.write_header(header);
@@ -387,6 +401,11 @@ impl ActivityLog {
 }
 
 impl Inner {
+    /// Whether changes are not logged, as anything may differ anyway.
+    fn is_silent(&self) -> bool {
+        self.file.header().everything && !self.renewing
+    }
+
     /// What is not in the log yet; none when only "anything may differ" would do.
     fn cold(&self, touches: &[Touch]) -> Option<Vec<Key>> {
         let keys = self.heat.keys(touches)?;
@@ -456,3 +475,7 @@ pub(super) fn now() -> Clock {
     let time = clock_gettime(ClockId::RealtimeCoarse);
     (time.tv_sec, u32::try_from(time.tv_nsec).unwrap_or(0))
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
