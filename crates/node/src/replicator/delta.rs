@@ -4,7 +4,7 @@
 //! The two logs must meet in a state that both copies shared; else, and whenever something that
 //! they name is not found, everything is compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use activity::{Entry, Point};
 use mount::backing::{self, Kind};
@@ -161,48 +161,28 @@ impl Walker {
         Ok(Some(why))
     }
 
-    /// Puts the names right in a directory in which only what came or changed lately may differ.
-    pub(super) fn suspect_directory(
-        &mut self,
+    /// Whether a name in a suspect directory needs no second look: on both nodes stands something
+    /// of one kind and size, and on neither did it come or change lately.
+    pub(super) fn is_same(
+        &self,
         directory: FileId,
-        theirs: &BTreeMap<Vec<u8>, Theirs>,
-    ) -> Result<(), Errno> {
-        let names = match self.names_in(directory) {
-            Ok(names) => names,
-            Err(Errno::NOENT | Errno::STALE) => return Ok(()),
+        name: &[u8],
+        theirs: Option<&Theirs>,
+    ) -> Result<bool, Errno> {
+        let place = self.tree(directory)?.path_descriptor(directory)?;
+        let stat = match backing::open_name(&*place, name).and_then(backing::stat) {
+            Ok(stat) => stat,
+            // Gone meanwhile, which the target was or will be told.
+            Err(Errno::NOENT) => return Ok(true),
             Err(errno) => return Err(errno),
         };
-        if directory.node == 1 {
-            self.attributes(directory)?;
-        }
-        let place = self.tree(directory)?.path_descriptor(directory)?;
         let since = self.link.primary.log().since();
-        for name in &names {
-            if self.link.is_ended() {
-                return Ok(());
-            }
-            let stat = match backing::open_name(&*place, name).and_then(backing::stat) {
-                Ok(stat) => stat,
-                Err(Errno::NOENT) => continue,
-                Err(errno) => return Err(errno),
-            };
-            let same = theirs.get(name).is_some_and(|theirs| {
-                let sized = stat.kind() == Kind::File;
-                theirs.kind == stat.kind().dirent()
-                    && !theirs.recent
-                    && (!sized || theirs.size == stat.size)
-            });
-            if same && !compare::is_recent(&stat, since) && !self.is_doubtful(directory, name) {
-                continue;
-            }
-            let fresh = theirs.get(name).is_none_or(|theirs| theirs.size == 0);
-            self.entry(directory, name, fresh)?;
-        }
-        let known: BTreeSet<&Vec<u8>> = names.iter().collect();
-        for name in theirs.keys().filter(|name| !known.contains(name)) {
-            self.discard(directory, name);
-        }
-        self.finish(directory)
+        let alike = theirs.is_some_and(|theirs| {
+            theirs.kind == stat.kind().dirent()
+                && !theirs.recent
+                && (stat.kind() != Kind::File || theirs.size == stat.size)
+        });
+        Ok(alike && !compare::is_recent(&stat, since) && !self.is_doubtful(directory, name))
     }
 
     /// Puts the attributes of an object right, and has part of its content compared.

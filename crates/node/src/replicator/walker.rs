@@ -193,11 +193,7 @@ impl Walker {
                 Ok(())
             }
             Task::Directory { directory, theirs } => {
-                if self.is_delta() && !self.walk.is_whole(directory) {
-                    self.suspect_directory(directory, &theirs)?;
-                } else {
-                    self.directory(directory, &theirs)?;
-                }
+                self.directory(directory, &theirs)?;
                 self.names_are_right(directory);
                 Ok(())
             }
@@ -234,11 +230,16 @@ impl Walker {
         if directory.node == 1 {
             self.attributes(directory)?;
         }
+        let suspect = self.is_delta() && !self.walk.is_whole(directory);
         for name in &names {
             if self.link.is_ended() {
                 return Ok(());
             }
-            let fresh = theirs.get(name).is_none_or(|theirs| theirs.size == 0);
+            let there = theirs.get(name);
+            if suspect && self.is_same(directory, name, there)? {
+                continue;
+            }
+            let fresh = there.is_none_or(|theirs| theirs.size == 0);
             self.entry(directory, name, fresh)?;
         }
         let known: std::collections::BTreeSet<&Vec<u8>> = names.iter().collect();
@@ -248,7 +249,7 @@ impl Walker {
         self.finish(directory)
     }
 
-    pub(super) fn names_in(&self, directory: FileId) -> Result<Vec<Vec<u8>>, Errno> {
+    fn names_in(&self, directory: FileId) -> Result<Vec<Vec<u8>>, Errno> {
         let mut reader = self.tree(directory)?.read_dir(directory)?;
         let mut names = Vec::new();
         loop {
@@ -325,7 +326,7 @@ impl Walker {
     }
 
     /// Removes a name that only the target has.
-    pub(super) fn discard(&mut self, parent: FileId, name: &[u8]) {
+    fn discard(&mut self, parent: FileId, name: &[u8]) {
         let Ok(tree) = self.tree(parent).map(Arc::clone) else { return };
         let order = self.link.order.lock();
         if tree.known_child(parent, name).is_none() && !exists(&tree, parent, name) {
