@@ -1,11 +1,12 @@
 //! `cargo xtask ci`: every check of a change, in the order of their speed.
 //!
 //! All steps run even after one has failed, so that one run shows all that is wrong. The tests come
-//! last, so that the end of the output is theirs.
+//! last, so that the end of the output is theirs. A test that hangs is ended and shown, and what
+//! tests leave behind does not hold this up.
 
 use std::path::Path;
 
-use crate::{run, setup, tidy};
+use crate::{guard, run, setup, tidy};
 
 struct Step {
     arguments: &'static [&'static str],
@@ -50,7 +51,7 @@ pub fn ci(root: &Path) -> Result<(), String> {
     note(tidy::tidy(root));
     for step in STEPS {
         announce(&run::shown("cargo", step.arguments));
-        note(run::run(root, step.environment, "cargo", step.arguments));
+        note(guard::run(root, step.environment, "cargo", step.arguments));
     }
     if failures.is_empty() {
         return Ok(());

@@ -8,7 +8,9 @@ use std::process::ExitCode;
 
 mod bench;
 mod ci;
+mod fusectl;
 mod fuzz;
+mod guard;
 mod run;
 mod setup;
 mod soak;
