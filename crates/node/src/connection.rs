@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use wire::frame::{PREFIX_BYTES, frame_length};
 use wire::hello::{
-    HELLO_BYTES_MAX, Hello, Welcome, put_hello, put_welcome, take_hello, take_welcome,
+    HELLO_BYTES_MAX, Hello, Joint, Welcome, put_hello, put_welcome, take_hello, take_welcome,
 };
 
 /// Port of the peers, UDP for heartbeats and TCP for everything else.
@@ -16,26 +16,45 @@ pub(crate) const PEER_PORT: u16 = 7620;
 /// Within this time a greeting must be complete.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Calls the first address that answers, and greets it.
-pub(crate) fn call(addresses: &[SocketAddr], hello: &Hello) -> io::Result<TcpStream> {
+/// Why a peer has nothing to do with a session, as it said.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Absent(String);
+
+/// Whether an error is a peer's word that it takes no part in the session.
+pub(crate) fn is_absent(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| inner.is::<Absent>())
+}
+
+/// Whether an error is one of the connection, and not of what came over it.
+pub(crate) fn is_broken(error: &io::Error) -> bool {
+    let kinds = [io::ErrorKind::UnexpectedEof, io::ErrorKind::NotConnected];
+    error.raw_os_error().is_some() || kinds.contains(&error.kind())
+}
+
+/// Calls the first address that answers, and greets it. A peer that is not in the session is not
+/// asked by another way.
+pub(crate) fn call(addresses: &[SocketAddr], hello: &Hello) -> io::Result<(TcpStream, Joint)> {
     let mut failures = Vec::new();
     for address in addresses {
         match call_one(address, hello) {
-            Ok(stream) => return Ok(stream),
+            Ok(found) => return Ok(found),
+            Err(error) if is_absent(&error) => return Err(error),
             Err(error) => failures.push(format!("{address}: {error}")),
         }
     }
     Err(io::Error::other(failures.join("; ")))
 }
 
-fn call_one(address: &SocketAddr, hello: &Hello) -> io::Result<TcpStream> {
+fn call_one(address: &SocketAddr, hello: &Hello) -> io::Result<(TcpStream, Joint)> {
     let mut stream = TcpStream::connect_timeout(address, GREETING_TIMEOUT)?;
     prepare(&stream)?;
     let mut out = Vec::new();
     put_hello(&mut out, hello);
     stream.write_all(&out)?;
     match take_welcome(&read_short_frame(&stream)?).map_err(io::Error::other)? {
-        Welcome::Accepted => stream.set_read_timeout(None).map(|()| stream),
+        Welcome::Accepted(joint) => stream.set_read_timeout(None).map(|()| (stream, joint)),
+        Welcome::Absent(why) => Err(io::Error::other(Absent(why))),
         Welcome::Refused(why) => Err(io::Error::other(why)),
     }
 }
@@ -232,9 +251,9 @@ mod tests {
         };
         let body = &good[PREFIX_BYTES..];
         let mut version = body.to_vec();
-        version[4] = 3;
+        version[4] = 4;
         let cases = [
-            (framed(&version), "speaks version 3, this one 2"),
+            (framed(&version), "speaks version 4, this one 3"),
             (framed(b"GET / HTTP/1.1"), "does not speak this protocol"),
             (framed(&[body, b"more"].concat()), "4 bytes after its last field"),
             (framed(&body[..body.len() - 1]), "bad message"),

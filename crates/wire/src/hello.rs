@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::{WireError, put_versioned, take_versioned};
 
 /// The version that this build speaks.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 const MAGIC: [u8; 4] = *b"EVKL";
 /// Longest greeting, in bytes, read before anything is known of the caller.
@@ -36,16 +36,29 @@ pub enum Purpose {
         module: ModuleName,
         /// Session.
         session: SessionId,
+        /// Where the caller's end of it stands.
+        joint: Joint,
     },
     /// One request of the command line, forwarded to another node's daemon.
     Control,
 }
 
+/// Where one end of a session stands, so that a new connection goes on where a broken one ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Joint {
+    /// Identity of what this end sends: another one is another stream, from its beginning.
+    pub stream: u128,
+    /// Bytes of frames that it has taken of what the other end sends, but for pings.
+    pub received: u64,
+}
+
 /// The answer to a greeting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Welcome {
-    /// Go ahead.
-    Accepted,
+    /// Go ahead; of a session, where this end of it stands.
+    Accepted(Joint),
+    /// No, as the session is not one that this node receives now; why, as a sentence.
+    Absent(String),
     /// No; why, as a sentence.
     Refused(String),
 }

@@ -10,6 +10,8 @@ use cluster::input::ReplicatorEvent;
 use model::{EpochId, SessionId, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::hello::Joint;
+
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 64 << 10;
 
@@ -38,6 +40,8 @@ pub enum ToReplicator {
     Connection {
         /// Session that the peer named.
         session: SessionId,
+        /// Where the peer's end of it stands.
+        joint: Joint,
     },
     /// Say what you are doing.
     Query,

@@ -114,6 +114,9 @@ pub enum Forward<'a> {
         /// Returned with the answer.
         tag: u64,
     },
+    /// So many bytes of the target's frames have been taken, pings left out: they need not be kept
+    /// for another connection.
+    Received(u64),
     /// Proof of life.
     Ping(Ping),
 }
@@ -188,6 +191,8 @@ pub enum Backward<'a> {
         /// Sentence.
         what: &'a [u8],
     },
+    /// So many bytes of the source's frames have been taken, pings left out.
+    Received(u64),
     /// Proof of life.
     Ping(Ping),
 }
@@ -248,6 +253,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
         Forward::Recall => out.push(13),
         Forward::Strict(strict) => out.extend_from_slice(&[10, u8::from(*strict)]),
         Forward::Check { tag } => put_kind_u64(out, 11, *tag),
+        Forward::Received(bytes) => put_kind_u64(out, RECEIVED, *bytes),
         Forward::Ping(ping) => put_ping(out, ping),
     });
 }
@@ -289,6 +295,7 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
             xattrs: take_xattrs(&mut decoder)?,
         }),
         11 => Forward::Check { tag: decoder.u64()? },
+        RECEIVED => Forward::Received(decoder.u64()?),
         PING => Forward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
     };
@@ -329,6 +336,7 @@ pub fn put_backward(out: &mut Vec<u8>, message: &Backward<'_>) {
             put_file(out, *file);
         }
         Backward::Checked { tag } => put_kind_u64(out, 8, *tag),
+        Backward::Received(bytes) => put_kind_u64(out, RECEIVED, *bytes),
         Backward::Ping(ping) => put_ping(out, ping),
     });
 }
@@ -353,6 +361,7 @@ pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
             let last = take_bool(&mut decoder)?;
             Backward::Suspects { last, suspects: take_suspects(&mut decoder)? }
         }
+        RECEIVED => Backward::Received(decoder.u64()?),
         PING => Backward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
     };
@@ -361,6 +370,7 @@ pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
 }
 
 const PING: u8 = 100;
+const RECEIVED: u8 = 101;
 
 fn put_ping(out: &mut Vec<u8>, ping: &Ping) {
     out.push(PING);
@@ -463,6 +473,7 @@ mod tests {
             Forward::Barrier { number: 3, base: Some((u128::MAX - 1, 5)) },
             Forward::Recall,
             Forward::Strict(true),
+            Forward::Received(1 << 40),
             Forward::Ping(Ping { sequence: 1, echo: 2 }),
         ]
     }

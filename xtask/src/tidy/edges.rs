@@ -25,12 +25,15 @@ const CRATES: &[Crate] = &[
     Crate { name: "replica", may_use: &["model"], outside: PURE },
     Crate { name: "activity", may_use: &["replica"], outside: PURE },
     Crate { name: "wire", may_use: &["model", "cluster", "replica"], outside: PURE },
-    Crate { name: "fuse", may_use: &[], outside: None },
+    Crate { name: "memory", may_use: &[], outside: None },
+    Crate { name: "fuse", may_use: &["memory"], outside: None },
     Crate { name: "net", may_use: &["model"], outside: None },
-    Crate { name: "mount", may_use: &["model", "replica", "fuse"], outside: None },
+    Crate { name: "mount", may_use: &["model", "replica", "memory", "fuse"], outside: None },
     Crate {
         name: "node",
-        may_use: &["model", "cluster", "replica", "activity", "wire", "fuse", "mount", "net"],
+        may_use: &[
+            "model", "cluster", "replica", "activity", "wire", "memory", "fuse", "mount", "net",
+        ],
         outside: None,
     },
     Crate {
@@ -41,8 +44,8 @@ const CRATES: &[Crate] = &[
     Crate {
         name: "evenkeel",
         may_use: &[
-            "model", "cluster", "replica", "activity", "wire", "fuse", "mount", "net", "node",
-            "lab",
+            "model", "cluster", "replica", "activity", "wire", "memory", "fuse", "mount", "net",
+            "node", "lab",
         ],
         outside: None,
     },

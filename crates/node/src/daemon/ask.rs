@@ -95,7 +95,7 @@ impl Peer {
     }
 
     fn try_request(&self, verb: Verb, lines: &Sender<Line>) -> io::Result<Reply> {
-        let mut stream = connection::call(&self.addresses, &self.hello)?;
+        let (mut stream, _) = connection::call(&self.addresses, &self.hello)?;
         stream.set_read_timeout(Some(REMOTE_TIMEOUT))?;
         let request = control::Request { schema: SCHEMA, verb };
         let mut line = serde_json::to_vec(&request).map_err(io::Error::other)?;

@@ -7,6 +7,7 @@ use cluster::Input;
 use cluster::witness;
 use model::{ModuleName, SessionId};
 use wire::control::{Reply, Verb};
+use wire::hello::Joint;
 use wire::local::FromReplicator;
 
 /// Something that happened, from any thread.
@@ -38,6 +39,8 @@ pub(crate) enum Event {
         module: ModuleName,
         /// Session.
         session: SessionId,
+        /// Where its end of it stands.
+        joint: Joint,
         /// The connection; its greeting is not answered yet.
         stream: TcpStream,
     },

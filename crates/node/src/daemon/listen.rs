@@ -16,7 +16,7 @@ use std::time::Duration;
 use model::ModuleName;
 use serde_json::json;
 use wire::control::{Exit, LINE_BYTES_MAX, Reply, Request, SCHEMA};
-use wire::hello::{Purpose, Welcome};
+use wire::hello::{Joint, Purpose, Welcome};
 
 use crate::connection::{self, PEER_PORT};
 use crate::daemon::event::{Event, Line};
@@ -94,13 +94,13 @@ fn peer(mut stream: TcpStream, cluster: &ModuleName, events: &Sender<Event>) -> 
         return connection::welcome(&mut stream, &Welcome::Refused(why));
     }
     match hello.purpose {
-        Purpose::Replication { module, session } => {
+        Purpose::Replication { module, session, joint } => {
             // Who knows the sessions welcomes the caller.
-            let _ = events.send(Event::Connection { module, session, stream });
+            let _ = events.send(Event::Connection { module, session, joint, stream });
             Ok(())
         }
         Purpose::Control => {
-            connection::welcome(&mut stream, &Welcome::Accepted)?;
+            connection::welcome(&mut stream, &Welcome::Accepted(Joint::default()))?;
             stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
             let reading = stream.try_clone()?;
             answer(reading, stream, events)

@@ -34,7 +34,7 @@ use cluster::input::{JobId, ReplicatorEvent};
 use cluster::{Input, Node};
 use model::config::ClusterConfig;
 use model::{ModuleName, NodeName, SessionId, Time};
-use wire::hello::Welcome;
+use wire::hello::{Joint, Welcome};
 use wire::local::FromReplicator;
 
 use crate::clock;
@@ -131,8 +131,8 @@ impl Daemon {
                     self.replicator_ended(module, how);
                 }
             }
-            Event::Connection { module, session, stream } => {
-                self.connection(&module, session, stream);
+            Event::Connection { module, session, joint, stream } => {
+                self.connection(&module, (session, joint), stream);
             }
             Event::WitnessHeard { module, request, result } => {
                 self.witness_heard(module, request, result);
@@ -149,7 +149,7 @@ impl Daemon {
     }
 
     /// Hands a peer's connection on to the replicator, which knows the sessions.
-    fn connection(&self, name: &ModuleName, session: SessionId, mut stream: TcpStream) {
+    fn connection(&self, name: &ModuleName, session: (SessionId, Joint), mut stream: TcpStream) {
         let refusal = match self.modules.get(name).map(|module| module.replicator.as_ref()) {
             // If it cannot take it, the peer sees its connection closed and tries again.
             Some(Some(replicator)) => return drop(replicator.connection(session, &stream)),

@@ -17,6 +17,7 @@ use std::time::Duration;
 use cluster::effect::Assignment;
 use model::config::ModuleConfig;
 use model::{EpochId, ModuleName, NodeName, SessionId};
+use wire::hello::Joint;
 use wire::local::{FromReplicator, ToReplicator};
 
 use crate::daemon::cgroup::Cgroup;
@@ -122,8 +123,13 @@ impl Replicator {
     }
 
     /// Hands over a connection that a peer opened for a session.
-    pub(crate) fn connection(&self, session: SessionId, stream: &TcpStream) -> io::Result<()> {
-        packet::send(&self.socket, &ToReplicator::Connection { session }, Some(stream.as_fd()))
+    pub(crate) fn connection(
+        &self,
+        (session, joint): (SessionId, Joint),
+        stream: &TcpStream,
+    ) -> io::Result<()> {
+        let message = ToReplicator::Connection { session, joint };
+        packet::send(&self.socket, &message, Some(stream.as_fd()))
     }
 
     /// Has markers written, and waits until they are durable.

@@ -93,7 +93,7 @@ impl Daemon {
                 parts.push((node, Part::Local(received)));
             } else {
                 let verb = verb_for(&module, &node, command);
-                parts.push((node.clone(), Part::Remote(self.peer(&node), verb)));
+                parts.push((node.clone(), Part::Remote(Box::new(self.peer(&node)), verb)));
             }
         }
         gather_apart(parts, lines);
@@ -143,7 +143,7 @@ impl Daemon {
                     let peer = self.peer(&node);
                     let verb =
                         Verb::ResyncRate { module, node: Some(node.clone()), bytes_per_second };
-                    let parts = vec![(node, Part::Remote(peer, verb))];
+                    let parts = vec![(node, Part::Remote(Box::new(peer), verb))];
                     return gather_apart(parts, lines);
                 }
             },
@@ -365,7 +365,7 @@ fn state_sentence(name: &ModuleName, module: &ModuleStatus) -> String {
 /// A node's part of a request.
 enum Part {
     Local(std::sync::mpsc::Receiver<Line>),
-    Remote(Peer, Verb),
+    Remote(Box<Peer>, Verb),
 }
 
 fn verb_for(module: &ModuleName, node: &NodeName, command: Command) -> Verb {

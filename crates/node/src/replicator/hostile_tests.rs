@@ -16,7 +16,7 @@ use mount::backing::{self, Root};
 use replica::op::{Attr, FileId, Op, Stamp};
 use wire::FRAME_BYTES_MAX;
 use wire::frame::{PREFIX_BYTES, put_frame};
-use wire::hello::{Welcome, take_welcome};
+use wire::hello::{Joint, Welcome, take_welcome};
 use wire::replication::{Attributes, Backward, Ensure, Forward, put_forward, take_backward};
 
 use super::Receiving;
@@ -61,15 +61,15 @@ impl Site {
         let source = NodeName::new("node1").unwrap();
         let (log, _) = ActivityLog::open(&folder.join("log"), 0).unwrap();
         let daemon = DaemonLink::unheard();
-        let receiving = Receiving::new(SESSION, &source, 0, &directories, &daemon, &log);
+        let receiving = Receiving::new(SESSION, &source, 0, &directories, &daemon, &log).unwrap();
         Site { folder, receiving }
     }
 
     /// Connects as a source that asks for a session; answers what the greeting was answered with.
-    fn connect(&mut self, session: SessionId) -> (TcpStream, Welcome) {
+    fn connect(&mut self, session: SessionId, joint: Joint) -> (TcpStream, Welcome) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        self.receiving.connected(session, listener.accept().unwrap().0);
+        self.receiving.connected(session, joint, listener.accept().unwrap().0);
         let mut frame = Vec::new();
         connection::read_frame(&mut stream, 1024, &mut frame).unwrap();
         (stream, take_welcome(&frame).unwrap())
@@ -77,8 +77,8 @@ impl Site {
 
     /// Sends bytes and then an innocent operation; answers the complaints, when all is over.
     fn send(mut self, bytes: &[u8]) -> (Vec<String>, Site) {
-        let (mut stream, welcome) = self.connect(SESSION);
-        assert_eq!(welcome, Welcome::Accepted);
+        let (mut stream, welcome) = self.connect(SESSION, Joint::default());
+        assert!(matches!(welcome, Welcome::Accepted(Joint { received: 0, .. })), "{welcome:?}");
         let sent =
             stream.write_all(bytes).and_then(|()| stream.write_all(&frames(&[create(b"late")])));
         // Who refuses may close at once.
@@ -330,15 +330,39 @@ fn frames_that_are_none() {
 }
 
 #[test]
-fn another_session_and_a_second_connection_are_refused() {
+fn another_session_and_another_source_are_refused() {
     let mut site = Site::new("session");
-    let (mut stream, welcome) = site.connect(SessionId(8));
-    assert!(matches!(&welcome, Welcome::Refused(why) if why.contains("another session")));
+    let (mut stream, welcome) = site.connect(SessionId(8), Joint::default());
+    assert!(matches!(&welcome, Welcome::Absent(why) if why.contains("another session")));
     drop(stream.write_all(&frames(&[create(b"evil")])));
-    let (first, welcome) = site.connect(SESSION);
-    assert_eq!(welcome, Welcome::Accepted);
-    let (_, welcome) = site.connect(SESSION);
-    assert!(matches!(&welcome, Welcome::Refused(why) if why.contains("connection already")));
-    drop(first);
+    let (mut first, welcome) = site.connect(SESSION, Joint::default());
+    let Welcome::Accepted(begun) = welcome else { panic!("{welcome:?}") };
+    let check = frames(&[Forward::Check { tag: 1 }]);
+    first.write_all(&check).unwrap();
+    let answer = take_frame(&mut first);
+    assert_eq!(take_backward(&answer), Ok(Backward::Checked { tag: 1 }));
+    for (wrong, words) in [
+        (Joint { stream: 1, received: 0 }, "begun anew"),
+        (Joint { stream: 0, received: 1 << 40 }, "bytes that were not sent"),
+    ] {
+        let (_, welcome) = site.connect(SESSION, wrong);
+        assert!(matches!(&welcome, Welcome::Absent(why) if why.contains(words)), "{welcome:?}");
+    }
+    // The source itself goes on where it was.
+    let (mut second, welcome) = site.connect(SESSION, Joint::default());
+    let received = check.len() as u64;
+    assert_eq!(welcome, Welcome::Accepted(Joint { received, ..begun }));
+    assert_eq!(take_frame(&mut second), answer, "what it has not confirmed comes once more");
     assert!(!site.folder.join("replica/evil").exists());
+}
+
+/// The next frame that is no ping, without its prefix.
+fn take_frame(stream: &mut TcpStream) -> Vec<u8> {
+    let mut frame = Vec::new();
+    loop {
+        connection::read_frame(stream, 1024, &mut frame).unwrap();
+        if !matches!(take_backward(&frame), Ok(Backward::Ping(_))) {
+            return frame;
+        }
+    }
 }

@@ -9,6 +9,7 @@
 //! Main loop and serving know nothing of clusters: what to be is told by the daemon, and the
 //! acknowledgement rule that it sets is enforced here alone.
 
+mod checkpoint;
 mod compare;
 mod daemon_link;
 mod delta;
@@ -37,7 +38,7 @@ use cluster::effect::{Assignment, Ending, Serve};
 use cluster::input::ReplicatorEvent;
 use model::{ModuleName, NodeName, SessionId};
 use mount::backing::Root;
-use wire::hello::{Hello, Purpose, Welcome};
+use wire::hello::{Hello, Joint, Purpose, Welcome};
 use wire::local::ToReplicator;
 
 use crate::connection;
@@ -144,15 +145,15 @@ impl Replicator {
                         return;
                     }
                 }
-                ToReplicator::Connection { session } => match (&mut self.mode, descriptor) {
+                ToReplicator::Connection { session, joint } => match (&mut self.mode, descriptor) {
                     (_, None) => {}
                     (Mode::Receiving(receiving), Some(stream)) => {
-                        receiving.connected(session, stream.into());
+                        receiving.connected(session, joint, stream.into());
                     }
                     (Mode::Plain | Mode::Held | Mode::Serving(_), Some(stream)) => {
                         let why = "this node receives no session now".to_owned();
                         // A caller that does not listen has gone.
-                        let _ = connection::welcome(&mut stream.into(), &Welcome::Refused(why));
+                        let _ = connection::welcome(&mut stream.into(), &Welcome::Absent(why));
                     }
                 },
                 ToReplicator::Query => self.introduce(),
@@ -283,7 +284,7 @@ impl Replicator {
             &self.directories,
             &self.daemon,
             &self.log,
-        );
+        )?;
         self.mode = Mode::Receiving(receiving);
         Ok(true)
     }
@@ -295,6 +296,7 @@ impl Replicator {
             purpose: Purpose::Replication {
                 module: self.options.module.clone(),
                 session: session.id,
+                joint: Joint::default(),
             },
         });
         if let Mode::Serving(serving) = &mut self.mode {

@@ -1,36 +1,62 @@
-//! Frames on their way to the other end of a link: everything pending leaves in one write.
+//! Frames on their way to the other end of a link, and those that it has not confirmed yet: a ring
+//! that a broken connection leaves as it is, so that the next one goes on where that ended.
 //!
-//! A thread of the link's own writes them. Small ones that somebody waits for are sent by whoever
-//! put them, as long as the stream takes them at once, which saves waking that thread.
+//! A thread of the link's own sends everything pending at once. Small frames that somebody waits
+//! for are sent by whoever put them, as long as the stream takes them at once, which saves waking
+//! that thread.
 //!
 //! A full outbox does not block whoever adds to it, because that would hold up the order of
 //! changes; answers are held back instead until it has room, which slows the callers down.
 
+use std::collections::VecDeque;
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use fuse::Answer;
-use rustix::net::SendFlags;
+use memory::{Memory, Ring, RingSender};
+use rustix::io::Errno;
+use wire::hello::Joint;
 
-/// Bytes beyond which answers are held back.
-const FULL_BYTES: usize = 8 << 20;
+use crate::clock;
+use crate::replicator::packing::Packer;
+use crate::replicator::ping::PING_EVERY;
+
+/// Bytes kept until the other end has confirmed them; more wait behind. No frame is longer.
+const RING_BYTES: usize = 32 << 20;
+/// Bytes not yet sent beyond which answers are held back.
+const FULL_BYTES: u64 = 8 << 20;
 /// Bytes beyond which the link's own thread sends, beside whoever put them.
 const AT_ONCE_BYTES_MAX: usize = 128 << 10;
+/// What was taken from the other end is confirmed whenever it is so many bytes more.
+const CONFIRM_BYTES: u64 = 256 << 10;
 
 /// Frames on their way.
-#[derive(Default)]
 pub(super) struct Outbox {
     inner: Mutex<Inner>,
     changed: Condvar,
+    sender: RingSender,
 }
 
-#[derive(Default)]
 struct Inner {
-    pending: Vec<u8>,
-    /// Bytes taken for writing and not yet written.
-    writing: usize,
-    /// Whether somebody is writing to the stream: nobody else may then.
+    ring: Ring,
+    /// Identity of the stream.
+    stream: u128,
+    /// Identity of the other end's stream, once it is known.
+    theirs: Option<u128>,
+    /// The other end has confirmed everything up to here.
+    head: u64,
+    /// Up to here it was given to a connection, or is just being given.
+    sent: u64,
+    /// Up to here it is in the ring.
+    tail: u64,
+    /// What has no room in the ring yet, whole frames each.
+    behind: VecDeque<Vec<u8>>,
+    behind_bytes: u64,
+    /// Bytes taken of what the other end sends, and how many of them it was told of.
+    received: u64,
+    told: u64,
+    /// Whether somebody is writing to the connection: nobody else may then.
     busy: bool,
     /// Whether somebody waits for what is pending.
     urgent: bool,
@@ -38,22 +64,63 @@ struct Inner {
     waiting: bool,
     /// How many wait for room.
     crowd: usize,
-    /// The stream, for sending at once.
-    stream: Option<Arc<TcpStream>>,
-    /// Room of the last frames that were sent at once.
+    /// The connection, for sending at once.
+    at_once: Option<Arc<TcpStream>>,
+    /// Whether a connection stands.
+    joined: bool,
+    /// Room for the frames that are being made.
     spare: Vec<u8>,
     held: Vec<Answer>,
+    /// Whether nothing more is added, and it is closed once everything is sent.
+    closing: bool,
     closed: bool,
 }
 
+/// Why sending over a connection ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The outbox was closed.
+    Closed,
+    /// The connection broke; what is not confirmed is kept for the next one.
+    Broken(io::Error),
+}
+
 impl Outbox {
+    pub(super) fn new() -> Result<Arc<Outbox>, Errno> {
+        let ring = Memory::new("evenkeel-outbox", RING_BYTES)?.ring(0, RING_BYTES)?;
+        let sender = ring.sender();
+        let inner = Inner {
+            ring,
+            stream: clock::random(),
+            theirs: None,
+            head: 0,
+            sent: 0,
+            tail: 0,
+            behind: VecDeque::new(),
+            behind_bytes: 0,
+            received: 0,
+            told: 0,
+            busy: false,
+            urgent: false,
+            waiting: false,
+            crowd: 0,
+            at_once: None,
+            joined: false,
+            spare: Vec::new(),
+            held: Vec::new(),
+            closing: false,
+            closed: false,
+        };
+        Ok(Arc::new(Outbox { inner: Mutex::new(inner), changed: Condvar::new(), sender }))
+    }
+
     /// Adds frames, unless the outbox is closed.
     pub(super) fn put(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.lock();
-        if inner.closed {
+        if inner.closed || inner.closing {
             return;
         }
-        fill(&mut inner.pending);
+        inner.append(fill);
         self.wake(inner);
     }
 
@@ -61,11 +128,11 @@ impl Outbox {
     /// many that they had better leave now.
     pub(super) fn put_quietly(&self, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut inner = self.lock();
-        if inner.closed {
+        if inner.closed || inner.closing {
             return;
         }
-        fill(&mut inner.pending);
-        if inner.pending.len() > AT_ONCE_BYTES_MAX {
+        inner.append(fill);
+        if inner.unsent() > AT_ONCE_BYTES_MAX as u64 {
             self.wake(inner);
         }
     }
@@ -75,10 +142,64 @@ impl Outbox {
         self.lock().urgent = true;
     }
 
-    /// From now on frames may be sent over this stream at once.
+    /// Where this end stands.
+    pub(super) fn joint(&self) -> Joint {
+        let inner = self.lock();
+        Joint { stream: inner.stream, received: inner.received }
+    }
+
+    /// A connection stands on which the other end said where it stands: what it has not taken is
+    /// sent once more. Says in a sentence if it is not the end that was known before.
+    pub(super) fn join(&self, theirs: Joint) -> Result<(), String> {
+        let mut inner = self.idle(self.lock());
+        if *inner.theirs.get_or_insert(theirs.stream) != theirs.stream {
+            return Err("the other end has begun anew".to_owned());
+        }
+        if theirs.received < inner.head || theirs.received > inner.sent {
+            let why = "the other end speaks of bytes that were not sent or are not kept any more";
+            return Err(why.to_owned());
+        }
+        inner.confirm(theirs.received);
+        inner.sent = theirs.received;
+        inner.joined = true;
+        Ok(())
+    }
+
+    /// From now on frames may be sent over this connection at once.
     pub(super) fn attach(&self, stream: TcpStream) {
         let mut inner = self.lock();
-        inner.stream = (!inner.closed).then(|| Arc::new(stream));
+        inner.at_once = (!inner.closed && inner.joined).then(|| Arc::new(stream));
+    }
+
+    /// The connection broke: whoever sends over it ends; frames are kept.
+    pub(super) fn part(&self) {
+        let mut inner = self.lock();
+        inner.joined = false;
+        inner.at_once = None;
+        drop(inner);
+        self.changed.notify_all();
+    }
+
+    /// So many bytes were taken of what the other end sends; says up to where, when it is time to
+    /// confirm that.
+    pub(super) fn took(&self, bytes: usize) -> Option<u64> {
+        let mut inner = self.lock();
+        inner.received += bytes as u64;
+        if inner.received - inner.told < CONFIRM_BYTES {
+            return None;
+        }
+        inner.told = inner.received;
+        Some(inner.told)
+    }
+
+    /// The other end has taken everything up to here.
+    pub(super) fn confirmed(&self, received: u64) {
+        let mut inner = self.lock();
+        // Nobody can have taken what was not sent.
+        let received = received.min(inner.sent);
+        if inner.confirm(received) {
+            self.wake(inner);
+        }
     }
 
     /// Sends what is pending, as far as it is urgent and the stream takes it without waiting; the
@@ -86,38 +207,114 @@ impl Outbox {
     pub(super) fn send_at_once(&self) {
         let mut inner = self.lock();
         // Whoever is writing looks at what is pending when it is done.
-        while inner.urgent && !inner.busy && !inner.pending.is_empty() {
-            inner.urgent = false;
-            let Some(stream) = inner.stream.as_ref().map(Arc::clone) else { break };
-            if inner.pending.len() > AT_ONCE_BYTES_MAX {
+        while inner.urgent && !inner.busy {
+            let (from, length) = inner.pending();
+            let Some(stream) = inner.at_once.clone() else { break };
+            if length == 0 || length > AT_ONCE_BYTES_MAX {
                 break;
             }
-            let room = std::mem::take(&mut inner.spare);
-            let mut frames = std::mem::replace(&mut inner.pending, room);
-            inner.writing = frames.len();
+            inner.urgent = false;
             inner.busy = true;
+            inner.sent += length as u64;
             drop(inner);
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             // An error is met again, and told, by the thread.
-            let sent = rustix::net::send(&*stream, &frames, flags).unwrap_or(0);
+            let count = self.sender.send(&*stream, from, length, true).unwrap_or(0);
             inner = self.lock();
             inner.busy = false;
-            inner.writing = 0;
-            if inner.closed {
+            inner.sent -= (length - count) as u64;
+            if inner.closed || !inner.joined || count < length {
                 break;
             }
-            if sent < frames.len() {
-                frames.drain(..sent);
-                frames.append(&mut inner.pending);
-                inner.pending = frames;
-                break;
-            }
-            frames.clear();
-            inner.spare = frames;
         }
-        if !inner.pending.is_empty() || inner.closed {
+        if inner.unsent() > 0 || inner.closed {
             self.wake(inner);
         }
+    }
+
+    /// Sends until the outbox is closed or the connection ends; `ping` may add proofs of life
+    /// between frames, which are not part of the stream.
+    pub(super) fn send_all(
+        &self,
+        mut stream: &TcpStream,
+        mut packer: Option<Packer>,
+        mut ping: impl FnMut(&mut Vec<u8>),
+    ) -> Ended {
+        let mut pings = Vec::new();
+        loop {
+            let mut inner = self.next();
+            if inner.closed || inner.closing && inner.unsent() == 0 {
+                return Ended::Closed;
+            }
+            if !inner.joined {
+                return Ended::Broken(io::ErrorKind::NotConnected.into());
+            }
+            let (from, length) = inner.pending();
+            inner.busy = true;
+            inner.urgent = false;
+            inner.sent += length as u64;
+            let packed = packer.as_mut().map(|packer| packer.pack(&inner.ring.read(from, length)));
+            let written = match packed {
+                Some(packed) => {
+                    drop(inner);
+                    stream.write_all(packed)
+                }
+                None => {
+                    drop(inner);
+                    self.write(stream, from, length)
+                }
+            };
+            ping(&mut pings);
+            let written = written.and_then(|()| stream.write_all(&pings));
+            pings.clear();
+            self.lock().busy = false;
+            if let Err(error) = written {
+                return Ended::Broken(error);
+            }
+        }
+    }
+
+    fn write(&self, stream: &TcpStream, mut from: u64, mut length: usize) -> io::Result<()> {
+        while length > 0 {
+            match self.sender.send(stream, from, length, false) {
+                Ok(count) => {
+                    from += count as u64;
+                    length -= count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for something to send, or for a ping to be due.
+    fn next(&self) -> MutexGuard<'_, Inner> {
+        let mut inner = self.lock();
+        if inner.unsent() <= FULL_BYTES / 2 {
+            inner.held.drain(..).for_each(Answer::send);
+            if inner.crowd > 0 {
+                self.changed.notify_all();
+            }
+        }
+        let waited = self.changed.wait_timeout_while(inner, PING_EVERY, |inner| {
+            let ending = inner.closed || inner.closing;
+            inner.waiting = inner.pending().1 == 0 && !ending && inner.joined;
+            inner.waiting
+        });
+        inner = waited.unwrap_or_else(PoisonError::into_inner).0;
+        inner.waiting = false;
+        self.idle(inner)
+    }
+
+    /// Waits until nobody is writing at once, which takes no time and whose end is told only when
+    /// something is left.
+    fn idle<'a>(&'a self, mut inner: MutexGuard<'a, Inner>) -> MutexGuard<'a, Inner> {
+        while inner.busy && !inner.closed {
+            drop(inner);
+            std::thread::yield_now();
+            inner = self.lock();
+        }
+        inner
     }
 
     /// Wakes the link's own thread, if it waits for something to send. Whoever writes looks again
@@ -132,7 +329,7 @@ impl Outbox {
     /// Sends an answer now, or when there is room again.
     pub(super) fn answer(&self, answer: Answer) {
         let mut inner = self.lock();
-        if !inner.closed && inner.pending.len() + inner.writing > FULL_BYTES {
+        if !inner.closed && inner.unsent() > FULL_BYTES {
             inner.held.push(answer);
         } else {
             drop(inner);
@@ -144,51 +341,33 @@ impl Outbox {
     pub(super) fn wait_for_room(&self) -> bool {
         let mut inner = self.lock();
         inner.crowd += 1;
-        while !inner.closed && inner.pending.len() + inner.writing > FULL_BYTES {
+        while !inner.closed && inner.unsent() > FULL_BYTES {
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         inner.crowd -= 1;
         !inner.closed
     }
 
-    /// Waits for frames and swaps them with `empty`; false once the outbox is closed. After
-    /// `pause` it returns without frames. What was taken before counts as written.
-    pub(super) fn take(&self, empty: &mut Vec<u8>, pause: Duration) -> bool {
-        empty.clear();
-        let mut inner = self.lock();
-        inner.writing = 0;
-        inner.busy = false;
-        if inner.pending.len() <= FULL_BYTES / 2 {
-            inner.held.drain(..).for_each(Answer::send);
-            if inner.crowd > 0 {
-                self.changed.notify_all();
-            }
-        }
-        let waited = self.changed.wait_timeout_while(inner, pause, |inner| {
-            inner.waiting = inner.pending.is_empty() && !inner.closed;
-            inner.waiting
-        });
-        inner = waited.unwrap_or_else(PoisonError::into_inner).0;
-        inner.waiting = false;
-        // What is sent at once takes no time, and its end is told only when something is left.
-        while inner.busy && !inner.closed {
-            drop(inner);
-            std::thread::yield_now();
-            inner = self.lock();
-        }
-        std::mem::swap(&mut inner.pending, empty);
-        inner.writing = empty.len();
-        inner.busy = true;
-        inner.urgent = false;
-        !inner.closed
+    /// The last frames: once they are sent, the outbox is closed for whoever sends.
+    pub(super) fn close_with(&self, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.put(fill);
+        self.lock().closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Whether the last frames are on their way.
+    pub(super) fn is_closing(&self) -> bool {
+        self.lock().closing
     }
 
     /// Nothing more is taken or sent; answers that were held back are given.
     pub(super) fn close(&self) {
         let mut inner = self.lock();
         inner.closed = true;
-        inner.pending = Vec::new();
-        inner.stream = None;
+        inner.joined = false;
+        inner.at_once = None;
+        inner.behind = VecDeque::new();
+        inner.behind_bytes = 0;
         let held = std::mem::take(&mut inner.held);
         drop(inner);
         held.into_iter().for_each(Answer::send);
@@ -200,79 +379,49 @@ impl Outbox {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc::{Receiver, channel};
-
-    use super::*;
-
-    const PIECE_BYTES: usize = 1 << 20;
-
-    /// Puts pieces until an answer is held back; says how many were put, and where that one and
-    /// all later answers arrive.
-    fn fill(outbox: &Outbox) -> (usize, Receiver<()>) {
-        let (given, arrived) = channel();
-        for count in 1.. {
-            outbox.put_quietly(|out| out.resize(out.len() + PIECE_BYTES, 0));
-            let given = given.clone();
-            outbox.answer(Answer::calling(Ok(Vec::new()), move |_| given.send(()).unwrap()));
-            if arrived.try_recv().is_err() {
-                return (count, arrived);
-            }
+impl Inner {
+    fn append(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut frames = std::mem::take(&mut self.spare);
+        fill(&mut frames);
+        if self.behind.is_empty() && self.fits(frames.len()) {
+            self.ring.write(self.tail, &frames);
+            self.tail += frames.len() as u64;
+            frames.clear();
+            self.spare = frames;
+        } else if !frames.is_empty() {
+            self.behind_bytes += frames.len() as u64;
+            self.behind.push_back(frames);
         }
-        unreachable!("the loop has no end");
     }
 
-    #[test]
-    fn callers_who_wait_for_nobody_are_slowed_down_by_a_link_that_takes_nothing() {
-        let outbox = Outbox::default();
-        let (count, arrived) = fill(&outbox);
-        assert_eq!(count, FULL_BYTES / PIECE_BYTES + 1);
-        // What was taken is still under way until the next time.
-        let mut taken = Vec::new();
-        assert!(outbox.take(&mut taken, Duration::ZERO));
-        assert_eq!(taken.len(), count * PIECE_BYTES);
-        assert!(arrived.try_recv().is_err());
-        assert!(outbox.take(&mut taken, Duration::ZERO));
-        assert!(arrived.try_recv().is_ok());
+    fn fits(&self, length: usize) -> bool {
+        (self.tail - self.head) as usize + length <= RING_BYTES
     }
 
-    #[test]
-    fn what_is_urgent_is_sent_by_whoever_asks_and_the_rest_by_the_thread() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut other = listener.accept().unwrap().0;
-        let outbox = Outbox::default();
-        outbox.attach(stream.try_clone().unwrap());
-        outbox.put_quietly(|out| out.extend_from_slice(b"early"));
-        outbox.send_at_once();
-        outbox.put_quietly(|out| out.extend_from_slice(b" late"));
-        outbox.urge();
-        outbox.send_at_once();
-        let mut bytes = [0; 10];
-        std::io::Read::read_exact(&mut other, &mut bytes).unwrap();
-        assert_eq!(&bytes, b"early late");
-        let mut taken = Vec::new();
-        std::thread::scope(|scope| {
-            let thread = scope.spawn(|| outbox.take(&mut taken, Duration::from_secs(60)));
-            outbox.put_quietly(|out| out.extend_from_slice(b"rest"));
-            outbox.send_at_once();
-            assert!(thread.join().unwrap());
-        });
-        assert_eq!(taken, b"rest");
-        // The thread is writing: nobody else may.
-        outbox.put_quietly(|out| out.extend_from_slice(b"next"));
-        outbox.urge();
-        outbox.send_at_once();
-        assert!(outbox.take(&mut taken, Duration::ZERO));
-        assert_eq!(taken, b"next");
+    /// What of the ring was not sent: where it begins, and its length.
+    fn pending(&self) -> (u64, usize) {
+        (self.sent, (self.tail - self.sent) as usize)
     }
 
-    #[test]
-    fn nobody_is_held_back_once_the_session_is_over() {
-        let outbox = Outbox::default();
-        let (_, arrived) = fill(&outbox);
-        outbox.close();
-        assert!(arrived.try_recv().is_ok());
+    fn unsent(&self) -> u64 {
+        self.tail - self.sent + self.behind_bytes
+    }
+
+    /// The other end has taken everything up to here; true if that made room for what was behind.
+    fn confirm(&mut self, received: u64) -> bool {
+        self.head = self.head.max(received);
+        let mut moved = false;
+        while self.behind.front().is_some_and(|frames| self.fits(frames.len())) {
+            let Some(frames) = self.behind.pop_front() else { break };
+            self.ring.write(self.tail, &frames);
+            self.tail += frames.len() as u64;
+            self.behind_bytes -= frames.len() as u64;
+            moved = true;
+        }
+        moved
     }
 }
+
+#[cfg(test)]
+#[path = "outbox_tests.rs"]
+mod tests;

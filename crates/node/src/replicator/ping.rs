@@ -55,6 +55,13 @@ impl Pings {
         Some(Ping { sequence, echo: inner.heard })
     }
 
+    /// A new connection: pings that went over an earlier one are echoed no more.
+    pub(super) fn begin_anew(&self) {
+        let mut inner = self.lock();
+        inner.sent.clear();
+        inner.moved = clock::now();
+    }
+
     /// The other end has taken something from the stream, for it answered.
     pub(super) fn moved(&self) {
         self.lock().moved = clock::now();

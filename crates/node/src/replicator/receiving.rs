@@ -1,14 +1,15 @@
-//! A replicator that receives a session: one thread applies, one answers, a few sync.
+//! A replicator that receives a session: one thread applies, one answers, a few sync. A connection
+//! that breaks is waited for anew, and both ends go on where they were.
 //!
 //! What was applied is confirmed whenever nothing more is waiting to be read, so that a stream is
 //! confirmed in large strides and a single operation at once.
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use cluster::input::ReplicatorEvent;
 use model::{NodeName, SessionId};
 use mount::backing::Root;
 use rustix::io::Errno;
-use wire::hello::Welcome;
+use wire::frame::PREFIX_BYTES;
+use wire::hello::{Joint, Welcome};
 use wire::replication::{Backward, Forward, put_backward, take_forward};
 
 use crate::connection;
@@ -26,7 +28,7 @@ use crate::replicator::daemon_link::DaemonLink;
 use crate::replicator::log::{self, ActivityLog};
 use crate::replicator::outbox::Outbox;
 use crate::replicator::packing::{first, unpack};
-use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
+use crate::replicator::ping::{Pings, SILENCE_MAX};
 use crate::replicator::store::{After, NotApplied, Store};
 
 /// Threads that sync.
@@ -35,6 +37,8 @@ const SYNCERS: usize = 2;
 const QUICK: Duration = Duration::from_micros(50);
 /// So many syncs in a row must have been quick for the next one to be expected to be.
 const QUICK_STREAK: u32 = 8;
+/// How long a broken connection may take to be made anew; longer than the source tries.
+const RELINK_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bytes read from the link at once.
 const READ_BYTES: usize = 1 << 20;
 
@@ -57,11 +61,18 @@ struct Shared {
     /// Quick syncs since the last slow one.
     quick: AtomicU32,
     state: Mutex<State>,
+    changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
     stream: Option<TcpStream>,
+    /// The newest connection, with where its other end stands, until it is taken up.
+    incoming: Option<(TcpStream, Joint)>,
+    /// Whether a connection has stood.
+    linked: bool,
+    /// Why nothing more is applied.
+    failure: Option<String>,
     ended: bool,
 }
 
@@ -79,7 +90,7 @@ impl Receiving {
         directories: &[Directory],
         daemon: &Arc<DaemonLink>,
         log: &Arc<ActivityLog>,
-    ) -> Receiving {
+    ) -> io::Result<Receiving> {
         let roots: Vec<Arc<Root>> =
             directories.iter().map(|directory| Arc::clone(&directory.root)).collect();
         let store = Some(Store::new(roots.clone(), number, Arc::clone(log)));
@@ -89,13 +100,14 @@ impl Receiving {
             roots,
             daemon: Arc::clone(daemon),
             log: Arc::clone(log),
-            outbox: Arc::new(Outbox::default()),
+            outbox: Outbox::new()?,
             pings: Pings::default(),
             number: AtomicU64::new(number),
             quick: AtomicU32::new(0),
             state: Mutex::default(),
+            changed: Condvar::new(),
         });
-        Receiving { shared, store, thread: None }
+        Ok(Receiving { shared, store, thread: None })
     }
 
     pub(super) fn session(&self) -> SessionId {
@@ -105,7 +117,7 @@ impl Receiving {
     /// The session, when its link stands.
     pub(super) fn linked(&self) -> Option<SessionId> {
         let state = self.shared.state();
-        (state.stream.is_some() && !state.ended).then_some(self.shared.session)
+        (state.linked && !state.ended).then_some(self.shared.session)
     }
 
     /// Number of the last operation that was applied.
@@ -113,26 +125,27 @@ impl Receiving {
         self.shared.number.load(Ordering::Acquire)
     }
 
-    /// The source has connected. A session has one connection; another one is refused.
-    pub(super) fn connected(&mut self, session: SessionId, mut stream: TcpStream) {
-        let refusal = if session != self.shared.session {
-            Some("this node receives another session now")
-        } else if self.store.is_none() {
-            Some("the session has its connection already")
-        } else {
-            None
-        };
-        let welcome =
-            refusal.map_or(Welcome::Accepted, |refusal| Welcome::Refused(refusal.to_owned()));
-        // A caller that does not listen has gone, and may call again.
-        let greeted = connection::welcome(&mut stream, &welcome).is_ok();
-        if refusal.is_some() || !greeted {
+    /// The source has connected. Another connection of its takes the place of an earlier one, which
+    /// it has found broken.
+    pub(super) fn connected(&mut self, session: SessionId, joint: Joint, mut stream: TcpStream) {
+        if session != self.shared.session {
+            let why = "this node receives another session now".to_owned();
+            // A caller that does not listen has gone.
+            let _ = connection::welcome(&mut stream, &Welcome::Absent(why));
             return;
         }
+        {
+            let mut state = self.shared.state();
+            if let Some(earlier) = state.stream.take() {
+                let _ = earlier.shutdown(Shutdown::Both);
+            }
+            state.incoming = Some((stream, joint));
+        }
+        self.shared.changed.notify_all();
         let Some(store) = self.store.take() else { return };
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("apply".to_owned()).spawn(move || {
-            let why = shared.run(store, stream).err();
+            let why = shared.run(store).err();
             shared.lost(&why.map_or_else(|| "it was closed".to_owned(), |why| why.to_string()));
         });
         self.thread = thread.ok();
@@ -151,43 +164,108 @@ impl Receiving {
 }
 
 impl Shared {
-    fn run(self: &Arc<Self>, mut store: Store, stream: TcpStream) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE_MAX))?;
-        stream.set_write_timeout(Some(SILENCE_MAX))?;
-        {
-            let mut state = self.state();
-            if state.ended {
-                return Ok(());
-            }
-            state.stream = Some(stream.try_clone()?);
-        }
-        self.daemon.event(ReplicatorEvent::LinkUp { session: self.session });
-        let writing = stream.try_clone()?;
-        self.outbox.attach(stream.try_clone()?);
-        let answering = Arc::clone(self);
-        let answerer = std::thread::Builder::new()
-            .name("answer".to_owned())
-            .spawn(move || answering.answer(writing))?;
+    fn run(self: &Arc<Self>, mut store: Store) -> io::Result<()> {
         let (to_sync, syncers) = self.start_syncers()?;
-        let result = self.apply_all(&mut store, stream, &to_sync);
+        let result = self.keep_linked(&mut store, &to_sync);
         drop(to_sync);
         for syncer in syncers {
             let _ = syncer.join();
         }
         if let Err(error) = &result {
             eprintln!("the session from {} ended: {error}", self.source);
-            self.outbox.close();
         }
         self.finish();
-        let _ = answerer.join();
         result
+    }
+
+    /// Serves one connection after the other: one that breaks loses nothing.
+    fn keep_linked(
+        self: &Arc<Self>,
+        store: &mut Store,
+        to_sync: &Sender<Durability>,
+    ) -> io::Result<()> {
+        let mut broken = None;
+        while let Some((mut stream, theirs)) = self.next_connection() {
+            if let Err(why) = self.outbox.join(theirs) {
+                // It is not the source of this session, or not any more.
+                let _ = connection::welcome(&mut stream, &Welcome::Absent(why));
+                continue;
+            }
+            let welcome = Welcome::Accepted(self.outbox.joint());
+            // A caller that does not listen has gone, and may call again.
+            let greeted = connection::welcome(&mut stream, &welcome);
+            let served = greeted.and_then(|()| self.use_connection(store, &stream, to_sync));
+            self.outbox.part();
+            let _ = stream.shutdown(Shutdown::Both);
+            match served {
+                Err(error) if connection::is_broken(&error) => {
+                    eprintln!("the link from {} broke: {error}", self.source);
+                    broken = Some(error);
+                }
+                served => return served,
+            }
+        }
+        Err(broken.unwrap_or_else(|| io::ErrorKind::NotConnected.into()))
+    }
+
+    /// The next connection of the source, if one comes in time and the session has not ended.
+    fn next_connection(&self) -> Option<(TcpStream, Joint)> {
+        let mut state = self.state();
+        state.stream = None;
+        let waiting = |state: &mut State| state.incoming.is_none() && !state.ended;
+        let waited = self.changed.wait_timeout_while(state, RELINK_TIMEOUT, waiting);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        if state.ended {
+            return None;
+        }
+        let (stream, theirs) = state.incoming.take()?;
+        state.stream = stream.try_clone().ok();
+        Some((stream, theirs))
+    }
+
+    fn use_connection(
+        self: &Arc<Self>,
+        store: &mut Store,
+        stream: &TcpStream,
+        to_sync: &Sender<Durability>,
+    ) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE_MAX))?;
+        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        self.pings.begin_anew();
+        if std::mem::replace(&mut self.state().linked, true) {
+            // A source that has lost its memory of the last answers waits for one.
+            self.put(&Backward::Applied { number: store.number() });
+        } else {
+            self.daemon.event(ReplicatorEvent::LinkUp { session: self.session });
+        }
+        self.outbox.attach(stream.try_clone()?);
+        let (answering, writing) = (Arc::clone(self), stream.try_clone()?);
+        let answerer = std::thread::Builder::new().name("answer".to_owned()).spawn(move || {
+            answering.outbox.send_all(&writing, None, |out| {
+                if let Some(ping) = answering.pings.due() {
+                    put_backward(out, &Backward::Ping(ping));
+                }
+            });
+            // Who reads must end too.
+            let _ = writing.shutdown(Shutdown::Both);
+        })?;
+        let result = self.apply_all(store, stream, to_sync);
+        if !self.outbox.is_closing() {
+            self.outbox.part();
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        let _ = answerer.join();
+        match self.state().failure.clone() {
+            Some(failure) => Err(io::Error::other(failure)),
+            None => result,
+        }
     }
 
     fn apply_all(
         &self,
         store: &mut Store,
-        stream: TcpStream,
+        stream: &TcpStream,
         to_sync: &Sender<Durability>,
     ) -> io::Result<()> {
         let mut frames = connection::Frames::new(stream, READ_BYTES);
@@ -221,12 +299,28 @@ impl Shared {
         to_sync: &Sender<Durability>,
     ) -> io::Result<()> {
         let message = take_forward(frame).map_err(|wrong| self.not_understood(&wrong))?;
-        if let Forward::Ping(ping) = message {
-            self.daemon.tell(self.pings.heard(ping));
-            return Ok(());
+        match message {
+            Forward::Ping(ping) => {
+                self.daemon.tell(self.pings.heard(ping));
+                return Ok(());
+            }
+            Forward::Received(bytes) => self.outbox.confirmed(bytes),
+            _ => self.apply(store, &message, to_sync)?,
         }
+        if let Some(received) = self.outbox.took(PREFIX_BYTES + frame.len()) {
+            self.put(&Backward::Received(received));
+        }
+        Ok(())
+    }
+
+    fn apply(
+        &self,
+        store: &mut Store,
+        message: &Forward<'_>,
+        to_sync: &Sender<Durability>,
+    ) -> io::Result<()> {
         self.log.watch_clock()?;
-        let after = store.apply(&message).map_err(|failed| self.failed(&failed))?;
+        let after = store.apply(message).map_err(|failed| self.failed(&failed))?;
         self.number.store(store.number(), Ordering::Release);
         match after {
             After::Nothing => {}
@@ -252,7 +346,7 @@ impl Shared {
         self.failed(&NotApplied { errno: Errno::PROTO, what: wrong.to_string() })
     }
 
-    /// Tells the source what could not be applied, and waits until that is on its way.
+    /// Tells the source what could not be applied, as the last that it hears.
     fn failed(&self, failed: &NotApplied) -> io::Error {
         let errno = u32::try_from(failed.errno.raw_os_error()).unwrap_or(0);
         let what = format!("{} on the target", failed.what);
@@ -260,27 +354,17 @@ impl Shared {
             let why = format!("{}: {}", failed.what, failed.errno);
             self.daemon.event(ReplicatorEvent::CopyFailed { why });
         }
-        let mut frame = Vec::new();
-        put_backward(&mut frame, &Backward::Failed { errno, what: what.as_bytes() });
-        let stream = self.state().stream.as_ref().and_then(|stream| stream.try_clone().ok());
-        self.outbox.close();
-        if let Some(mut stream) = stream {
-            // If it does not arrive, the source sees the link break, which means as much.
-            let _ = stream.write_all(&frame);
+        // If it does not arrive, the source sees the link break, which means as much.
+        let frame = Backward::Failed { errno, what: what.as_bytes() };
+        self.outbox.close_with(|out| put_backward(out, &frame));
+        let why = format!("{what}: {}", failed.errno);
+        let mut state = self.state();
+        state.failure.get_or_insert_with(|| why.clone());
+        if let Some(stream) = &state.stream {
+            // Nothing more is applied, whoever found that out.
+            let _ = stream.shutdown(Shutdown::Read);
         }
-        io::Error::other(format!("{what}: {}", failed.errno))
-    }
-
-    fn answer(&self, mut stream: TcpStream) {
-        let mut frames = Vec::new();
-        while self.outbox.take(&mut frames, PING_EVERY) {
-            if let Some(ping) = self.pings.due() {
-                put_backward(&mut frames, &Backward::Ping(ping));
-            }
-            if stream.write_all(&frames).is_err() {
-                break;
-            }
-        }
+        io::Error::other(why)
     }
 
     fn start_syncers(self: &Arc<Self>) -> io::Result<(Sender<Durability>, Vec<JoinHandle<()>>)> {
@@ -301,8 +385,7 @@ impl Shared {
             let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(durability) = next else { return };
             if let Err(failed) = self.make_durable(durability) {
-                let error = self.failed(&failed);
-                self.lost(&error.to_string());
+                self.failed(&failed);
                 return;
             }
         }
@@ -375,6 +458,7 @@ impl Shared {
             let _ = stream.shutdown(Shutdown::Both);
         }
         drop(state);
+        self.changed.notify_all();
         self.outbox.close();
         first
     }

@@ -1,16 +1,16 @@
 //! The source of a session: its connection to the target and the threads that serve it.
 //!
-//! One thread connects and then sends, one hears, one walks while a resync is under way.
+//! One thread connects and then sends, one hears, one walks while a resync is under way. A
+//! connection that breaks is made anew, and both ends go on where they were.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use activity::Point;
 use cluster::effect::{Serve, ServeSession};
 use cluster::input::ReplicatorEvent;
 use model::config::Compression;
@@ -18,24 +18,20 @@ use model::{NodeName, SessionId};
 use mount::Order;
 use replica::op::FileId;
 use replica::{Session, Theirs};
-use rustix::io::Errno;
-use wire::hello::Hello;
+use wire::frame::PREFIX_BYTES;
+use wire::hello::{Hello, Purpose};
 use wire::recall::{Recalled, Strayed};
 use wire::replication::{Backward, Forward, put_forward, take_backward};
 
-use crate::replicator::log;
-use crate::replicator::outbox::Outbox;
+use crate::connection;
+use crate::replicator::outbox::{Ended, Outbox};
 use crate::replicator::packing::Packer;
 use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
 use crate::replicator::primary::{Live, Primary};
 use crate::replicator::walker::Walker;
-use crate::{clock, connection};
 
 /// How long the target may need to be ready for the session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Time between two checkpoints when little changes.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(60);
 
 /// What the target says to the walk.
 pub(super) enum Heard {
@@ -64,17 +60,19 @@ pub(super) struct Link {
     stall_timeout: Duration,
     compression: Compression,
     state: Mutex<State>,
-    changed: Condvar,
+    pub(super) changed: Condvar,
 }
 
 #[derive(Default)]
-struct State {
-    stream: Option<TcpStream>,
+pub(super) struct State {
+    pub(super) stream: Option<TcpStream>,
+    /// Whether a connection has stood.
+    pub(super) linked: bool,
     /// The highest barrier that the target has confirmed.
-    barrier: Option<u64>,
+    pub(super) barrier: Option<u64>,
     /// Whether the target lacks nothing.
-    settled: bool,
-    ended: bool,
+    pub(super) settled: bool,
+    pub(super) ended: bool,
 }
 
 impl Source {
@@ -87,7 +85,7 @@ impl Source {
         hello: Hello,
         peer: Vec<SocketAddr>,
     ) -> io::Result<Source> {
-        let outbox = Arc::new(Outbox::default());
+        let outbox = Outbox::new()?;
         let known = if session.resync { Session::waiting() } else { Session::settled() };
         outbox.put(|out| {
             // A target that need not be compared is one on which everything must apply exactly.
@@ -139,7 +137,7 @@ impl Source {
     /// Whether the link to the target stands.
     pub(super) fn is_linked(&self) -> bool {
         let state = self.link.lock();
-        state.stream.is_some() && !state.ended
+        state.linked && !state.ended
     }
 
     /// Has the target say when it holds everything up to now durably; returns the number.
@@ -173,35 +171,87 @@ impl Source {
 
 impl Link {
     fn run(self: &Arc<Self>, peer: &[SocketAddr], hello: &Hello, to_walker: Sender<Heard>) {
-        let result = self.connect(peer, hello).and_then(|stream| {
-            let reading = stream.try_clone()?;
-            if self.compression == Compression::None {
-                self.outbox.attach(stream.try_clone()?);
-            }
-            let hearing = Arc::clone(self);
-            let thread = std::thread::Builder::new().name("hear".to_owned()).spawn(move || {
-                let ended = hearing.hear(reading, &to_walker);
-                hearing.lost(&ended.err().map_or_else(String::new, |error| error.to_string()));
-            })?;
-            self.primary.daemon().event(ReplicatorEvent::LinkUp { session: self.id });
-            let sent = self.send(stream);
-            if sent.is_ok() {
-                // The outbox was closed by whoever ended the session; they have told why.
-                self.finish();
-            }
-            let _ = thread.join();
-            sent
-        });
-        if let Err(error) = result {
-            self.lost(&error.to_string());
+        match self.keep_linked(peer, hello, &to_walker) {
+            // The outbox was closed by whoever ended the session; they have told why.
+            Ok(()) => drop(self.finish()),
+            Err(error) => self.lost(&error.to_string()),
         }
     }
 
-    fn connect(&self, peer: &[SocketAddr], hello: &Hello) -> io::Result<TcpStream> {
+    /// Connects, and again whenever the connection breaks: nothing is lost by that.
+    fn keep_linked(
+        self: &Arc<Self>,
+        peer: &[SocketAddr],
+        hello: &Hello,
+        to_walker: &Sender<Heard>,
+    ) -> io::Result<()> {
+        let mut broken = None;
+        loop {
+            let stream = match (self.connect(peer, hello, broken.is_some()), broken) {
+                (Ok(stream), _) => stream,
+                (Err(_), Some(broken)) => return Err(broken),
+                (Err(error), None) => return Err(error),
+            };
+            let heard = self.use_connection(&stream, to_walker)?;
+            match heard {
+                None => return Ok(()),
+                Some(error) if connection::is_broken(&error) => {
+                    eprintln!("the link to {} broke: {error}; it is made anew", self.target);
+                    broken = Some(error);
+                }
+                Some(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends and hears over a connection; says why that ended, unless the session has.
+    fn use_connection(
+        self: &Arc<Self>,
+        stream: &TcpStream,
+        to_walker: &Sender<Heard>,
+    ) -> io::Result<Option<io::Error>> {
+        let reading = stream.try_clone()?;
+        if self.compression == Compression::None {
+            self.outbox.attach(stream.try_clone()?);
+        }
+        let first = !std::mem::replace(&mut self.lock().linked, true);
+        let (hearing, to_walker) = (Arc::clone(self), to_walker.clone());
+        let thread = std::thread::Builder::new().name("hear".to_owned()).spawn(move || {
+            let ended = hearing.hear(&reading, &to_walker);
+            hearing.outbox.part();
+            let _ = reading.shutdown(Shutdown::Both);
+            ended.err()
+        })?;
+        if first {
+            self.primary.daemon().event(ReplicatorEvent::LinkUp { session: self.id });
+        }
+        let packer = (self.compression == Compression::Lz4).then(Packer::default);
+        let sent = self.outbox.send_all(stream, packer, |out| {
+            if let Some(ping) = self.pings.due() {
+                put_forward(out, &Forward::Ping(ping));
+            }
+        });
+        // Who hears must end too.
+        let _ = stream.shutdown(Shutdown::Both);
+        let heard = thread.join().unwrap_or(None);
+        Ok(match sent {
+            Ended::Closed => None,
+            _ if self.is_ended() => None,
+            Ended::Broken(error) => heard.or(Some(error)),
+        })
+    }
+
+    fn connect(&self, peer: &[SocketAddr], hello: &Hello, again: bool) -> io::Result<TcpStream> {
         let until = Instant::now() + CONNECT_TIMEOUT;
         loop {
-            let error = match connection::call(peer, hello) {
-                Ok(stream) => {
+            let mut hello = hello.clone();
+            if let Purpose::Replication { joint, .. } = &mut hello.purpose {
+                *joint = self.outbox.joint();
+            }
+            let error = match connection::call(peer, &hello) {
+                Ok((stream, theirs)) => {
+                    self.outbox.join(theirs).map_err(io::Error::other)?;
+                    self.pings.begin_anew();
                     // Longer than a stall, which has a reason of its own to tell.
                     stream.set_write_timeout(Some(self.stall_timeout + SILENCE_MAX))?;
                     stream.set_read_timeout(Some(SILENCE_MAX))?;
@@ -214,6 +264,10 @@ impl Link {
                 }
                 Err(error) => error,
             };
+            // At first the target may need time to be ready for the session.
+            if again && connection::is_absent(&error) {
+                return Err(error);
+            }
             let state = self.lock();
             let waited = self.changed.wait_timeout_while(state, PING_EVERY, |state| !state.ended);
             if waited.unwrap_or_else(PoisonError::into_inner).0.ended || Instant::now() > until {
@@ -222,74 +276,77 @@ impl Link {
         }
     }
 
-    fn send(&self, mut stream: TcpStream) -> io::Result<()> {
-        let mut frames = Vec::new();
-        let mut packer = Packer::default();
-        while self.outbox.take(&mut frames, PING_EVERY) {
-            if let Some(ping) = self.pings.due() {
-                put_forward(&mut frames, &Forward::Ping(ping));
-            }
-            match self.compression {
-                Compression::None => stream.write_all(&frames)?,
-                Compression::Lz4 => stream.write_all(packer.pack(&frames))?,
-            }
-        }
-        Ok(())
-    }
-
-    fn hear(&self, stream: TcpStream, to_walker: &Sender<Heard>) -> io::Result<()> {
+    fn hear(&self, stream: &TcpStream, to_walker: &Sender<Heard>) -> io::Result<()> {
         let mut frames = connection::Frames::new(stream, 1 << 16);
         loop {
-            let message = take_backward(frames.next()?).map_err(io::Error::other)?;
-            if !matches!(message, Backward::Ping(_)) {
-                self.pings.moved();
+            let frame = frames.next()?;
+            let message = take_backward(frame).map_err(io::Error::other)?;
+            let is_ping = matches!(message, Backward::Ping(_));
+            if !self.take_in(message, to_walker) {
+                return Ok(());
             }
-            let heard = match message {
-                Backward::Applied { number } => {
-                    self.primary.applied(&self.target, number);
-                    continue;
-                }
-                Backward::Durable { number } => {
-                    self.primary.durable(&self.target, number);
-                    continue;
-                }
-                Backward::BarrierDone { number } => {
-                    self.barrier_done(number);
-                    continue;
-                }
-                Backward::Checked { tag } => Heard::Checked(tag),
-                Backward::Listed { tag, last, entries } => {
-                    let entries = entries.into_iter();
-                    let entries = entries.map(|(name, theirs)| (name.to_vec(), theirs));
-                    Heard::Listed { tag, last, entries: entries.collect() }
-                }
-                Backward::Recalled(recalled) => Heard::Recalled(recalled),
-                Backward::Suspects { last, suspects } => {
-                    let suspects = suspects.into_iter();
-                    let suspects = suspects.map(|s| (s.tree, s.path.to_vec(), s.strayed));
-                    Heard::Suspects { last, suspects: suspects.collect() }
-                }
-                Backward::Differ { tag, blocks } => Heard::Differ { tag, blocks },
-                Backward::Absent { file } => Heard::Absent(file),
-                Backward::Failed { errno, what } => {
-                    let what = String::from_utf8_lossy(what).into_owned();
-                    self.target_failed(errno, what);
-                    return Ok(());
-                }
-                Backward::Ping(ping) if self.pings.is_stalled(ping, self.stall_timeout) => {
-                    let limit = self.stall_timeout.as_secs_f64();
-                    let what = format!("it is alive but has taken nothing for {limit} s");
-                    self.target_failed(0, what);
-                    return Ok(());
-                }
-                Backward::Ping(ping) => {
-                    self.primary.daemon().tell(self.pings.heard(ping));
-                    continue;
-                }
-            };
-            // Without a walk nobody listens, and nobody asked.
-            let _ = to_walker.send(heard);
+            if is_ping {
+                continue;
+            }
+            self.pings.moved();
+            if let Some(received) = self.outbox.took(PREFIX_BYTES + frame.len()) {
+                self.outbox.put(|out| put_forward(out, &Forward::Received(received)));
+            }
         }
+    }
+
+    /// Takes in what the target says; false when the session is over.
+    fn take_in(&self, message: Backward<'_>, to_walker: &Sender<Heard>) -> bool {
+        let heard = match message {
+            Backward::Applied { number } => {
+                self.primary.applied(&self.target, number);
+                return true;
+            }
+            Backward::Durable { number } => {
+                self.primary.durable(&self.target, number);
+                return true;
+            }
+            Backward::BarrierDone { number } => {
+                self.barrier_done(number);
+                return true;
+            }
+            Backward::Received(bytes) => {
+                self.outbox.confirmed(bytes);
+                return true;
+            }
+            Backward::Checked { tag } => Heard::Checked(tag),
+            Backward::Listed { tag, last, entries } => {
+                let entries = entries.into_iter();
+                let entries = entries.map(|(name, theirs)| (name.to_vec(), theirs));
+                Heard::Listed { tag, last, entries: entries.collect() }
+            }
+            Backward::Recalled(recalled) => Heard::Recalled(recalled),
+            Backward::Suspects { last, suspects } => {
+                let suspects = suspects.into_iter();
+                let suspects = suspects.map(|s| (s.tree, s.path.to_vec(), s.strayed));
+                Heard::Suspects { last, suspects: suspects.collect() }
+            }
+            Backward::Differ { tag, blocks } => Heard::Differ { tag, blocks },
+            Backward::Absent { file } => Heard::Absent(file),
+            Backward::Failed { errno, what } => {
+                let what = String::from_utf8_lossy(what).into_owned();
+                self.target_failed(errno, what);
+                return false;
+            }
+            Backward::Ping(ping) if self.pings.is_stalled(ping, self.stall_timeout) => {
+                let limit = self.stall_timeout.as_secs_f64();
+                let what = format!("it is alive but has taken nothing for {limit} s");
+                self.target_failed(0, what);
+                return false;
+            }
+            Backward::Ping(ping) => {
+                self.primary.daemon().tell(self.pings.heard(ping));
+                return true;
+            }
+        };
+        // Without a walk nobody listens, and nobody asked.
+        let _ = to_walker.send(heard);
+        true
     }
 
     fn walk(self: &Arc<Self>, heard: Receiver<Heard>) {
@@ -304,75 +361,6 @@ impl Link {
     pub(super) fn settled(&self) {
         self.lock().settled = true;
         self.changed.notify_all();
-    }
-
-    /// Lets what is hot go cold from time to time, once the target lacks nothing.
-    fn keep_checkpoints(&self) {
-        let waiting = |state: &mut State| !(state.ended || state.settled && state.stream.is_some());
-        let waited = self.changed.wait_while(self.lock(), waiting);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-        // The second one tells the target that the first one is complete here too.
-        let mut made = 0;
-        let mut last = None;
-        while !self.is_ended() {
-            let number = self.primary.lock().acks.number();
-            if made < 2 || last != Some(number) {
-                match self.checkpoint(made == 0) {
-                    Ok(true) => {
-                        made += 1;
-                        last = Some(number);
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        let mut order = self.order.lock();
-                        let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                        order.copy_failed("making a checkpoint", errno);
-                        return;
-                    }
-                }
-            }
-            match (made, last) {
-                // Not possible at the moment: the target has lost something again.
-                (_, None) => self.primary.log().wait_due(PING_EVERY),
-                (1, _) => {}
-                _ => self.primary.log().wait_due(CHECKPOINT_EVERY),
-            }
-        }
-    }
-
-    /// Has both nodes make durable what they hold, and lets go of the log entries up to there;
-    /// false when that is not possible now.
-    fn checkpoint(&self, first: bool) -> io::Result<bool> {
-        let log = self.primary.log();
-        let point = log.point();
-        // A log that names too much to be of use begins anew as well.
-        let renew = first || point.is_none();
-        let point = point.unwrap_or_default();
-        let base = match (first, renew) {
-            (true, _) => self.id.0,
-            (false, true) => clock::random(),
-            (false, false) => point.base,
-        };
-        let previous = if renew { point.base } else { point.previous };
-        let (since, number) = {
-            let _order = self.order.lock();
-            (log.stamp(), self.primary.lock().acks.number())
-        };
-        log.begin_checkpoint(number)?;
-        match self.primary.lock().live_of(self.id) {
-            Some(live) if !live.known.is_walking() => live.outbox.put(|out| {
-                put_forward(out, &Forward::Barrier { number, base: Some((base, previous)) });
-            }),
-            Some(_) | None => return Ok(false),
-        }
-        log::sync_trees(self.primary.trees())?;
-        let waiting = |state: &mut State| !state.ended && state.barrier < Some(number);
-        let waited = self.changed.wait_while(self.lock(), waiting);
-        if waited.unwrap_or_else(PoisonError::into_inner).barrier < Some(number) {
-            return Ok(false);
-        }
-        let shared = Point { base, previous, as_target: false, cooled: number, begun: number };
-        log.checkpoint(number, since, renew.then_some(shared)).map(|()| true)
     }
 
     fn barrier_done(&self, number: u64) {
@@ -427,7 +415,7 @@ impl Link {
         self.lock().ended
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -133,7 +133,8 @@ impl Store {
                 put_backward(&mut frame, &Backward::Checked { tag: *tag });
                 Ok(After::Answer(frame))
             }
-            Forward::Ping(_) => Ok(After::Nothing),
+            // The link's own business.
+            Forward::Received(_) | Forward::Ping(_) => Ok(After::Nothing),
         };
         result.map_err(|errno| NotApplied { errno, what: describe(message) })
     }
@@ -393,9 +394,11 @@ fn describe(message: &Forward<'_>) -> String {
         Forward::Compare { .. } => "a file could not be compared".to_owned(),
         Forward::Block { .. } => "a block could not be written".to_owned(),
         Forward::Finish { .. } => "a modification time could not be set".to_owned(),
-        Forward::Barrier { .. } | Forward::Strict(_) | Forward::Check { .. } | Forward::Ping(_) => {
-            "a mark in the stream was not understood".to_owned()
-        }
+        Forward::Barrier { .. }
+        | Forward::Strict(_)
+        | Forward::Check { .. }
+        | Forward::Received(_)
+        | Forward::Ping(_) => "a mark in the stream was not understood".to_owned(),
         Forward::Recall => "the activity log could not be told".to_owned(),
     }
 }
