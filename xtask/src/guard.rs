@@ -13,7 +13,10 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, set_child_subreaper};
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, kill_process, set_child_subreaper, wait,
+};
 
 use crate::fusectl;
 use crate::run::shown;
@@ -55,7 +58,7 @@ pub fn run(
     forward(child.stderr.take(), std::io::stderr(), &heard);
     let before = fusectl::connections();
     let (sender, ended) = channel();
-    std::thread::spawn(move || sender.send(child.wait()));
+    std::thread::spawn(move || sender.send(reap_until(root)));
     let mut hangs = 0;
     let status = loop {
         match ended.recv_timeout(heard.rest(SILENCE_MAX)) {
@@ -77,10 +80,24 @@ pub fn run(
         end(&left, |_| false, &before);
     }
     let status = status.map_err(|error| format!("cannot wait for `{name}`: {error}"))?;
-    match (hangs, status.success()) {
-        (0, true) => Ok(()),
-        (0, false) => Err(format!("`{name}` failed: {status}")),
-        (hangs, _) => Err(format!("`{name}` hung {hangs} times: {status}")),
+    match (hangs, status.exit_status()) {
+        (0, Some(0)) => Ok(()),
+        (0, _) => Err(format!("`{name}` failed: {status:?}")),
+        (hangs, _) => Err(format!("`{name}` hung {hangs} times: {status:?}")),
+    }
+}
+
+/// Waits for a child, and takes leave of all others that die meanwhile: they were orphans, and
+/// whoever looks at them shall see them gone.
+fn reap_until(child: u32) -> Result<WaitStatus, Errno> {
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid.as_raw_nonzero().get().cast_unsigned() == child => {
+                return Ok(status);
+            }
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
+        }
     }
 }
 
@@ -224,18 +241,40 @@ fn end(processes: &[Process], spared: impl Fn(&Process) -> bool, before: &BTreeS
 mod tests {
     use super::*;
 
+    /// Runs a script under guard in a process of its own, for it takes leave of every child.
+    fn guarded(script: &str) -> String {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["guard::tests::body", "--exact", "--ignored", "--nocapture"])
+            .env("SCRIPT", script)
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    #[test]
+    #[ignore = "started by the other tests"]
+    fn body() {
+        let script = std::env::var("SCRIPT").unwrap();
+        println!("{:?}", run(Path::new("/"), &[], "sh", &["-c", &script]));
+        println!("{} left", descendants().len());
+    }
+
     #[test]
     fn what_is_left_behind_is_ended_and_holds_nothing_up() {
-        let script = "setsid sleep 1000 & echo $!";
-        let start = Instant::now();
-        run(Path::new("/"), &[], "sh", &["-c", script]).unwrap();
-        assert!(start.elapsed() < Duration::from_secs(500), "it did not wait for the sleeper");
-        assert!(descendants().iter().all(|process| process.name != "sleep"));
+        let said = guarded("setsid sleep 1000 & echo done");
+        assert!(said.contains("done") && said.contains("Ok(())\n0 left"), "{said}");
+    }
+
+    #[test]
+    fn orphans_that_die_are_gone() {
+        // tail waits as long as there is such a process, be it a dead one.
+        let said = guarded("pid=$( (sleep 0.2 & echo $!) ); tail --pid=$pid -f /dev/null");
+        assert!(said.contains("Ok(())\n0 left"), "{said}");
     }
 
     #[test]
     fn a_failure_is_told_with_its_status() {
-        let error = run(Path::new("/"), &[], "sh", &["-c", "exit 3"]).unwrap_err();
-        assert!(error.contains("exit status: 3"), "{error}");
+        let said = guarded("exit 3");
+        assert!(said.contains("`sh -c exit 3` failed"), "{said}");
     }
 }
