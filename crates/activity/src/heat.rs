@@ -84,7 +84,9 @@ impl Heat {
                     }
                 }
                 Touch::Losing { file, other } => {
-                    if self.cover(file).is_some() || self.has_marks(file) {
+                    // Which files inherited entries are about is not known by id.
+                    let unknown = !self.inherited.is_empty();
+                    if unknown || self.cover(file).is_some() || self.has_marks(file) {
                         self.part(other?, Part::Names, &mut keys);
                     }
                 }

@@ -243,6 +243,13 @@ pub enum ReplicatorEvent {
         /// What, with errno and path.
         why: String,
     },
+    /// A successor went on where a process had died, and nobody noticed but by a pause.
+    Resumed {
+        /// How the one before it ended.
+        how: String,
+    },
+    /// What keeps descriptors for a successor has ended: the next death ends serving.
+    Unkept,
     /// The process ended without being told to.
     Died {
         /// How.

@@ -9,7 +9,7 @@ use crate::command::demo::{DemoArgs, LedgerArgs};
 use crate::command::events::EventsArgs;
 use crate::command::lab::LabCommand;
 use crate::command::mount::MountArgs;
-use crate::command::process::{DaemonArgs, ReplicatorArgs, WitnessArgs};
+use crate::command::process::{DaemonArgs, KeeperArgs, ReplicatorArgs, WitnessArgs};
 use crate::command::status::StatusArgs;
 use crate::command::why::WhyArgs;
 
@@ -62,7 +62,10 @@ pub(crate) enum Command {
     Daemon(DaemonArgs),
     /// Run a witness, on a third machine.
     Witness(WitnessArgs),
-    /// Run the replicator of a module; started by the daemon.
+    /// Run the keeper of a module's replicator; started by the daemon.
+    #[command(hide = true)]
+    Keeper(KeeperArgs),
+    /// Run the replicator of a module; started by its keeper.
     #[command(hide = true)]
     Replicator(ReplicatorArgs),
     /// Run the ledger, the demo's built-in application.

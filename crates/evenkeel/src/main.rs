@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         Command::Lab(lab) => command::lab::run(lab),
         Command::Daemon(args) => command::process::daemon(&context, args),
         Command::Witness(args) => command::process::witness(args),
+        Command::Keeper(args) => command::process::keeper(&context, args),
         Command::Replicator(args) => command::process::replicator(args),
         Command::Ledger(args) => command::demo::ledger(args),
     }

@@ -236,10 +236,19 @@ fn the_loss_of_the_witness_alone_changes_nothing() {
 }
 
 #[test]
-fn a_killed_replicator_of_the_primary_fails_closed() {
+fn a_primary_that_loses_its_replicator_and_the_keeper_of_that_fails_closed() {
     let run = Run::start();
     let primary = run.cluster.primary();
     let pid = replicator(&run.cluster, primary);
+    let keepers = pids(&run.cluster, primary, "[^ ]*evenkeel .*keeper ledger .*");
+    assert_eq!(keepers.len(), 1, "one keeper runs on {primary}, not {keepers:?}");
+    // Without its keeper it goes on, and says that the next death is the last.
+    succeed(&run.cluster.host(primary), &["kill", "-9", &keepers[0]]);
+    run.cluster.until("the loss of the keeper is told", PATIENCE, || {
+        let events = run.cluster.must(primary, &["events", "--json"]);
+        events.contains("keeper-ended")
+    });
+    run.cluster.progress(&run.workload);
     succeed(&run.cluster.host(primary), &["kill", "-9", &pid]);
     run.cluster.until("the peer takes over", PATIENCE, || {
         run.cluster.serves(other(primary)) && !run.cluster.serves(primary)

@@ -16,8 +16,15 @@ pub struct Answer {
     destination: Option<Destination>,
 }
 
+/// Told when an answer has been given.
+pub trait Settled: Send + Sync {
+    /// The answer with this ticket was given.
+    fn settled(&self, ticket: u32);
+}
+
 enum Destination {
     Device(Arc<Connection>, u64),
+    Noted(Arc<Connection>, u64, Arc<dyn Settled>, u32),
     Function(Box<dyn FnOnce(Result<Vec<u8>, Errno>) + Send>),
 }
 
@@ -33,6 +40,19 @@ impl Answer {
         Answer { outcome, destination }
     }
 
+    /// An answer to request `unique` that somebody has noted, and is told of when it is given.
+    #[must_use]
+    pub fn noted(
+        connection: &Arc<Connection>,
+        unique: u64,
+        outcome: Result<Vec<u8>, Errno>,
+        by: Arc<dyn Settled>,
+        ticket: u32,
+    ) -> Answer {
+        let destination = Some(Destination::Noted(Arc::clone(connection), unique, by, ticket));
+        Answer { outcome, destination }
+    }
+
     /// An answer that is handed to a function instead of the kernel.
     #[must_use]
     pub fn calling(
@@ -40,6 +60,13 @@ impl Answer {
         function: impl FnOnce(Result<Vec<u8>, Errno>) + Send + 'static,
     ) -> Answer {
         Answer { outcome, destination: Some(Destination::Function(Box::new(function))) }
+    }
+
+    /// The same with an error in its place.
+    #[must_use]
+    pub fn with(mut self, errno: Errno) -> Answer {
+        self.outcome = Err(errno);
+        self
     }
 
     /// Sends it.
@@ -61,10 +88,13 @@ impl Answer {
 
     fn deliver(&mut self, outcome: Result<Vec<u8>, Errno>) {
         match self.destination.take() {
-            Some(Destination::Device(connection, unique)) => match outcome {
-                Ok(body) => connection.reply(unique, &body),
-                Err(errno) => connection.reply_error(unique, errno),
-            },
+            Some(Destination::Device(connection, unique)) => {
+                connection.give(unique, &outcome);
+            }
+            Some(Destination::Noted(connection, unique, by, ticket)) => {
+                connection.give(unique, &outcome);
+                by.settled(ticket);
+            }
             Some(Destination::Function(function)) => function(outcome),
             None => {}
         }

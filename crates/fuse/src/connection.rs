@@ -80,6 +80,13 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Goes on with a connection that another process negotiated and left: requests which that one
+    /// has read are not read again, but their answers are taken from anybody.
+    #[must_use]
+    pub fn resume(device: OwnedFd, number: u32, protocol: Protocol) -> Connection {
+        Connection { device, number, protocol }
+    }
+
     /// What was agreed on.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -114,6 +121,13 @@ impl Connection {
         // for ever for a better one.
         if sent == Err(Errno::INVAL) {
             self.reply_error(unique, Errno::IO);
+        }
+    }
+
+    pub(crate) fn give(&self, unique: u64, outcome: &Result<Vec<u8>, Errno>) {
+        match outcome {
+            Ok(body) => self.reply(unique, body),
+            Err(errno) => self.reply_error(unique, *errno),
         }
     }
 

@@ -52,6 +52,27 @@ impl Features {
         Ok(self)
     }
 
+    /// For storage: a bit for each.
+    #[must_use]
+    pub fn to_bits(self) -> u64 {
+        let all =
+            [self.acl, self.direct_mmap, self.kill_privileges, self.parallel_writes, self.tmpfile];
+        all.iter().enumerate().map(|(index, wanted)| u64::from(*wanted) << index).sum()
+    }
+
+    /// The inverse of `to_bits`.
+    #[must_use]
+    pub fn from_bits(bits: u64) -> Features {
+        let has = |index: u32| bits >> index & 1 != 0;
+        Features {
+            acl: has(0),
+            direct_mmap: has(1),
+            kill_privileges: has(2),
+            parallel_writes: has(3),
+            tmpfile: has(4),
+        }
+    }
+
     /// Flags of `init` that must not be asked for.
     pub(crate) fn unwanted(self) -> u64 {
         let unless = |wanted: bool, flags: u64| if wanted { 0 } else { flags };
@@ -86,6 +107,7 @@ mod tests {
         for (index, one) in without.iter().enumerate() {
             assert_ne!(*one, all);
             assert!(!without[index + 1..].contains(one));
+            assert_eq!(Features::from_bits(one.to_bits()), *one);
         }
         assert!(all.without("nothing").unwrap_err().contains("direct-mmap"));
         assert_eq!(all.unwanted(), 0);

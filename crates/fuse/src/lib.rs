@@ -14,7 +14,7 @@ mod mount;
 pub mod reply;
 mod request;
 
-pub use answer::Answer;
+pub use answer::{Answer, Settled};
 pub use connection::{Connection, Protocol};
 pub use features::Features;
 pub use mount::{FILE_SYSTEM_TYPE, MountError, MountOptions, detach, mount_at};

@@ -69,6 +69,21 @@ impl Ring {
 }
 
 impl RingSender {
+    /// Sends all of so many bytes from a position on, however long it takes.
+    pub fn send_all(&self, to: impl AsFd, mut position: u64, mut length: usize) -> io::Result<()> {
+        while length > 0 {
+            match self.send(to.as_fd(), position, length, false) {
+                Ok(count) => {
+                    position += count as u64;
+                    length -= count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Sends bytes from a position on, as send(2) does: perhaps not all of them.
     ///
     /// # Panics

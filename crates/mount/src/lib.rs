@@ -34,12 +34,14 @@
 //! owners, inherited groups and ACLs, quotas and reserved blocks are the file system's business.
 
 pub mod backing;
+mod estate;
 mod mounts;
 mod process;
 mod record;
 mod serve;
 mod tree;
 
+pub use estate::{ESTATE_BYTES, Estate, Holder};
 pub use mounts::{
     below, has_read_only_bind, read_only_bind, remove_leftovers, undo_read_only_bind,
 };

@@ -31,6 +31,20 @@ pub trait Recorder: Send {
         true
     }
 
+    /// The number that the next change gets.
+    fn next(&self) -> u64 {
+        0
+    }
+
+    /// A predecessor has recorded the change with this number; its answer must be sent when the
+    /// policy is met.
+    fn recorded(&mut self, _number: u64, answer: Answer) {
+        answer.send();
+    }
+
+    /// A request is refused because processes have died of it.
+    fn gave_up(&mut self, _what: &str) {}
+
     /// A change was applied just now, still under the order lock. `answer` must be sent when the
     /// policy is met; without one nobody waits. It may carry an error that the caller must get.
     fn record(&mut self, op: Op<'_>, answer: Option<Answer>);

@@ -8,6 +8,7 @@ mod connection;
 pub mod daemon;
 mod durable;
 mod files;
+pub mod keeper;
 mod layout;
 mod marker;
 mod packet;
@@ -16,6 +17,7 @@ mod witness;
 
 pub use daemon::DaemonOptions;
 pub use files::{Configuration, load as load_configuration};
+pub use keeper::KeeperOptions;
 pub use layout::Layout;
 pub use replicator::ReplicatorOptions;
 pub use witness::{WitnessOptions, run as run_witness};

@@ -85,7 +85,9 @@ impl<A> Acknowledge<A> {
         if !travels || number <= self.enough() {
             return Some(answer);
         }
-        self.waiting.push_back((number, answer));
+        // Mostly the newest; those of a predecessor come as they are found.
+        let at = self.waiting.partition_point(|(other, _)| *other <= number);
+        self.waiting.insert(at, (number, answer));
         None
     }
 

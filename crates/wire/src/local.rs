@@ -84,6 +84,44 @@ pub enum FromReplicator {
     Progress(Progress),
 }
 
+/// What a keeper keeps for the next replicator; each comes with a descriptor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kept {
+    /// A replicated directory, opened before anything was mounted over it.
+    Root(u16),
+    /// The connection to the kernel of the mount over that directory.
+    Device(u16),
+    /// A file that nothing else leads to, by directory and node.
+    Held(u16, u64),
+    /// The memory of the replicator. As long as it is kept, there is something to go on with.
+    Memory,
+}
+
+/// From a replicator to its keeper.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToKeeper {
+    /// Keep the descriptor that comes with this packet.
+    Keep(Kept),
+    /// Keep it no longer.
+    LetGo(Kept),
+    /// Keep nothing any longer: there is nothing to go on with.
+    LetGoAll,
+    /// A replicator has gone on where the one before ended.
+    Resumed,
+}
+
+/// From a keeper to a replicator that it has started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromKeeper {
+    /// This was kept; the descriptor comes with the packet.
+    Kept(Kept),
+    /// That was all.
+    All {
+        /// How the replicator before this one ended, if there was one.
+        ended: Option<String>,
+    },
+}
+
 /// How a resync is getting on, for people.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Progress {

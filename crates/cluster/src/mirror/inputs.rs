@@ -112,6 +112,15 @@ impl Mirror {
                 self.warn("copy-failed", format!("this node's copy failed: {why}"));
                 self.replicator.copy_failed = Some(why);
             }
+            ReplicatorEvent::Resumed { how } => {
+                let sentence = format!("a replicator went on where another had ended: {how}");
+                self.warn("replicator-resumed", sentence);
+            }
+            ReplicatorEvent::Unkept => {
+                let sentence = "the keeper of the replicator ended: from now on a death of the \
+                                replicator ends serving";
+                self.warn("keeper-ended", sentence.to_owned());
+            }
             ReplicatorEvent::Died { how } => {
                 self.warn("replicator-died", format!("the replicator ended unexpectedly: {how}"));
                 self.replicator.died = Some(how);

@@ -1,5 +1,6 @@
 //! The commands that are processes of their own: daemon, replicator, witness.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -46,6 +47,22 @@ pub(crate) struct ReplicatorArgs {
     log: PathBuf,
     #[arg(long = "directory")]
     directories: Vec<PathBuf>,
+    /// The descriptor that leads to the keeper.
+    #[arg(long)]
+    keeper: Option<i32>,
+}
+
+/// How to run the keeper of a replicator.
+#[derive(Debug, Args)]
+pub(crate) struct KeeperArgs {
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    /// The file by which to join a control group.
+    #[arg(long)]
+    group: Option<PathBuf>,
+    /// What the replicator is told besides its module.
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
 }
 
 pub(crate) fn daemon(context: &Context, args: DaemonArgs) -> ExitCode {
@@ -80,7 +97,19 @@ pub(crate) fn replicator(args: ReplicatorArgs) -> ExitCode {
         number: args.number,
         log: args.log,
         directories: args.directories,
+        keeper: args.keeper,
     }))
+}
+
+pub(crate) fn keeper(context: &Context, args: KeeperArgs) -> ExitCode {
+    end_on_panic();
+    let mut arguments: Vec<OsString> = vec!["--root".into(), context.root.clone().into()];
+    arguments.extend(["replicator".into(), args.module.as_str().into()]);
+    arguments.extend(args.arguments);
+    match node::keeper::run(node::KeeperOptions { arguments, group: args.group }) {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
+        Err(error) => finish(Err(error)),
+    }
 }
 
 fn finish(result: std::io::Result<()>) -> ExitCode {

@@ -55,6 +55,20 @@ impl Kind {
         }
     }
 
+    /// The type that `dirent` is of.
+    pub(crate) fn of_dirent(kind: u8) -> Kind {
+        match kind {
+            1 => Kind::Pipe,
+            2 => Kind::Character,
+            4 => Kind::Directory,
+            6 => Kind::Block,
+            8 => Kind::File,
+            10 => Kind::Symlink,
+            12 => Kind::Socket,
+            _ => Kind::Other,
+        }
+    }
+
     /// The type as in `d_type` of a directory entry.
     #[must_use]
     pub fn dirent(self) -> u8 {

@@ -68,6 +68,12 @@ impl Root {
         Ok(Root { directory, stat })
     }
 
+    /// The root behind a descriptor that another process opened by `open`.
+    pub fn of(directory: OwnedFd) -> Result<Root, Errno> {
+        let stat = stat(&directory)?;
+        Ok(Root { directory, stat })
+    }
+
     /// Attributes as of the opening; device and inode number never change.
     #[must_use]
     pub fn stat(&self) -> &Stat {

@@ -5,11 +5,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use fuse::{Errno, Operation, Request, SetAttr, reply};
+use fuse::{Errno, Operation, SetAttr, reply};
 use replica::op::{Attr, Op, Stamp};
 use replica::touch::Touch;
 
 use super::Server;
+use super::call::Call;
 use super::caller::as_caller;
 use super::turn::{Done, Turn};
 use crate::backing::{self, Kind, Moment, Stat};
@@ -41,18 +42,14 @@ pub(super) fn attr_of(stat: &Stat) -> reply::Attr {
 }
 
 impl Server {
-    pub(super) fn get_attr(
-        &self,
-        request: &Request<'_>,
-        handle: Option<u64>,
-    ) -> Result<Stat, Errno> {
+    pub(super) fn get_attr(&self, request: &Call<'_>, handle: Option<u64>) -> Result<Stat, Errno> {
         match handle.and_then(|handle| self.files.file(handle).ok()) {
             Some(open) => backing::stat(&open.file),
             None => backing::stat(&*self.tree.descriptor(request.node)?),
         }
     }
 
-    pub(super) fn set_attr(&self, request: &Request<'_>) {
+    pub(super) fn set_attr(&self, request: &Call<'_>) {
         let Operation::SetAttr(wanted) = &request.operation else {
             return;
         };
@@ -72,14 +69,19 @@ impl Server {
     fn apply(
         &self,
         turn: Turn<'_>,
-        request: &Request<'_>,
+        request: &Call<'_>,
         file: BorrowedFd<'_>,
         wanted: &SetAttr,
     ) -> Result<Done, Errno> {
         let before = backing::stat(file)?;
         let (done, applied) = as_caller(request, || apply_to(file, &before, wanted));
         let after = backing::stat(file)?;
-        let attr = changed(&before, &after, &done, wanted.mtime.is_some());
+        let attr = if turn.is_doubtful() {
+            // What a predecessor has changed looks as if it had been so before.
+            all_of(&after, &done)
+        } else {
+            changed(&before, &after, &done, wanted.mtime.is_some())
+        };
         let outcome = applied.map(|()| reply::attr(&attr_of(&after)));
         match outcome {
             Err(errno) if attr == Attr::default() => Err(errno),
@@ -100,7 +102,7 @@ impl Server {
         file: BorrowedFd<'_>,
     ) -> Result<(), Errno> {
         let mode = backing::stat(file)?.mode;
-        let Some(mode) = without_privileges(mode) else {
+        let Some(mode) = without_privileges(mode).or(turn.is_doubtful().then_some(mode)) else {
             return Ok(());
         };
         let attr = Attr { mode: Some(mode & PERMISSIONS), ..Attr::default() };
@@ -109,6 +111,17 @@ impl Server {
         // Without data; the kernel may be holding pages of this very write.
         let _ = self.connection.forget_inode(node, -1, 0);
         Ok(())
+    }
+}
+
+/// All that a change may have set, as it is now.
+fn all_of(after: &Stat, done: &Attr) -> Attr {
+    Attr {
+        mode: (after.kind() != Kind::Symlink).then_some(after.mode & PERMISSIONS),
+        uid: Some(after.uid),
+        gid: Some(after.gid),
+        size: done.size.and(Some(after.size)),
+        mtime: Some(after.mtime),
     }
 }
 

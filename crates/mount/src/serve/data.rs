@@ -6,16 +6,17 @@
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use fuse::{Errno, Operation, Request, abi, reply};
+use fuse::{Errno, Operation, abi, reply};
 use replica::op::{Attr, Op, Stamp};
 use replica::touch::Touch;
 use rustix::fs::{FallocateFlags, OFlags, SeekFrom};
 use rustix::io::{pread, pwrite};
 
 use super::Server;
+use super::call::Call;
 use super::caller::as_writer;
 use super::files::OpenFile;
-use super::sync::{Job, Synced};
+use super::sync::Synced;
 use super::turn::{Done, Turn};
 use crate::backing;
 
@@ -25,7 +26,7 @@ const PIECE: usize = 1 << 20;
 const PART: usize = 256 << 10;
 
 impl Server {
-    pub(super) fn open(&self, request: &Request<'_>, flags: u32, kill_privileges: bool) {
+    pub(super) fn open(&self, request: &Call<'_>, flags: u32, kill_privileges: bool) {
         if OFlags::from_bits_retain(flags).contains(OFlags::TRUNC) {
             let touches = [Touch::Rest(self.tree.id(request.node))];
             self.change(request, "truncating a file", &touches, |turn| {
@@ -38,13 +39,13 @@ impl Server {
         let opened = self.tree.open_node(request.node, access(flags));
         let opened = opened.map(|file| {
             let mode = self.cache_mode(flags);
-            let handle = self.files.add_file(request.node, file, mode);
+            let handle = self.files.add_file(request.node, file, access(flags), mode);
             reply::open(handle, mode)
         });
         self.answer(request, opened);
     }
 
-    pub(super) fn read(&self, request: &Request<'_>, scratch: &mut Vec<u8>) {
+    pub(super) fn read(&self, request: &Call<'_>, scratch: &mut Vec<u8>) {
         let Operation::Read { handle, offset, size } = request.operation else {
             return;
         };
@@ -66,7 +67,7 @@ impl Server {
         }
     }
 
-    pub(super) fn write(&self, request: &Request<'_>) {
+    pub(super) fn write(&self, request: &Call<'_>) {
         let Operation::Write { handle, offset, data, file_flags, kill_privileges, .. } =
             request.operation
         else {
@@ -112,7 +113,7 @@ impl Server {
                 Some(data_only) => {
                     let (done, number) = turn.finish_with_sync(op, file, data_only);
                     let what = Synced::File(open);
-                    begun = Some(Job { what, data_only, number, unique: request.unique, body });
+                    begun = Some(self.job((request.unique, handle), what, data_only, number, body));
                     Ok(done)
                 }
                 None => Ok(turn.finish(op, Ok(body))),
@@ -123,7 +124,7 @@ impl Server {
         }
     }
 
-    pub(super) fn allocate(&self, request: &Request<'_>) {
+    pub(super) fn allocate(&self, request: &Call<'_>) {
         let Operation::Fallocate { handle, offset, length, mode } = request.operation else {
             return;
         };
@@ -143,10 +144,11 @@ impl Server {
                 }
                 // Part of the content may be gone already; the clock of files is too coarse to
                 // tell by it whether that is so.
-                Err(errno) if clears(mode) && !is_refusal(errno) => {
+                Err(errno) if (clears(mode) || turn.is_doubtful()) && !is_refusal(errno) => {
                     let end = offset.saturating_add(length).min(after.size);
                     self.tell_content(&mut turn, open.node, open.file.as_fd(), offset..end, mtime);
-                    let size = (before.size != after.size).then_some(after.size);
+                    let size =
+                        (before.size != after.size || turn.is_doubtful()).then_some(after.size);
                     let attr = Attr { size, mtime: Some(mtime), ..Attr::default() };
                     Ok(turn.finish(Op::SetAttr { file, attr }, Err(errno)))
                 }
@@ -231,7 +233,8 @@ impl Server {
             rustix::fs::ftruncate(&file, 0)?;
         }
         let stat = backing::stat(&file)?;
-        let body = body(self.files.add_file(node, file, self.cache_mode(flags)), &stat);
+        let mode = self.cache_mode(flags);
+        let body = body(self.files.add_file(node, file, access(flags), mode), &stat);
         if !truncate {
             return Ok(turn.unchanged(&body));
         }

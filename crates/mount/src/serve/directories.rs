@@ -8,10 +8,12 @@ use std::os::fd::AsFd;
 use std::sync::PoisonError;
 
 use fuse::reply::{Attr, Listing};
-use fuse::{Errno, Operation, Request, reply};
+use fuse::{Errno, Operation, reply};
 
 use super::Server;
 use super::attributes::attr_of;
+use super::call::Call;
+use super::sync::Synced;
 use crate::backing::{self, DirEntry, DirReader, Kind};
 use crate::tree::Reference;
 
@@ -26,6 +28,12 @@ pub(super) struct Listed {
 }
 
 impl Listed {
+    /// At the beginning; a reader that goes on elsewhere is taken there.
+    pub(super) fn begin(directory: impl AsFd) -> Result<Listed, Errno> {
+        let reader = backing::read_dir(directory)?;
+        Ok(Listed { reader, ahead: VecDeque::new(), offset: 0 })
+    }
+
     pub(super) fn descriptor(&self) -> impl AsFd + '_ {
         self.reader.as_fd()
     }
@@ -52,12 +60,11 @@ impl Listed {
 
 impl Server {
     pub(super) fn open_directory(&self, node: u64) -> Result<Vec<u8>, Errno> {
-        let reader = backing::read_dir(&*self.tree.descriptor(node)?)?;
-        let listed = Listed { reader, ahead: VecDeque::new(), offset: 0 };
+        let listed = Listed::begin(&*self.tree.descriptor(node)?)?;
         Ok(reply::open(self.files.add_directory(node, listed), 0))
     }
 
-    pub(super) fn list(&self, request: &Request<'_>) -> Result<Vec<u8>, Errno> {
+    pub(super) fn list(&self, request: &Call<'_>) -> Result<Vec<u8>, Errno> {
         let Operation::ReadDir { handle, offset, size, plus } = request.operation else {
             return Err(Errno::INVAL);
         };
@@ -110,16 +117,11 @@ impl Server {
         true
     }
 
-    pub(super) fn sync_directory(&self, request: &Request<'_>, handle: u64, data_only: bool) {
-        let opened = self.files.directory(handle).and_then(|open| {
-            let listed = open.listed.lock().unwrap_or_else(PoisonError::into_inner);
-            let file = rustix::io::dup(listed.descriptor())?;
-            Ok((open.node, file))
-        });
+    pub(super) fn sync_directory(&self, request: &Call<'_>, handle: u64, data_only: bool) {
+        let opened =
+            self.files.directory(handle).and_then(|open| Ok((open.node, Synced::listed(&open)?)));
         match opened {
-            Ok((node, file)) => {
-                self.sync(request, node, super::sync::Synced::Directory(file), data_only);
-            }
+            Ok((node, what)) => self.sync(request, handle, node, what, data_only),
             Err(errno) => self.refuse(request, errno),
         }
     }

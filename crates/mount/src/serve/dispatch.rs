@@ -3,19 +3,23 @@
 //! Nothing is left to a default: what is not supported is refused by name, with the error that
 //! makes the kernel fall back where it can. The table in the crate's documentation says how.
 
-use fuse::{Errno, Operation, Request, reply};
+use fuse::{Errno, Operation, reply};
 
 use super::Server;
 use super::attributes::attr_of;
+use super::call::Call;
 use super::sync::Synced;
 
 impl Server {
-    pub(super) fn dispatch(&self, request: &Request<'_>, scratch: &mut Vec<u8>) {
+    pub(super) fn dispatch(&self, request: &Call<'_>, scratch: &mut Vec<u8>) {
         match &request.operation {
             Operation::Lookup { name } => self.lookup(request, name),
-            Operation::Forget { count } => self.tree.forget(request.node, *count),
+            Operation::Forget { count } => {
+                self.tree.forget_all(request.unique, &[(request.node, *count)]);
+            }
             Operation::BatchForget(forgets) => {
-                forgets.iter().for_each(|(node, count)| self.tree.forget(node, count));
+                let pairs: Vec<(u64, u64)> = forgets.iter().collect();
+                self.tree.forget_all(request.unique, &pairs);
             }
             Operation::SetAttr(_) => self.set_attr(request),
             Operation::Symlink { .. } | Operation::MkNod { .. } | Operation::MkDir { .. } => {
@@ -34,7 +38,9 @@ impl Server {
             Operation::Write { .. } => self.write(request),
             Operation::Fallocate { .. } => self.allocate(request),
             Operation::Fsync { handle, data_only } => match self.files.file(*handle) {
-                Ok(open) => self.sync(request, open.node, Synced::File(open), *data_only),
+                Ok(open) => {
+                    self.sync(request, *handle, open.node, Synced::File(open), *data_only);
+                }
                 Err(errno) => self.refuse(request, errno),
             },
             Operation::FsyncDir { handle, data_only } => {
@@ -48,7 +54,7 @@ impl Server {
     }
 
     /// Requests that change nothing, and those that are not supported.
-    fn dispatch_question(&self, request: &Request<'_>) {
+    fn dispatch_question(&self, request: &Call<'_>) {
         match &request.operation {
             Operation::GetAttr { handle } => {
                 let stat = self.get_attr(request, *handle);

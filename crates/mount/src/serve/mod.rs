@@ -3,12 +3,14 @@
 //! What a request does is in the modules below; when a caller is answered is up to the recorder.
 
 mod attributes;
+mod call;
 pub(crate) mod caller;
 mod data;
 mod directories;
 mod dispatch;
 mod files;
 mod names;
+mod resume;
 mod sync;
 mod turn;
 mod unnamed;
@@ -19,14 +21,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use fuse::{Connection, MountOptions, Request, abi};
+use fuse::{Connection, MountOptions, Request};
+use memory::Part;
 
 use crate::backing;
+use crate::estate::{Marks, SLOTS};
 use crate::process;
 use crate::record::Order;
 use crate::tree::Tree;
+use call::Call;
 use files::Files;
 use sync::Syncs;
+
+/// Where a request is while it is served, and how far that has got.
+type Slot = (Part, Marks);
 
 /// A tree being served at a mount point. Dropping it ends that at once, as `abort` does.
 #[derive(Debug)]
@@ -77,17 +85,36 @@ impl Serving {
             threads: Vec::new(),
             mounted: true,
         };
-        let (syncs, workers) = Syncs::start(&connection, &order)?;
-        serving.threads.extend(workers);
-        let files = Files::default();
-        let server = Arc::new(Server { connection, tree, order, files, syncs });
-        for number in 0..threads.max(1) {
-            let server = Arc::clone(&server);
-            let name = format!("fuse-{number}");
-            let thread = std::thread::Builder::new().name(name).spawn(move || server.serve())?;
-            serving.threads.push(thread);
-        }
+        tree.estate().note_connection(connection.number(), connection.protocol());
+        let server = serving.prepare(connection, tree, order)?;
+        serving.run(&server, server.tree.estate().take_slots(), threads)?;
         Ok(serving)
+    }
+
+    fn prepare(
+        &mut self,
+        connection: Arc<Connection>,
+        tree: Arc<Tree>,
+        order: Arc<Order>,
+    ) -> io::Result<Arc<Server>> {
+        let (syncs, workers) = Syncs::start(&order)?;
+        self.threads.extend(workers);
+        let files = Files::new(&tree)?;
+        Ok(Arc::new(Server { connection, tree, order, files, syncs }))
+    }
+
+    /// Serves with so many threads, and with one for each slot that a predecessor left in use.
+    fn run(&mut self, server: &Arc<Server>, slots: Vec<Slot>, threads: usize) -> io::Result<()> {
+        let (used, free): (Vec<Slot>, Vec<Slot>) =
+            slots.into_iter().partition(|(part, _)| length_of(part).is_some());
+        let count = used.len().max(threads.clamp(1, SLOTS));
+        for (number, slot) in used.into_iter().chain(free).take(count).enumerate() {
+            let server = Arc::clone(server);
+            let name = format!("fuse-{number}");
+            let serve = move || server.serve(slot);
+            self.threads.push(std::thread::Builder::new().name(name).spawn(serve)?);
+        }
+        Ok(())
     }
 
     /// The connection, for notifications.
@@ -160,27 +187,48 @@ impl Drop for Serving {
 }
 
 impl Server {
-    /// Serves requests until the mount is gone.
-    fn serve(&self) {
+    /// Serves requests until the mount is gone, the one that a predecessor has read first.
+    fn serve(&self, (mut part, marks): Slot) {
         process::prepare_thread();
         if process::own_umask().is_err() {
             // Without one its callers' umasks would be those of other threads' callers.
             return;
         }
-        let mut buffer = vec![0; abi::REQUEST_BYTES_MAX];
         let mut scratch = Vec::new();
-        while let Ok(Some(length)) = self.connection.receive(&mut buffer) {
-            let Some(bytes) = buffer.get(..length) else {
-                continue;
-            };
-            match Request::parse(bytes) {
-                Ok(request) => self.dispatch(&request, &mut scratch),
-                Err(error) => {
-                    if let Some(unique) = error.unique {
-                        self.connection.reply_error(unique, fuse::Errno::IO);
-                    }
+        if length_of(&part).is_some() {
+            self.serve_left(&part, &marks, &mut scratch);
+        }
+        loop {
+            clear(&mut part, &marks);
+            let Ok(Some(length)) = self.connection.receive(part.as_mut_slice()) else { return };
+            let bytes = part.as_slice().get(..length).unwrap_or_default();
+            self.serve_one(bytes, &marks, &mut scratch);
+        }
+    }
+
+    fn serve_one(&self, bytes: &[u8], marks: &Marks, scratch: &mut Vec<u8>) {
+        match Request::parse(bytes) {
+            Ok(request) => self.dispatch(&Call::new(request, marks), scratch),
+            Err(error) => {
+                if let Some(unique) = error.unique {
+                    self.connection.reply_error(unique, fuse::Errno::IO);
                 }
             }
         }
     }
+}
+
+/// A slot is free from here on.
+fn clear(part: &mut Part, marks: &Marks) {
+    // The length first: marks without a request mean nothing.
+    if let Some(length) = part.as_mut_slice().first_chunk_mut::<4>() {
+        *length = [0; 4];
+    }
+    marks.clear();
+}
+
+/// Length of the request in a slot, as its header says; none when there is none.
+fn length_of(part: &Part) -> Option<usize> {
+    let length = u32::from_ne_bytes(*part.as_slice().first_chunk::<4>()?) as usize;
+    (length > 0).then_some(length)
 }

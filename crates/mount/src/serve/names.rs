@@ -5,18 +5,20 @@
 
 use std::os::fd::OwnedFd;
 
-use fuse::{Errno, Operation, Request, reply};
+use fuse::{Errno, Operation, reply};
 use replica::op::{FileId, Op, Stamp};
 use replica::touch::Touch;
 use rustix::fs::{OFlags, RenameFlags};
 
 use super::Server;
 use super::attributes::attr_of;
+use super::call::Call;
 use super::caller::{as_caller, as_masked_caller};
 use super::data::access;
 use super::turn::{Done, Turn};
-use crate::backing::{self, Kind, Stat};
-use crate::tree::Reference;
+use crate::backing::{self, Handle, Kind, Stat};
+use crate::estate::Before;
+use crate::tree::{Reference, Unnamed};
 
 const SYMLINK: u32 = 0o120_777;
 const DIRECTORY: u32 = 0o040_000;
@@ -33,7 +35,7 @@ struct New<'a> {
 }
 
 impl Server {
-    pub(super) fn lookup(&self, request: &Request<'_>, name: &[u8]) {
+    pub(super) fn lookup(&self, request: &Call<'_>, name: &[u8]) {
         let outcome = match self.tree.find(request.node, name, Reference::Kernel) {
             Ok((node, stat)) => Ok(reply::entry(node, &attr_of(&stat))),
             // Worth remembering: only calls that pass through here can make it exist.
@@ -44,7 +46,7 @@ impl Server {
     }
 
     /// Everything that is created without being opened.
-    pub(super) fn make(&self, request: &Request<'_>) {
+    pub(super) fn make(&self, request: &Call<'_>) {
         let new = match request.operation {
             Operation::MkNod { name, mode, rdev, umask } => {
                 New { name, mode, umask, rdev, target: b"" }
@@ -63,7 +65,7 @@ impl Server {
         });
     }
 
-    pub(super) fn create(&self, request: &Request<'_>) {
+    pub(super) fn create(&self, request: &Call<'_>) {
         let Operation::Create { name, flags, mode, umask, kill_privileges } = request.operation
         else {
             return;
@@ -81,7 +83,9 @@ impl Server {
             touches.extend(self.tree.known_child(parent, name).map(Touch::Rest));
         }
         self.change(request, "creating a file", &touches, |turn| {
+            // What a predecessor may have made here was not found, but made.
             if !exclusive
+                && turn.before().is_none()
                 && let Ok((node, _)) = self.tree.find(request.node, name, Reference::Kernel)
             {
                 let found = self.open_found(turn, node, flags, kill_privileges, |handle, stat| {
@@ -91,7 +95,8 @@ impl Server {
             }
             self.make_new(turn, request, &new, |node, stat| {
                 let file = self.tree.open_node(node, access(flags))?;
-                Ok(body(node, stat, self.files.add_file(node, file, self.cache_mode(flags))))
+                let mode = self.cache_mode(flags);
+                Ok(body(node, stat, self.files.add_file(node, file, access(flags), mode)))
             })
         });
     }
@@ -99,7 +104,7 @@ impl Server {
     fn make_new(
         &self,
         turn: Turn<'_>,
-        request: &Request<'_>,
+        request: &Call<'_>,
         new: &New<'_>,
         body: impl FnOnce(u64, &Stat) -> Result<Vec<u8>, Errno>,
     ) -> Result<Done, Errno> {
@@ -107,9 +112,16 @@ impl Server {
         let _names = self.tree.names();
         let directory = self.tree.descriptor(request.node)?;
         let rdev = u64::from(new.rdev);
-        as_masked_caller(request, new.umask, || {
-            backing::make(&*directory, name, mode, rdev, target)
-        })?;
+        let is_there = backing::open_name(&*directory, name).is_ok();
+        let is_made = is_there && turn.before().is_some();
+        if !is_there && turn.before().is_none() {
+            turn.expect(&Before { names: vec![None], note: 0 });
+        }
+        if !is_made {
+            as_masked_caller(request, new.umask, || {
+                backing::make(&*directory, name, mode, rdev, target)
+            })?;
+        }
         let made = backing::open_name(&*directory, name);
         let made =
             made.and_then(|file| self.tree.introduce(file, request.node, name, Reference::Kernel));
@@ -131,7 +143,7 @@ impl Server {
         Ok(turn.finish(op, Ok(body)))
     }
 
-    pub(super) fn link(&self, request: &Request<'_>, target: u64, name: &[u8]) {
+    pub(super) fn link(&self, request: &Call<'_>, target: u64, name: &[u8]) {
         let (file, parent) = (self.tree.id(target), self.tree.id(request.node));
         let mut touches = vec![Touch::Names(parent)];
         if self.tree.stat(file).is_ok_and(|stat| stat.nlink > 0) {
@@ -142,10 +154,23 @@ impl Server {
             let _names = self.tree.names();
             let file = self.tree.descriptor(target)?;
             let directory = self.tree.descriptor(request.node)?;
-            as_caller(request, || backing::link(&*file, &*directory, name))?;
+            let is_there = backing::open_name(&*directory, name).is_ok();
+            let before = turn.before();
+            let is_made = is_there && before.is_some();
+            let unnamed = match &before {
+                Some(before) => Unnamed::of_note(before.note),
+                None => self.tree.unnamed(target),
+            };
+            if !is_there && before.is_none() {
+                turn.expect(&Before { names: vec![None], note: Unnamed::to_note(unnamed) });
+            }
+            if !is_made {
+                as_caller(request, || backing::link(&*file, &*directory, name))?;
+            }
             self.tree.refer(target);
             self.tree.name_added(target, request.node, name);
-            if let Some(unnamed) = self.tree.named(target) {
+            if let Some(unnamed) = unnamed {
+                self.tree.named(target);
                 return self.tell_named(turn, request, target, name, unnamed);
             }
             let body = reply::entry(target, &attr_of(&backing::stat(&*file)?));
@@ -159,16 +184,29 @@ impl Server {
         });
     }
 
-    pub(super) fn remove(&self, request: &Request<'_>, name: &[u8], is_directory: bool) {
+    pub(super) fn remove(&self, request: &Call<'_>, name: &[u8], is_directory: bool) {
         let parent = self.tree.id(request.node);
         let mut touches = vec![Touch::Names(parent)];
         touches.extend(self.losing(parent, name));
         self.change(request, "removing a name", &touches, |turn| {
             let _names = self.tree.names();
             let directory = self.tree.descriptor(request.node)?;
-            let file = backing::open_name(&*directory, name)?;
-            backing::remove(&*directory, name, is_directory)?;
-            self.tree.name_removed(file, request.node, name);
+            let (handle, file) = match (backing::open_name(&*directory, name), turn.before()) {
+                // A predecessor has removed it.
+                (Err(Errno::NOENT), Some(before)) => (before.first().ok_or(Errno::NOENT)?, None),
+                (file, before) => {
+                    let file = file?;
+                    let handle = backing::handle_of(&file, b"")?;
+                    if before.is_none() {
+                        turn.expect(&Before { names: vec![Some(handle.clone())], note: 0 });
+                    }
+                    self.tree.name_goes(&file, &handle);
+                    backing::remove(&*directory, name, is_directory)
+                        .inspect_err(|_| self.tree.name_stays(&handle))?;
+                    (handle, Some(file))
+                }
+            };
+            self.tree.name_removed(&handle, file, request.node, name);
             let op = Op::Remove {
                 parent: self.tree.id(request.node),
                 name,
@@ -179,7 +217,7 @@ impl Server {
         });
     }
 
-    pub(super) fn rename(&self, request: &Request<'_>) {
+    pub(super) fn rename(&self, request: &Call<'_>) {
         let Operation::Rename { name, new_parent, new_name, flags } = request.operation else {
             return;
         };
@@ -188,16 +226,29 @@ impl Server {
             let _names = self.tree.names();
             let from = self.tree.descriptor(request.node)?;
             let to = self.tree.descriptor(new_parent)?;
-            let file = backing::open_name(&*from, name)?;
             let other = match backing::open_name(&*to, new_name) {
                 Err(Errno::NOENT) => None,
                 found => Some(found?),
             };
-            as_caller(request, || backing::rename(&*from, name, &*to, new_name, flags))?;
-            if is_idle(&file, other.as_ref()) {
-                return Ok(turn.unchanged(&[]));
-            }
-            self.moved(&file, other, (request.node, name), (new_parent, new_name), flags);
+            let renamed = Renamed::by_predecessor(&turn, other.as_ref());
+            let renamed = match renamed {
+                Some(renamed) => renamed,
+                None => {
+                    let file = backing::open_name(&*from, name)?;
+                    let idle = is_idle(&file, other.as_ref());
+                    let renamed = Renamed::of(&file, other)?;
+                    if !idle {
+                        self.about_to_rename(&turn, &renamed, flags);
+                    }
+                    as_caller(request, || backing::rename(&*from, name, &*to, new_name, flags))
+                        .inspect_err(|_| self.not_renamed(&renamed))?;
+                    if idle {
+                        return Ok(turn.unchanged(&[]));
+                    }
+                    renamed
+                }
+            };
+            self.moved(renamed, (request.node, name), (new_parent, new_name), flags);
             let op = Op::Rename {
                 parent: self.tree.id(request.node),
                 name,
@@ -212,6 +263,22 @@ impl Server {
             }
             Ok(turn.finish(op, Ok(Vec::new())))
         });
+    }
+
+    fn about_to_rename(&self, turn: &Turn<'_>, renamed: &Renamed, flags: u32) {
+        if turn.before().is_none() {
+            turn.expect(&renamed.as_before());
+        }
+        let exchange = RenameFlags::from_bits_retain(flags).contains(RenameFlags::EXCHANGE);
+        if let (Some(handle), Some(file), false) = (&renamed.other, &renamed.other_file, exchange) {
+            self.tree.name_goes(file, handle);
+        }
+    }
+
+    fn not_renamed(&self, renamed: &Renamed) {
+        if let Some(handle) = &renamed.other {
+            self.tree.name_stays(handle);
+        }
     }
 
     fn touched_by_rename(&self, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) -> Vec<Touch> {
@@ -282,22 +349,42 @@ impl Server {
     }
 
     /// Keeps the known names right after a rename.
-    fn moved(
-        &self,
-        file: &OwnedFd,
-        other: Option<OwnedFd>,
-        from: (u64, &[u8]),
-        to: (u64, &[u8]),
-        flags: u32,
-    ) {
-        self.tree.name_moved(file, from, to);
-        match other {
+    fn moved(&self, renamed: Renamed, from: (u64, &[u8]), to: (u64, &[u8]), flags: u32) {
+        self.tree.name_moved(&renamed.file, from, to);
+        match renamed.other {
             Some(other) if RenameFlags::from_bits_retain(flags) == RenameFlags::EXCHANGE => {
                 self.tree.name_moved(&other, to, from);
             }
-            Some(other) => self.tree.name_removed(other, to.0, to.1),
+            Some(other) => self.tree.name_removed(&other, renamed.other_file, to.0, to.1),
             None => {}
         }
+    }
+}
+
+/// What a renaming is about: the file, and what was under its new name.
+struct Renamed {
+    file: Handle,
+    other: Option<Handle>,
+    other_file: Option<OwnedFd>,
+}
+
+impl Renamed {
+    fn of(file: &OwnedFd, other: Option<OwnedFd>) -> Result<Renamed, Errno> {
+        let handle = backing::handle_of(file, b"")?;
+        let replaced = other.as_ref().map(|other| backing::handle_of(other, b"")).transpose()?;
+        Ok(Renamed { file: handle, other: replaced, other_file: other })
+    }
+
+    /// What a predecessor has renamed, if that is what stands under the new name now.
+    fn by_predecessor(turn: &Turn<'_>, now: Option<&OwnedFd>) -> Option<Renamed> {
+        let mut names = turn.before()?.names.into_iter();
+        let (file, other) = (names.next()??, names.next()?);
+        let now = backing::handle_of(now?, b"").ok()?;
+        (now == file).then_some(Renamed { file, other, other_file: None })
+    }
+
+    fn as_before(&self) -> Before {
+        Before { names: vec![Some(self.file.clone()), self.other.clone()], note: 0 }
     }
 }
 

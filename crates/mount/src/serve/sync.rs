@@ -6,16 +6,18 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use fuse::{Answer, Connection, Errno, Request};
+use fuse::{Answer, Errno};
 
 use super::Server;
-use super::files::OpenFile;
-use super::turn::is_bad_sync;
+use super::call::Call;
+use super::files::{OpenDirectory, OpenFile};
+use super::turn::{is_bad_sync, noted};
+use crate::estate::Waiting;
 use crate::process;
 use crate::record::Order;
 
@@ -48,15 +50,21 @@ pub(super) struct Job {
     pub(super) data_only: bool,
     /// None where the recorder does not know the file.
     pub(super) number: Option<u64>,
-    /// The request to be answered when it has ended, and with what.
-    pub(super) unique: u64,
-    pub(super) body: Vec<u8>,
+    /// What its caller gets when it has ended.
+    pub(super) answer: Answer,
 }
 
 /// What is synced.
 pub(super) enum Synced {
     File(Arc<OpenFile>),
     Directory(OwnedFd),
+}
+
+impl Synced {
+    pub(super) fn listed(open: &OpenDirectory) -> Result<Synced, Errno> {
+        let listed = open.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        rustix::io::dup(listed.descriptor()).map(Synced::Directory)
+    }
 }
 
 impl AsFd for Synced {
@@ -82,18 +90,15 @@ impl Pace {
 }
 
 impl Syncs {
-    pub(super) fn start(
-        connection: &Arc<Connection>,
-        order: &Arc<Order>,
-    ) -> io::Result<(Syncs, Vec<JoinHandle<()>>)> {
+    pub(super) fn start(order: &Arc<Order>) -> io::Result<(Syncs, Vec<JoinHandle<()>>)> {
         let (sender, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
         let pace = Arc::new(Pace::default());
         let workers = (0..WORKERS).map(|number| {
             let (jobs, order) = (Arc::clone(&jobs), Arc::clone(order));
-            let (connection, pace) = (Arc::clone(connection), Arc::clone(&pace));
+            let pace = Arc::clone(&pace);
             let name = format!("sync-{number}");
-            Builder::new().name(name).spawn(move || work(&jobs, &pace, &connection, &order))
+            Builder::new().name(name).spawn(move || work(&jobs, &pace, &order))
         });
         let workers = workers.collect::<io::Result<Vec<_>>>()?;
         Ok((Syncs { sender: Mutex::new(sender), pace }, workers))
@@ -102,51 +107,77 @@ impl Syncs {
 
 impl Server {
     /// Begins a sync of `node`; its caller is answered when it ended here and there.
-    pub(super) fn sync(&self, request: &Request<'_>, node: u64, what: Synced, data_only: bool) {
+    pub(super) fn sync(
+        &self,
+        request: &Call<'_>,
+        handle: u64,
+        node: u64,
+        what: Synced,
+        data_only: bool,
+    ) {
         let number = {
             let mut recorder = self.order.lock();
             let unnamed = self.tree.note_sync(node);
             (!unnamed).then(|| recorder.sync_begins(self.tree.id(node), data_only))
         };
         self.order.changed();
-        self.run_sync(Job { what, data_only, number, unique: request.unique, body: Vec::new() });
+        let body = Vec::new();
+        self.run_sync(self.job((request.unique, handle), what, data_only, number, body));
+    }
+
+    /// A sync that has begun, for this request and open file; its caller gets `body`.
+    pub(super) fn job(
+        &self,
+        (unique, handle): (u64, u64),
+        what: Synced,
+        data_only: bool,
+        number: Option<u64>,
+        body: Vec<u8>,
+    ) -> Job {
+        let directory = matches!(what, Synced::Directory(_));
+        let waiting = Waiting::Sync { unique, handle, directory, data_only, body };
+        Job { what, data_only, number, answer: noted(&self.tree, &self.connection, waiting) }
     }
 
     /// Does the local part of a sync that has begun.
     pub(super) fn run_sync(&self, job: Job) {
-        let (number, unique) = (job.number, job.unique);
         let pace = &self.syncs.pace;
         if pace.is_quick() && !pace.serving.swap(true, Ordering::Acquire) {
-            carry_out(job, pace, &self.connection, &self.order);
+            carry_out(job, pace, &self.order);
             pace.serving.store(false, Ordering::Release);
             return;
         }
         let sender = self.syncs.sender.lock().unwrap_or_else(PoisonError::into_inner);
-        if sender.send(job).is_err() {
-            let answer = Answer::new(&self.connection, unique, Err(Errno::IO));
+        if let Err(SendError(Job { number, answer, .. })) = sender.send(job) {
+            let failed = Err(Errno::IO);
             match number {
-                Some(number) => self.order.lock().sync_ended(number, Err(Errno::IO), answer),
-                None => answer.send(),
+                Some(number) => {
+                    self.order.lock().sync_ended(number, failed, answer.with(Errno::IO));
+                }
+                None => answer.refuse(Errno::IO),
             }
         }
     }
 }
 
-fn work(jobs: &Mutex<Receiver<Job>>, pace: &Pace, connection: &Arc<Connection>, order: &Order) {
+fn work(jobs: &Mutex<Receiver<Job>>, pace: &Pace, order: &Order) {
     process::prepare_thread();
     loop {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(job) = job else { return };
-        carry_out(job, pace, connection, order);
+        carry_out(job, pace, order);
     }
 }
 
-fn carry_out(job: Job, pace: &Pace, connection: &Arc<Connection>, order: &Order) {
+fn carry_out(job: Job, pace: &Pace, order: &Order) {
     let start = Instant::now();
     let local =
         if job.data_only { rustix::fs::fdatasync(&job.what) } else { rustix::fs::fsync(&job.what) };
     pace.took(start.elapsed());
-    let answer = Answer::new(connection, job.unique, local.map(|()| job.body));
+    let answer = match local {
+        Ok(()) => job.answer,
+        Err(errno) => job.answer.with(errno),
+    };
     let mut recorder = order.lock();
     if let Err(errno) = local
         && is_bad_sync(errno)

@@ -4,11 +4,13 @@
 
 use std::sync::Arc;
 
-use fuse::{Answer, Connection, Errno, Request};
+use fuse::{Answer, Connection, Errno};
 use replica::op::{FileId, Op};
 use replica::touch::Touch;
 
 use super::Server;
+use super::call::Call;
+use crate::estate::{Before, Doubt, Waiting};
 use crate::record::Recorder;
 use crate::tree::Tree;
 
@@ -17,33 +19,79 @@ pub(super) struct Turn<'a> {
     recorder: &'a mut dyn Recorder,
     tree: &'a Tree,
     connection: &'a Arc<Connection>,
-    unique: u64,
+    call: &'a Call<'a>,
     what: &'a str,
+    /// Operations of this change that a predecessor has recorded already.
+    recorded: u64,
 }
 
 /// Proof that the caller of a change is taken care of.
 pub(super) struct Done(());
 
-impl Turn<'_> {
+impl<'a> Turn<'a> {
+    /// A turn that begins, or that goes on with what a predecessor may have done.
+    fn new(
+        server: &'a Server,
+        recorder: &'a mut dyn Recorder,
+        call: &'a Call<'a>,
+        what: &'a str,
+    ) -> Turn<'a> {
+        let next = recorder.next();
+        let recorded = match &call.doubt {
+            // Its operations are the same each time.
+            Some(Doubt { first, before: Some(_) }) => next.saturating_sub(*first),
+            // It is done, and told, once more: that changes nothing.
+            Some(Doubt { before: None, .. }) | None => {
+                call.marks.begin(next);
+                0
+            }
+        };
+        let (tree, connection) = (&server.tree, &server.connection);
+        Turn { recorder, tree, connection, call, what, recorded }
+    }
+
+    /// What was under the change's names before a predecessor may have changed them.
+    pub(super) fn before(&self) -> Option<Before> {
+        self.call.doubt.as_ref()?.before.clone()
+    }
+
+    /// Whether a predecessor may have made this change.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.call.doubt.is_some()
+    }
+
+    /// Notes what is under the change's names, which are about to be changed.
+    pub(super) fn expect(&self, before: &Before) {
+        self.call.marks.expect(before);
+    }
+
     /// The last change of the turn; the caller gets `outcome` when the policy is met.
     pub(super) fn finish(mut self, op: Op<'_>, outcome: Result<Vec<u8>, Errno>) -> Done {
         if let Err(errno) = outcome {
             self.failed(errno);
         }
-        let answer = Answer::new(self.connection, self.unique, outcome);
+        let unique = self.call.unique;
         if self.is_private(&op) {
-            answer.send();
+            Answer::new(self.connection, unique, outcome).send();
+        } else if self.recorded > 0 {
+            let number = self.recorder.next() - 1;
+            let answer = self.noted(Waiting::Answer { unique, number, outcome });
+            self.recorder.recorded(number, answer);
         } else {
+            let number = self.recorder.next();
+            let answer = self.noted(Waiting::Answer { unique, number, outcome });
             self.recorder.record(op, Some(answer));
         }
         Done(())
     }
 
     /// As `finish`, but the policy also wants `file` to be durable, as it is here.
-    pub(super) fn finish_durably(self, op: Op<'_>, file: FileId, body: Vec<u8>) -> Done {
-        self.recorder.record(op, None);
+    pub(super) fn finish_durably(mut self, op: Op<'_>, file: FileId, body: Vec<u8>) -> Done {
+        self.also(op);
+        let (unique, number) = (self.call.unique, self.recorder.next());
+        let waiting = Waiting::Durable { unique, number, node: file.node, body };
+        let answer = self.noted(waiting);
         let sync = self.recorder.sync_begins(file, false);
-        let answer = Answer::new(self.connection, self.unique, Ok(body));
         self.recorder.sync_ended(sync, Ok(()), answer);
         Done(())
     }
@@ -63,9 +111,18 @@ impl Turn<'_> {
 
     /// A change that goes with the one that finishes the turn.
     pub(super) fn also(&mut self, op: Op<'_>) {
-        if !self.is_private(&op) {
-            self.recorder.record(op, None);
+        if self.is_private(&op) {
+            return;
         }
+        match self.recorded.checked_sub(1) {
+            Some(rest) => self.recorded = rest,
+            None => self.recorder.record(op, None),
+        }
+    }
+
+    /// The answer of a request that waits, noted for a successor.
+    fn noted(&self, waiting: Waiting) -> Answer {
+        noted(self.tree, self.connection, waiting)
     }
 
     /// Whether it is about a file without a name, which the peer does not know.
@@ -83,7 +140,7 @@ impl Turn<'_> {
 
     /// Nothing was changed that the peer has to know.
     pub(super) fn unchanged(self, body: &[u8]) -> Done {
-        self.connection.reply(self.unique, body);
+        self.connection.reply(self.call.unique, body);
         Done(())
     }
 
@@ -112,12 +169,24 @@ pub(super) fn is_bad_sync(errno: Errno) -> bool {
     is_bad(errno) || !matches!(errno, Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)
 }
 
+/// The answer of a request that waits, noted for a successor. When too many wait for that, a death
+/// of this process is an error for this caller.
+pub(super) fn noted(tree: &Tree, connection: &Arc<Connection>, waiting: Waiting) -> Answer {
+    let answers = tree.estate().answers();
+    let ticket = answers.add(&waiting);
+    let (unique, outcome) = waiting.into_outcome();
+    match ticket {
+        Ok(ticket) => answers.answer(connection, unique, outcome, ticket),
+        Err(_) => Answer::new(connection, unique, outcome),
+    }
+}
+
 impl Server {
     /// Applies a change in its turn, which may touch nothing but `touches`. An error is answered;
     /// it means that nothing was changed, or that what was is recorded.
     pub(super) fn change(
         &self,
-        request: &Request<'_>,
+        request: &Call<'_>,
         what: &str,
         touches: &[Touch],
         apply: impl FnOnce(Turn<'_>) -> Result<Done, Errno>,
@@ -126,27 +195,25 @@ impl Server {
             Ok(recorder) => recorder,
             Err(errno) => return self.connection.reply_error(request.unique, errno),
         };
-        let turn = Turn {
-            recorder: &mut **recorder,
-            tree: &self.tree,
-            connection: &self.connection,
-            unique: request.unique,
-            what,
-        };
+        let turn = Turn::new(self, &mut **recorder, request, what);
         if let Err(errno) = apply(turn) {
             if is_bad(errno) {
                 recorder.copy_failed(what, errno);
             }
+            // Nothing was changed: a successor may as well try it from the beginning.
+            request.marks.clear();
             drop(recorder);
             self.connection.reply_error(request.unique, errno);
         } else {
+            // Whoever comes next may change the same: this must not be done once more after that.
+            request.marks.done();
             drop(recorder);
         }
         self.order.changed();
     }
 
     /// Answers a question that changes nothing.
-    pub(super) fn answer(&self, request: &Request<'_>, outcome: Result<Vec<u8>, Errno>) {
+    pub(super) fn answer(&self, request: &Call<'_>, outcome: Result<Vec<u8>, Errno>) {
         match outcome {
             Ok(body) => self.connection.reply(request.unique, &body),
             Err(errno) => self.refuse(request, errno),
@@ -154,7 +221,7 @@ impl Server {
     }
 
     /// Answers with an error, and tells the recorder of one that makes this copy bad.
-    pub(super) fn refuse(&self, request: &Request<'_>, errno: Errno) {
+    pub(super) fn refuse(&self, request: &Call<'_>, errno: Errno) {
         if is_bad(errno) {
             self.order.lock().copy_failed("reading the backing store", errno);
         }

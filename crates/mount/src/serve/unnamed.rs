@@ -6,13 +6,15 @@
 
 use std::os::fd::AsFd;
 
-use fuse::{Errno, Operation, Request, reply};
+use fuse::{Errno, Operation, reply};
 use replica::op::{Attr, FileId, Op};
 use rustix::fs::SeekFrom;
 
 use super::Server;
 use super::attributes::attr_of;
+use super::call::Call;
 use super::caller::as_masked_caller;
+use super::data::access;
 use super::names::created;
 use super::turn::{Done, Turn};
 use crate::backing::{self, ACCESS_ACL, DEFAULT_ACL, Stat};
@@ -21,7 +23,7 @@ use crate::tree::Unnamed;
 const PERMISSIONS: u32 = 0o7777;
 
 impl Server {
-    pub(super) fn make_unnamed(&self, request: &Request<'_>) {
+    pub(super) fn make_unnamed(&self, request: &Call<'_>) {
         let Operation::TmpFile { flags, mode, umask } = request.operation else {
             return;
         };
@@ -36,8 +38,9 @@ impl Server {
                 as_masked_caller(request, umask, || backing::make_unnamed(&*directory, mode))?;
             let kept = file.try_clone().map_err(|_| Errno::MFILE)?;
             let (node, stat) = self.tree.introduce_unnamed(kept)?;
-            let handle = self.files.add_file(node, file, self.cache_mode(flags));
-            let body = reply::create(node, &attr_of(&stat), handle, self.cache_mode(flags));
+            let mode = self.cache_mode(flags);
+            let handle = self.files.add_file(node, file, access(flags), mode);
+            let body = reply::create(node, &attr_of(&stat), handle, mode);
             Ok(turn.unchanged(&body))
         });
     }
@@ -46,7 +49,7 @@ impl Server {
     pub(super) fn tell_named(
         &self,
         mut turn: Turn<'_>,
-        request: &Request<'_>,
+        request: &Call<'_>,
         node: u64,
         name: &[u8],
         unnamed: Unnamed,

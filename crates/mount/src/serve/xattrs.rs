@@ -5,14 +5,16 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use fuse::{Errno, Operation, Request, reply};
+use fuse::{Errno, Operation, reply};
 use replica::op::{Attr, FileId, Op};
 use replica::touch::Touch;
 
 use super::Server;
+use super::call::Call;
 use super::caller::as_caller;
 use super::turn::{Done, Turn};
 use crate::backing;
+use crate::estate::Before;
 
 /// Attributes that are Evenkeel's own business.
 const OWN: &[u8] = b"trusted.evenkeel";
@@ -25,7 +27,7 @@ const SET_GROUP_ID: u32 = 0o2000;
 impl Server {
     pub(super) fn get_xattr(
         &self,
-        request: &Request<'_>,
+        request: &Call<'_>,
         name: &[u8],
         size: u32,
     ) -> Result<Vec<u8>, Errno> {
@@ -34,7 +36,7 @@ impl Server {
         fit(value, size)
     }
 
-    pub(super) fn list_xattr(&self, request: &Request<'_>, size: u32) -> Result<Vec<u8>, Errno> {
+    pub(super) fn list_xattr(&self, request: &Call<'_>, size: u32) -> Result<Vec<u8>, Errno> {
         let privileged = request.uid == 0;
         let mut list = Vec::new();
         for name in backing::list_xattr(&*self.tree.descriptor(request.node)?)? {
@@ -57,7 +59,7 @@ impl Server {
         }
     }
 
-    pub(super) fn change_xattr(&self, request: &Request<'_>) {
+    pub(super) fn change_xattr(&self, request: &Call<'_>) {
         let touches = [Touch::Meta(self.tree.id(request.node))];
         self.change(request, "changing an extended attribute", &touches, |turn| {
             let descriptor = self.tree.descriptor(request.node)?;
@@ -65,6 +67,9 @@ impl Server {
             match request.operation {
                 Operation::SetXattr { name, value, flags, kill_group } => {
                     self.check(name, Errno::PERM)?;
+                    let flags = expect_xattr(&turn, flags, || {
+                        backing::get_xattr(&*descriptor, name).ok().as_deref() == Some(value)
+                    });
                     as_caller(request, || backing::set_xattr(&*descriptor, name, value, flags))?;
                     let op = Op::SetXattr { file, name, value };
                     if kill_group {
@@ -74,13 +79,28 @@ impl Server {
                 }
                 Operation::RemoveXattr { name } => {
                     self.check(name, Errno::PERM)?;
-                    backing::remove_xattr(&*descriptor, name)?;
+                    let is_there = backing::get_xattr(&*descriptor, name).is_ok();
+                    let is_gone = !is_there && turn.before().is_some();
+                    if is_there && turn.before().is_none() {
+                        turn.expect(&Before::default());
+                    }
+                    if !is_gone {
+                        backing::remove_xattr(&*descriptor, name)?;
+                    }
                     Ok(turn.finish(Op::RemoveXattr { file, name }, Ok(Vec::new())))
                 }
                 _ => Err(Errno::INVAL),
             }
         });
     }
+}
+
+/// How an attribute is to be set: one that a predecessor made must not be refused as being there.
+fn expect_xattr(turn: &Turn<'_>, flags: u32, is_set: impl FnOnce() -> bool) -> u32 {
+    if flags != libc::XATTR_CREATE.cast_unsigned() {
+        return flags;
+    }
+    if turn.is_doubtful() && is_set() { 0 } else { flags }
 }
 
 /// An ACL was set by somebody outside of the file's group: its set-gid bit goes.

@@ -4,6 +4,7 @@
 //! keeps a lookup from storing a name that a change is just taking away.
 
 mod descriptors;
+mod notes;
 mod table;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -16,6 +17,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::backing::{self, DirReader, Handle, Kind, Root, Stat};
+use crate::estate::{Estate, Journal};
 use crate::{mounts, process};
 use table::Table;
 
@@ -33,6 +35,9 @@ pub struct Tree {
     names: RwLock<()>,
     /// How many files have no name yet. Mostly none, so that no change need look further.
     unnamed: AtomicUsize,
+    estate: Arc<Estate>,
+    /// The journal of open files, until somebody serves.
+    files: Mutex<Option<Journal>>,
 }
 
 /// Why a directory cannot be replicated.
@@ -70,13 +75,37 @@ impl Tree {
         Tree::of(index, Arc::new(root)).map_err(failed)
     }
 
-    /// The tree of a root that was opened before.
+    /// The tree of a root that was opened before, for a server without successors.
     pub fn of(index: u16, root: Arc<Root>) -> Result<Tree, Errno> {
+        Tree::with_estate(index, root, Estate::private()?, Vec::new())
+    }
+
+    /// The tree of a root that was opened before, with what a predecessor left: the estate, and
+    /// the descriptors that were held for it by node id.
+    pub fn with_estate(
+        index: u16,
+        root: Arc<Root>,
+        estate: Arc<Estate>,
+        held: Vec<(u64, OwnedFd)>,
+    ) -> Result<Tree, Errno> {
         let handle = backing::handle_of(&*root, b"")?;
         let directory = root.as_fd().try_clone_to_owned().map_err(|_| Errno::MFILE)?;
         let cached_max = CACHED_MAX.min(process::descriptors_max() / 4);
-        let table = Mutex::new(Table::new(handle, directory, cached_max));
-        Ok(Tree { index, root, table, names: RwLock::new(()), unnamed: AtomicUsize::new(0) })
+        let holder = Arc::clone(estate.holder());
+        let mut table = Table::new(index, handle, directory, cached_max, holder);
+        let (files, nodes) = estate.take_journals().ok_or(Errno::BUSY)?;
+        table.keep_journal(nodes, held)?;
+        let unnamed = AtomicUsize::new(table.unnamed().len());
+        let (table, files) = (Mutex::new(table), Mutex::new(Some(files)));
+        Ok(Tree { index, root, table, names: RwLock::new(()), unnamed, estate, files })
+    }
+
+    pub(crate) fn estate(&self) -> &Arc<Estate> {
+        &self.estate
+    }
+
+    pub(crate) fn take_files(&self) -> Option<Journal> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// Its root in the backing file system.
@@ -205,7 +234,7 @@ impl Tree {
         }
         let handle = backing::handle_of(&file, b"")?;
         let mut table = self.table();
-        let node = table.know(handle, stat.kind(), file);
+        let node = table.know(handle, stat.kind(), Some(file));
         table.refer(node, reference);
         table.add_name(node, parent, name);
         Ok((node, stat))
@@ -217,17 +246,18 @@ impl Tree {
         let handle = backing::handle_of(&file, b"")?;
         let kept = file.try_clone().map_err(|_| Errno::MFILE)?;
         let mut table = self.table();
-        let node = table.know(handle, stat.kind(), file);
+        let node = table.know(handle, stat.kind(), Some(file));
+        self.estate.holder().hold(self.index, node, kept.as_fd());
         table.refer(node, Reference::Kernel);
         table.hold(node, kept);
-        table.unnamed.insert(node, Unnamed::Changed);
-        self.unnamed.store(table.unnamed.len(), Ordering::Release);
+        table.set_unnamed(node, Some(Unnamed::Changed));
+        self.unnamed.store(table.unnamed().len(), Ordering::Release);
         Ok((node, stat))
     }
 
     /// Whether a file has had no name so far.
     pub(crate) fn is_unnamed(&self, node: u64) -> bool {
-        self.unnamed.load(Ordering::Acquire) > 0 && self.table().unnamed.contains_key(&node)
+        self.unnamed.load(Ordering::Acquire) > 0 && self.table().unnamed().contains_key(&node)
     }
 
     /// Notes that a file without a name is made durable; `false` for any other.
@@ -236,19 +266,27 @@ impl Tree {
             return false;
         }
         let mut table = self.table();
-        table.unnamed.get_mut(&node).map(|unnamed| *unnamed = Unnamed::Synced).is_some()
+        let known = table.unnamed().contains_key(&node);
+        if known {
+            table.set_unnamed(node, Some(Unnamed::Synced));
+        }
+        known
     }
 
-    /// A file has got a name; what it was when that was its first.
-    pub(crate) fn named(&self, node: u64) -> Option<Unnamed> {
+    /// What a file is that has had no name so far.
+    pub(crate) fn unnamed(&self, node: u64) -> Option<Unnamed> {
         if !self.is_unnamed(node) {
             return None;
         }
+        self.table().unnamed().get(&node).copied()
+    }
+
+    /// A file has got its first name.
+    pub(crate) fn named(&self, node: u64) {
         let mut table = self.table();
-        let unnamed = table.unnamed.remove(&node);
+        table.set_unnamed(node, None);
         table.let_go(node);
-        self.unnamed.store(table.unnamed.len(), Ordering::Release);
-        unnamed
+        self.unnamed.store(table.unnamed().len(), Ordering::Release);
     }
 
     /// Keeps lookups away while names change.
@@ -260,29 +298,51 @@ impl Tree {
         self.table().add_name(node, parent, name);
     }
 
-    /// A name of `file` is gone. If that was the last one, its descriptor is kept.
-    pub(crate) fn name_removed(&self, file: OwnedFd, parent: u64, name: &[u8]) {
-        let Ok(handle) = backing::handle_of(&file, b"") else {
-            return;
-        };
-        let last = backing::stat(&file)
-            .is_ok_and(|stat| stat.nlink == 0 || stat.kind() == Kind::Directory);
+    /// A name of `file` is about to go. If that may be the last one and somebody may still use the
+    /// file, its descriptor is put into safety.
+    pub(crate) fn name_goes(&self, file: &OwnedFd, handle: &Handle) {
+        let last =
+            backing::stat(file).is_ok_and(|stat| stat.nlink < 2 || stat.kind() == Kind::Directory);
+        let node = if last { self.table().node_of(handle) } else { None };
+        if let Some(node) = node {
+            self.estate.holder().hold(self.index, node, file.as_fd());
+        }
+    }
+
+    /// It did not go.
+    pub(crate) fn name_stays(&self, handle: &Handle) {
         let mut table = self.table();
-        if let Some(node) = table.node_of(&handle) {
+        if let Some(node) = table.node_of(handle) {
+            table.not_held(node);
+        }
+    }
+
+    /// A name of the file with this handle is gone. If that was the last one, its descriptor is
+    /// kept.
+    pub(crate) fn name_removed(
+        &self,
+        handle: &Handle,
+        file: Option<OwnedFd>,
+        parent: u64,
+        name: &[u8],
+    ) {
+        let last = |file: &OwnedFd| {
+            backing::stat(file).is_ok_and(|stat| stat.nlink == 0 || stat.kind() == Kind::Directory)
+        };
+        let file = file.filter(last);
+        let mut table = self.table();
+        if let Some(node) = table.node_of(handle) {
             table.remove_name(node, parent, name);
-            if last {
+            if let Some(file) = file {
                 table.hold(node, file);
             }
         }
     }
 
-    /// `file` has moved from one name to another.
-    pub(crate) fn name_moved(&self, file: &OwnedFd, from: (u64, &[u8]), to: (u64, &[u8])) {
-        let Ok(handle) = backing::handle_of(file, b"") else {
-            return;
-        };
+    /// The file with this handle has moved from one name to another.
+    pub(crate) fn name_moved(&self, handle: &Handle, from: (u64, &[u8]), to: (u64, &[u8])) {
         let mut table = self.table();
-        if let Some(node) = table.node_of(&handle) {
+        if let Some(node) = table.node_of(handle) {
             // The new name first, so that its directory is not dropped in between.
             table.add_name(node, to.0, to.1);
             table.remove_name(node, from.0, from.1);
@@ -298,8 +358,17 @@ impl Tree {
             let mut table = self.table();
             table.release(node, Reference::Kernel, count);
             if self.unnamed.load(Ordering::Acquire) > 0 {
-                self.unnamed.store(table.unnamed.len(), Ordering::Release);
+                self.unnamed.store(table.unnamed().len(), Ordering::Release);
             }
+        }
+    }
+
+    /// Carries out the kernel's request to forget these nodes, so many references each.
+    pub(crate) fn forget_all(&self, unique: u64, pairs: &[(u64, u64)]) {
+        let mut table = self.table();
+        table.forget_all(unique, pairs);
+        if self.unnamed.load(Ordering::Acquire) > 0 {
+            self.unnamed.store(table.unnamed().len(), Ordering::Release);
         }
     }
 

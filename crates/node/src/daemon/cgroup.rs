@@ -32,12 +32,6 @@ impl Cgroup {
         self.path.join("cgroup.procs")
     }
 
-    /// Moves a process into the group.
-    pub(crate) fn take_in(&self, pid: u32) -> io::Result<()> {
-        let file = self.members_file();
-        fs::write(&file, pid.to_string()).map_err(|error| named(&file, &error))
-    }
-
     /// Whether any process is in it.
     pub(crate) fn is_populated(&self) -> bool {
         fs::read_to_string(self.path.join("cgroup.events"))

@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use cluster::effect::{Assignment, Ending};
+use cluster::effect::Assignment;
+#[cfg(test)]
+use cluster::effect::Ending;
 use cluster::input::ReplicatorEvent;
 use model::{EpochId, ModuleName};
 use wire::local::{FromReplicator, ToReplicator};
@@ -50,20 +52,19 @@ impl DaemonLink {
         })
     }
 
-    /// Starts to listen on standard input.
+    /// Starts to listen on standard input; daemons that ask are told this state at first.
     pub(super) fn start(
         module: &ModuleName,
         directories: &[Directory],
-        number: u64,
+        state: FromReplicator,
         packets: PacketSender,
     ) -> io::Result<Arc<DaemonLink>> {
-        let at_start = Assignment::Hold { ending: Ending::Cut };
         let listener = rustix::io::fcntl_dupfd_cloexec(std::io::stdin().as_fd(), 3)?;
         let link = Arc::new(DaemonLink {
             current: Mutex::new(None),
             queue: Mutex::default(),
             queued: Condvar::new(),
-            state: Mutex::new(FromReplicator::State { serial: 0, assignment: at_start, number }),
+            state: Mutex::new(state),
             limit: Limit::default(),
         });
         let telling = Arc::clone(&link);

@@ -13,12 +13,15 @@ mod checkpoint;
 mod compare;
 mod daemon_link;
 mod delta;
+mod keep;
+mod keeper_link;
 mod limit;
 mod links;
 mod log;
 mod outbox;
 mod packing;
 mod ping;
+mod place;
 mod primary;
 mod progress;
 mod receiving;
@@ -39,11 +42,13 @@ use cluster::input::ReplicatorEvent;
 use model::{ModuleName, NodeName, SessionId};
 use mount::backing::Root;
 use wire::hello::{Hello, Joint, Purpose, Welcome};
-use wire::local::ToReplicator;
+use wire::local::{FromReplicator, Kept, ToReplicator};
 
 use crate::connection;
 use crate::marker;
 use crate::replicator::daemon_link::{DaemonLink, Packet};
+use crate::replicator::keep::{Keep, Notes};
+use crate::replicator::keeper_link::{KeeperLink, Left};
 use crate::replicator::log::ActivityLog;
 use crate::replicator::primary::Primary;
 use crate::replicator::receiving::Receiving;
@@ -64,6 +69,8 @@ pub struct ReplicatorOptions {
     pub log: PathBuf,
     /// Directories to replicate, in the order of the configuration.
     pub directories: Vec<PathBuf>,
+    /// The descriptor that leads to the keeper.
+    pub keeper: Option<i32>,
 }
 
 /// A replicated directory.
@@ -78,6 +85,7 @@ struct Replicator {
     options: ReplicatorOptions,
     directories: Vec<Directory>,
     daemon: Arc<DaemonLink>,
+    keeper: Arc<KeeperLink>,
     log: Arc<ActivityLog>,
     mode: Mode,
     number: u64,
@@ -97,8 +105,47 @@ enum Mode {
 /// Runs until it is told to close.
 pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     mount::prepare();
+    let (keeper, mut left) = KeeperLink::open(options.keeper)?;
+    let kept = left.kept.remove(&Kept::Memory).map(Keep::left).transpose()?;
+    let kept = kept.and_then(|keep| Some((keep.notes()?, keep)));
+    let directories = match &kept {
+        None => open_directories(&options.directories)?,
+        Some(_) => left_directories(&options.directories, &mut left)?,
+    };
+    let number = kept.as_ref().map_or(options.number, |(_, keep)| keep.counts().number());
+    let (log, damage) = ActivityLog::open(&options.log, number)?;
+    if let Some(damage) = damage {
+        eprintln!("{damage}");
+    }
+    let (serial, assignment) = match &kept {
+        None => (0, Assignment::Hold { ending: Ending::Cut }),
+        Some((notes, _)) => (notes.serial, Assignment::Serve(notes.serve.clone())),
+    };
+    let (sender, packets) = channel();
+    let state = FromReplicator::State { serial, assignment: assignment.clone(), number };
+    let daemon = DaemonLink::start(&options.module, &directories, state, sender)?;
+    watch_keeper(&keeper, &daemon)?;
+    let mut replicator = Replicator {
+        options,
+        directories,
+        daemon,
+        keeper,
+        log,
+        mode: Mode::Plain,
+        number,
+        serial,
+        assignment,
+    };
+    if let Some((notes, keep)) = kept {
+        replicator.resume(&notes, keep, left)?;
+    }
+    replicator.serve_daemon(&packets);
+    Ok(())
+}
+
+fn open_directories(paths: &[PathBuf]) -> io::Result<Vec<Directory>> {
     let mut directories = Vec::new();
-    for path in &options.directories {
+    for path in paths {
         let below = mount::below(path).map_err(io::Error::from)?;
         if let Some(first) = below.first() {
             let what = format!(
@@ -112,24 +159,31 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
         let root = Root::open(path).map_err(io::Error::from)?;
         directories.push(Directory { path: path.clone(), root: Arc::new(root) });
     }
-    let (log, damage) = ActivityLog::open(&options.log, options.number)?;
-    if let Some(damage) = damage {
-        eprintln!("{damage}");
+    Ok(directories)
+}
+
+/// The directories as a predecessor had opened them, below its mounts.
+fn left_directories(paths: &[PathBuf], left: &mut Left) -> io::Result<Vec<Directory>> {
+    let mut directories = Vec::new();
+    for (index, path) in (0..).zip(paths) {
+        let root = left.kept.remove(&Kept::Root(index));
+        let root = root.ok_or_else(|| io::Error::other("the keeper lacks a directory"))?;
+        let root = Arc::new(Root::of(root).map_err(io::Error::from)?);
+        directories.push(Directory { path: path.clone(), root });
     }
-    let (sender, packets) = channel();
-    let number = options.number;
-    let daemon = DaemonLink::start(&options.module, &directories, number, sender)?;
-    let mut replicator = Replicator {
-        options,
-        directories,
-        daemon,
-        log,
-        mode: Mode::Plain,
-        number,
-        serial: 0,
-        assignment: Assignment::Hold { ending: Ending::Cut },
-    };
-    replicator.serve_daemon(&packets);
+    Ok(directories)
+}
+
+/// Tells the daemon when there is nobody any more who keeps what a successor needs.
+fn watch_keeper(keeper: &Arc<KeeperLink>, daemon: &Arc<DaemonLink>) -> io::Result<()> {
+    if !keeper.is_there() {
+        return Ok(());
+    }
+    let (keeper, daemon) = (Arc::clone(keeper), Arc::clone(daemon));
+    std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+        keeper.wait_for_end();
+        daemon.event(ReplicatorEvent::Unkept);
+    })?;
     Ok(())
 }
 
@@ -177,7 +231,12 @@ impl Replicator {
             (Mode::Serving(_) | Mode::Plain | Mode::Held, _) => (None, None),
         };
         match (wanted, linked) {
-            (_, Some(session)) => self.daemon.event(ReplicatorEvent::LinkUp { session }),
+            (_, Some(session)) => {
+                self.daemon.event(ReplicatorEvent::LinkUp { session });
+                if let Mode::Serving(serving) = &self.mode {
+                    self.tell_reached(session, serving);
+                }
+            }
             (Some(session), None) => {
                 let why = "the link was lost while no daemon listened".to_owned();
                 self.daemon.event(ReplicatorEvent::LinkLost { session, why });
@@ -186,12 +245,59 @@ impl Replicator {
         }
     }
 
+    /// Tells once more what may not have been heard of a session.
+    fn tell_reached(&self, session: SessionId, serving: &Serving) {
+        let (settled, durable) = serving.reached();
+        if settled {
+            let number = serving.number();
+            self.daemon.event(ReplicatorEvent::Synced { session, number });
+        }
+        if let Some(number) = durable {
+            self.daemon.event(ReplicatorEvent::TargetDurable { session, number });
+        }
+    }
+
+    /// Goes on serving where a predecessor died.
+    fn resume(&mut self, notes: &Notes, keep: Keep, mut left: Left) -> io::Result<()> {
+        let (directories, log) = (&self.directories, &self.log);
+        let with = (&self.keeper, &mut left);
+        let primary = Primary::open(directories, keep, with, &self.daemon, log)?;
+        let to = self.hello(&notes.serve).map(|hello| (hello, notes.peer.clone()));
+        let with = (&self.keeper, &mut left);
+        let serving = Serving::resume(primary, with, directories, notes, to)?;
+        self.keeper.resumed();
+        let how = left.ended.unwrap_or_default();
+        eprintln!("goes on after operation {}: {how}", serving.number());
+        self.daemon.event(ReplicatorEvent::Resumed { how });
+        serving.ask_durable();
+        let wanted = notes.serve.session.as_ref();
+        if let (Some(session), false) = (wanted, serving.has_source()) {
+            let why = "the replicator died while the target was being brought up to date";
+            let (session, why) = (session.id, why.to_owned());
+            self.daemon.event(ReplicatorEvent::LinkLost { session, why });
+        }
+        self.mode = Mode::Serving(Box::new(serving));
+        Ok(())
+    }
+
+    fn hello(&self, serve: &Serve) -> Option<Hello> {
+        serve.session.as_ref().map(|session| Hello {
+            cluster: self.options.cluster.clone(),
+            from: self.options.node.clone(),
+            purpose: Purpose::Replication {
+                module: self.options.module.clone(),
+                session: session.id,
+                joint: Joint::default(),
+            },
+        })
+    }
+
     fn assign(&mut self, serial: u64, assignment: Assignment, peer: Vec<std::net::SocketAddr>) {
         let result = match &assignment {
             Assignment::Close => self.close(),
             Assignment::Hold { ending } => self.hold(*ending),
             Assignment::Receive { session, source } => self.receive(*session, source),
-            Assignment::Serve(serve) => self.serve(serve, peer),
+            Assignment::Serve(serve) => self.serve(serial, serve, peer),
         };
         self.serial = serial;
         let event = match result {
@@ -289,27 +395,28 @@ impl Replicator {
         Ok(true)
     }
 
-    fn serve(&mut self, serve: &Serve, peer: Vec<std::net::SocketAddr>) -> io::Result<bool> {
-        let hello = serve.session.as_ref().map(|session| Hello {
-            cluster: self.options.cluster.clone(),
-            from: self.options.node.clone(),
-            purpose: Purpose::Replication {
-                module: self.options.module.clone(),
-                session: session.id,
-                joint: Joint::default(),
-            },
-        });
+    fn serve(
+        &mut self,
+        serial: u64,
+        serve: &Serve,
+        peer: Vec<std::net::SocketAddr>,
+    ) -> io::Result<bool> {
+        let to = self.hello(serve).map(|hello| (hello, peer.clone()));
         if let Mode::Serving(serving) = &mut self.mode {
-            serving.change(serve, hello, peer)?;
+            serving.change(serve, to)?;
             serving.open(serve.epoch)?;
+            serving.keep(serial, serve, peer)?;
             return Ok(true);
         }
         // The read-only view stays beneath the mount: whatever becomes of the mount, the plain
         // directories never show.
         self.hold(Ending::Cut)?;
         let (directories, log) = (&self.directories, &self.log);
-        let primary = Primary::open(directories, self.number, &self.daemon, log)?;
-        let serving = Serving::start(primary, directories, serve, hello, peer)?;
+        let keep = Keep::new(directories.len(), self.number)?;
+        let with = (&self.keeper, &mut Left::default());
+        let primary = Primary::open(directories, keep, with, &self.daemon, log)?;
+        let serving = Serving::start(primary, &self.keeper, directories, serve, to)?;
+        serving.keep(serial, serve, peer)?;
         self.mode = Mode::Serving(Box::new(serving));
         Ok(true)
     }

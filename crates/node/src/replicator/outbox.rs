@@ -14,16 +14,18 @@ use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use fuse::Answer;
-use memory::{Memory, Ring, RingSender};
-use rustix::io::Errno;
+use memory::{Memory, PAGE_BYTES, Ring, RingSender};
+use model::SessionId;
 use wire::hello::Joint;
 
 use crate::clock;
+use crate::replicator::keep::Keep;
 use crate::replicator::packing::Packer;
 use crate::replicator::ping::PING_EVERY;
+use crate::replicator::place::{Place, WORDS};
 
 /// Bytes kept until the other end has confirmed them; more wait behind. No frame is longer.
-const RING_BYTES: usize = 32 << 20;
+pub(super) const RING_BYTES: usize = 32 << 20;
 /// Bytes not yet sent beyond which answers are held back.
 const FULL_BYTES: u64 = 8 << 20;
 /// Bytes beyond which the link's own thread sends, beside whoever put them.
@@ -40,6 +42,7 @@ pub(super) struct Outbox {
 
 struct Inner {
     ring: Ring,
+    place: Place,
     /// Identity of the stream.
     stream: u128,
     /// Identity of the other end's stream, once it is known.
@@ -86,32 +89,57 @@ pub(super) enum Ended {
 }
 
 impl Outbox {
-    pub(super) fn new() -> Result<Arc<Outbox>, Errno> {
-        let ring = Memory::new("evenkeel-outbox", RING_BYTES)?.ring(0, RING_BYTES)?;
-        let sender = ring.sender();
-        let inner = Inner {
-            ring,
-            stream: clock::random(),
-            theirs: None,
-            head: 0,
-            sent: 0,
-            tail: 0,
-            behind: VecDeque::new(),
-            behind_bytes: 0,
-            received: 0,
-            told: 0,
-            busy: false,
-            urgent: false,
-            waiting: false,
-            crowd: 0,
-            at_once: None,
-            joined: false,
-            spare: Vec::new(),
-            held: Vec::new(),
-            closing: false,
-            closed: false,
-        };
-        Ok(Arc::new(Outbox { inner: Mutex::new(inner), changed: Condvar::new(), sender }))
+    /// An outbox that ends with this process.
+    pub(super) fn new() -> io::Result<Arc<Outbox>> {
+        let memory = Memory::new("evenkeel-outbox", PAGE_BYTES + RING_BYTES)?;
+        let place = Place::new(Arc::new(memory.words(0, WORDS)?), 0);
+        Ok(Outbox::begin(memory.ring(PAGE_BYTES, RING_BYTES)?, place))
+    }
+
+    /// An outbox of a session that a successor can go on with, after operation `number`, which must
+    /// stay the last one as long as this takes.
+    pub(super) fn kept(keep: &Keep, session: SessionId, number: u64) -> io::Result<Arc<Outbox>> {
+        let place = Place::new(Arc::clone(keep.words()), number);
+        place.set_session(session);
+        Ok(Outbox::begin(keep.ring()?, place))
+    }
+
+    /// The outbox of a session that a predecessor left, if it can be gone on with.
+    pub(super) fn left(keep: &Keep, session: SessionId) -> io::Result<Option<Arc<Outbox>>> {
+        let place = Place::new(Arc::clone(keep.words()), keep.counts().number());
+        let Some(left) = place.left(session) else { return Ok(None) };
+        let tail = keep.counts().tail();
+        let mut inner = Inner::new(keep.ring()?, place, left.stream);
+        (inner.theirs, inner.received, inner.told) = (left.theirs, left.received, left.received);
+        // What of it was sent the other end knows.
+        (inner.head, inner.sent, inner.tail) = (left.head, tail, tail);
+        Ok(Some(Outbox::over(inner)))
+    }
+
+    fn begin(ring: Ring, place: Place) -> Arc<Outbox> {
+        let stream = clock::random();
+        place.begin(stream);
+        Outbox::over(Inner::new(ring, place, stream))
+    }
+
+    fn over(inner: Inner) -> Arc<Outbox> {
+        let sender = inner.ring.sender();
+        Arc::new(Outbox { inner: Mutex::new(inner), changed: Condvar::new(), sender })
+    }
+
+    /// Adds the frames of operation `number`, or none, as `put_quietly` does. Also of a closed
+    /// outbox it is known from then on that the operation was recorded.
+    pub(super) fn put_operation(&self, number: u64, fill: impl FnOnce(&mut Vec<u8>)) {
+        let mut inner = self.lock();
+        inner.place.set_number(number);
+        if inner.closed || inner.closing {
+            inner.publish();
+            return;
+        }
+        inner.append(fill);
+        if inner.unsent() > AT_ONCE_BYTES_MAX as u64 {
+            self.wake(inner);
+        }
     }
 
     /// Adds frames, unless the outbox is closed.
@@ -142,6 +170,11 @@ impl Outbox {
         self.lock().urgent = true;
     }
 
+    /// Whether the other end is known from an earlier connection.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.lock().theirs.is_some()
+    }
+
     /// Where this end stands.
     pub(super) fn joint(&self) -> Joint {
         let inner = self.lock();
@@ -155,6 +188,7 @@ impl Outbox {
         if *inner.theirs.get_or_insert(theirs.stream) != theirs.stream {
             return Err("the other end has begun anew".to_owned());
         }
+        inner.place.joined(theirs.stream);
         if theirs.received < inner.head || theirs.received > inner.sent {
             let why = "the other end speaks of bytes that were not sent or are not kept any more";
             return Err(why.to_owned());
@@ -185,6 +219,7 @@ impl Outbox {
     pub(super) fn took(&self, bytes: usize) -> Option<u64> {
         let mut inner = self.lock();
         inner.received += bytes as u64;
+        inner.place.took(inner.received);
         if inner.received - inner.told < CONFIRM_BYTES {
             return None;
         }
@@ -260,7 +295,7 @@ impl Outbox {
                 }
                 None => {
                     drop(inner);
-                    self.write(stream, from, length)
+                    self.sender.send_all(stream, from, length)
                 }
             };
             ping(&mut pings);
@@ -271,20 +306,6 @@ impl Outbox {
                 return Ended::Broken(error);
             }
         }
-    }
-
-    fn write(&self, stream: &TcpStream, mut from: u64, mut length: usize) -> io::Result<()> {
-        while length > 0 {
-            match self.sender.send(stream, from, length, false) {
-                Ok(count) => {
-                    from += count as u64;
-                    length -= count;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
     /// Waits for something to send, or for a ping to be due.
@@ -363,7 +384,9 @@ impl Outbox {
     /// Nothing more is taken or sent; answers that were held back are given.
     pub(super) fn close(&self) {
         let mut inner = self.lock();
-        inner.closed = true;
+        if !std::mem::replace(&mut inner.closed, true) {
+            inner.place.close();
+        }
         inner.joined = false;
         inner.at_once = None;
         inner.behind = VecDeque::new();
@@ -380,15 +403,49 @@ impl Outbox {
 }
 
 impl Inner {
+    fn new(ring: Ring, place: Place, stream: u128) -> Inner {
+        Inner {
+            ring,
+            place,
+            stream,
+            theirs: None,
+            head: 0,
+            sent: 0,
+            tail: 0,
+            behind: VecDeque::new(),
+            behind_bytes: 0,
+            received: 0,
+            told: 0,
+            busy: false,
+            urgent: false,
+            waiting: false,
+            crowd: 0,
+            at_once: None,
+            joined: false,
+            spare: Vec::new(),
+            held: Vec::new(),
+            closing: false,
+            closed: false,
+        }
+    }
+
+    fn publish(&self) {
+        self.place.publish(self.tail);
+    }
+
     fn append(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
         let mut frames = std::mem::take(&mut self.spare);
         fill(&mut frames);
         if self.behind.is_empty() && self.fits(frames.len()) {
             self.ring.write(self.tail, &frames);
             self.tail += frames.len() as u64;
+            self.publish();
             frames.clear();
             self.spare = frames;
         } else if !frames.is_empty() {
+            // What waits behind is not kept: a successor cannot go on with this stream.
+            self.place.is_whole(false);
+            self.publish();
             self.behind_bytes += frames.len() as u64;
             self.behind.push_back(frames);
         }
@@ -409,7 +466,10 @@ impl Inner {
 
     /// The other end has taken everything up to here; true if that made room for what was behind.
     fn confirm(&mut self, received: u64) -> bool {
-        self.head = self.head.max(received);
+        if received > self.head {
+            self.head = received;
+            self.place.confirmed(received);
+        }
         let mut moved = false;
         while self.behind.front().is_some_and(|frames| self.fits(frames.len())) {
             let Some(frames) = self.behind.pop_front() else { break };
@@ -417,6 +477,10 @@ impl Inner {
             self.tail += frames.len() as u64;
             self.behind_bytes -= frames.len() as u64;
             moved = true;
+        }
+        if moved {
+            self.publish();
+            self.place.is_whole(self.behind.is_empty());
         }
         moved
     }

@@ -21,6 +21,8 @@ use wire::replication::{Forward, put_forward};
 use crate::replicator::Directory;
 use crate::replicator::compare;
 use crate::replicator::daemon_link::DaemonLink;
+use crate::replicator::keep::{Counts, Keep};
+use crate::replicator::keeper_link::{KeeperLink, Left};
 use crate::replicator::log::ActivityLog;
 use crate::replicator::outbox::Outbox;
 
@@ -33,6 +35,8 @@ pub(super) struct Primary {
     trees: Trees,
     daemon: Arc<DaemonLink>,
     log: Arc<ActivityLog>,
+    keep: Arc<Keep>,
+    counts: Counts,
 }
 
 pub(super) struct Inner {
@@ -99,24 +103,31 @@ impl Live {
 }
 
 impl Primary {
-    /// Prepares to serve these directories from operation `number` on.
+    /// Prepares to serve these directories, with what a predecessor left of them if there was one.
     pub(super) fn open(
         directories: &[Directory],
-        number: u64,
+        keep: Keep,
+        (keeper, left): (&Arc<KeeperLink>, &mut Left),
         daemon: &Arc<DaemonLink>,
         log: &Arc<ActivityLog>,
     ) -> io::Result<Arc<Primary>> {
         let mut trees = Vec::new();
         for (index, directory) in (0..).zip(directories) {
-            let tree = Tree::of(index, Arc::clone(&directory.root)).map_err(io::Error::from)?;
-            trees.push(Arc::new(tree));
+            let holder = Arc::clone(keeper) as Arc<dyn mount::Holder>;
+            let estate = keep.estate(usize::from(index), holder)?;
+            let root = Arc::clone(&directory.root);
+            let tree = Tree::with_estate(index, root, estate, left.held(index));
+            trees.push(Arc::new(tree.map_err(io::Error::from)?));
         }
+        let counts = keep.counts();
+        let number = counts.number();
         let trees = Arc::new(trees);
         log.serve(&trees, number);
         let acks = Acknowledge::new(number);
         let inner = Mutex::new(Inner { acks, refuse: None, failed: None, live: None });
         let (daemon, log) = (Arc::clone(daemon), Arc::clone(log));
-        Ok(Arc::new(Primary { inner, trees, daemon, log }))
+        let keep = Arc::new(keep);
+        Ok(Arc::new(Primary { inner, trees, daemon, log, keep, counts }))
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -129,6 +140,10 @@ impl Primary {
 
     pub(super) fn daemon(&self) -> &DaemonLink {
         &self.daemon
+    }
+
+    pub(super) fn keep(&self) -> &Arc<Keep> {
+        &self.keep
     }
 
     pub(super) fn log(&self) -> &Arc<ActivityLog> {
@@ -160,9 +175,10 @@ impl Primary {
         if let Some(mut live) = inner.live.take_if(|live| live.id == id) {
             self.log.set_alone(true);
             inner.acks.forget(&live.target);
+            // Before any other change is recorded: from then on those are counted elsewhere.
+            live.outbox.close();
             drop(inner);
             live.unpin(&self.trees);
-            live.outbox.close();
         }
     }
 
@@ -214,10 +230,11 @@ impl Inner {
         if steps.is_empty() {
             // What is left to the walk is not at the target yet: no answer that needs the target
             // may be given for it.
+            live.outbox.put_operation(number, |_| {});
             return Ok(live.known.is_walking());
         }
         let mut failed = None;
-        live.outbox.put_quietly(|out| {
+        live.outbox.put_operation(number, |out| {
             for step in &steps {
                 if let Err(errno) = put_step(out, trees, step, op, number) {
                     failed = Some(errno);
@@ -272,6 +289,24 @@ impl Recorder for PrimaryRecorder {
 
     fn admit(&mut self) -> Result<(), Errno> {
         self.0.lock().refuse.map_or(Ok(()), Err)
+    }
+
+    fn next(&self) -> u64 {
+        self.0.lock().acks.number() + 1
+    }
+
+    fn recorded(&mut self, number: u64, answer: Answer) {
+        if let Some(due) = self.0.lock().acks.answer(number, true, answer) {
+            due.send();
+        }
+    }
+
+    fn gave_up(&mut self, what: &str) {
+        let why = format!("a request is refused, as replicators have died of it: {what}");
+        eprintln!("{why}");
+        // It may have been done in part: the target is compared.
+        let mut inner = self.0.lock();
+        self.lose(&mut inner, why);
     }
 
     fn confirm(&mut self, touches: &[Touch]) -> bool {
@@ -337,19 +372,27 @@ impl Recorder for PrimaryRecorder {
 impl PrimaryRecorder {
     /// As `Inner::tell`; a target that can no longer be told apart loses its session.
     fn tell(&self, inner: &mut Inner, op: &Op<'_>, number: u64) -> bool {
+        if inner.live.is_none() {
+            self.0.counts.publish(0, number);
+        }
         match inner.tell(&self.0.trees, op, number) {
             Ok(travels) => travels,
             Err(lost) => {
-                if let Some(mut live) = inner.live.take() {
-                    self.0.log.set_alone(true);
-                    live.unpin(&self.0.trees);
-                    live.outbox.close();
-                    inner.acks.forget(&live.target);
-                    let (session, why) = (live.id, lost.why);
-                    self.0.daemon.event(ReplicatorEvent::LinkLost { session, why });
-                }
+                self.lose(inner, lost.why);
+                self.0.counts.publish(0, number);
                 true
             }
+        }
+    }
+
+    fn lose(&self, inner: &mut Inner, why: String) {
+        if let Some(mut live) = inner.live.take() {
+            self.0.log.set_alone(true);
+            live.unpin(&self.0.trees);
+            live.outbox.close();
+            inner.acks.forget(&live.target);
+            let session = live.id;
+            self.0.daemon.event(ReplicatorEvent::LinkLost { session, why });
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +14,11 @@ use mount::Order;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use wire::hello::Hello;
+use wire::local::Kept;
 
 use crate::replicator::Directory;
+use crate::replicator::keep::Notes;
+use crate::replicator::keeper_link::{KeeperLink, Left};
 use crate::replicator::primary::{Primary, PrimaryRecorder};
 use crate::replicator::source::Source;
 
@@ -28,6 +32,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) struct Serving {
     primary: Arc<Primary>,
     order: Arc<Order>,
+    keeper: Arc<KeeperLink>,
     directories: Vec<Directory>,
     mounts: Vec<mount::Serving>,
     source: Option<Source>,
@@ -42,33 +47,85 @@ pub(super) struct Serving {
 impl Serving {
     pub(super) fn start(
         primary: Arc<Primary>,
+        keeper: &Arc<KeeperLink>,
         directories: &[Directory],
         serve: &Serve,
-        hello: Option<Hello>,
-        peer: Vec<SocketAddr>,
+        to: Option<(Hello, Vec<SocketAddr>)>,
     ) -> io::Result<Serving> {
-        let number = primary.lock().acks.number();
-        let recorder = PrimaryRecorder(Arc::clone(&primary));
-        let gate = Arc::clone(primary.log());
-        let order = Arc::new(Order::with_gate(recorder, gate));
-        let mut serving = Serving {
-            primary,
-            order,
-            directories: directories.to_vec(),
-            mounts: Vec::new(),
-            source: None,
-            last_session: None,
-            ruled_after: number,
-            opened: None,
-        };
+        let mut serving = Serving::of(primary, keeper, directories);
         // What every answer needs is in force before there can be anything to answer.
-        serving.change(serve, hello, peer)?;
+        serving.change(serve, to)?;
         for (tree, directory) in serving.primary.trees().iter().zip(directories) {
             let (tree, order) = (Arc::clone(tree), Arc::clone(&serving.order));
             serving.mounts.push(mount::Serving::start(tree, order, &directory.path, THREADS)?);
         }
         serving.open(serve.epoch)?;
         Ok(serving)
+    }
+
+    /// Goes on where a predecessor died.
+    pub(super) fn resume(
+        primary: Arc<Primary>,
+        (keeper, left): (&Arc<KeeperLink>, &mut Left),
+        directories: &[Directory],
+        notes: &Notes,
+        to: Option<(Hello, Vec<SocketAddr>)>,
+    ) -> io::Result<Serving> {
+        let mut serving = Serving::of(primary, keeper, directories);
+        serving.ruled_after = notes.ruled_after;
+        serving.opened = notes.opened;
+        let serve = &notes.serve;
+        if let (Some(session), Some(to)) = (&serve.session, to) {
+            serving.last_session = Some(session.id);
+            let (primary, order) = (&serving.primary, &serving.order);
+            serving.source = Source::resume(primary, order, serve, session, to)?;
+        }
+        serving.primary.require(serve.replication.ack, serve.required.clone());
+        let mut resuming = Vec::new();
+        for (index, directory) in (0..).zip(directories) {
+            let lost = || io::Error::other("the keeper does not keep every mount");
+            let device = left.kept.remove(&Kept::Device(index)).ok_or_else(lost)?;
+            let tree = serving.primary.trees().get(usize::from(index)).ok_or_else(lost)?;
+            let (tree, order) = (Arc::clone(tree), Arc::clone(&serving.order));
+            resuming.push(mount::Serving::resume(tree, order, &directory.path, device)?);
+        }
+        // All that is doubtful is settled: new changes may come.
+        for resuming in resuming {
+            serving.mounts.push(resuming.run(THREADS)?);
+        }
+        Ok(serving)
+    }
+
+    fn of(primary: Arc<Primary>, keeper: &Arc<KeeperLink>, directories: &[Directory]) -> Serving {
+        let number = primary.lock().acks.number();
+        let recorder = PrimaryRecorder(Arc::clone(&primary));
+        let gate = Arc::clone(primary.log());
+        let order = Arc::new(Order::with_gate(recorder, gate));
+        Serving {
+            primary,
+            order,
+            keeper: Arc::clone(keeper),
+            directories: directories.to_vec(),
+            mounts: Vec::new(),
+            source: None,
+            last_session: None,
+            ruled_after: number,
+            opened: None,
+        }
+    }
+
+    /// Notes what is to be done, and puts what a successor needs for that into safety.
+    pub(super) fn keep(&self, serial: u64, serve: &Serve, peer: Vec<SocketAddr>) -> io::Result<()> {
+        let (ruled_after, opened) = (self.ruled_after, self.opened);
+        let notes = Notes { serial, serve: serve.clone(), peer, ruled_after, opened };
+        let keep = self.primary.keep();
+        keep.note(&notes)?;
+        for (index, (directory, mount)) in (0..).zip(self.directories.iter().zip(&self.mounts)) {
+            self.keeper.keep(Kept::Root(index), directory.root.as_fd())?;
+            self.keeper.keep(Kept::Device(index), mount.connection().as_fd())?;
+        }
+        // The last, as it says that there is something to go on with.
+        self.keeper.keep(Kept::Memory, keep.file().as_fd())
     }
 
     /// The opening checkpoint of an epoch: before anything in it is acknowledged without the peer,
@@ -91,6 +148,16 @@ impl Serving {
         self.source.as_ref().filter(|source| source.is_linked()).map(Source::id)
     }
 
+    /// Whether a session is under way.
+    pub(super) fn has_source(&self) -> bool {
+        self.source.is_some()
+    }
+
+    /// What of the session a daemon must know.
+    pub(super) fn reached(&self) -> (bool, Option<u64>) {
+        self.source.as_ref().map_or((false, None), Source::reached)
+    }
+
     pub(super) fn number(&self) -> u64 {
         self.primary.lock().acks.number()
     }
@@ -99,14 +166,13 @@ impl Serving {
     pub(super) fn change(
         &mut self,
         serve: &Serve,
-        hello: Option<Hello>,
-        peer: Vec<SocketAddr>,
+        to: Option<(Hello, Vec<SocketAddr>)>,
     ) -> io::Result<()> {
         let wanted = serve.session.as_ref().map(|session| session.id);
         if let Some(source) = self.source.take_if(|source| Some(source.id()) != wanted) {
             source.end();
         }
-        if let (Some(session), Some(hello)) = (&serve.session, hello)
+        if let (Some(session), Some((hello, peer))) = (&serve.session, to)
             && self.last_session != Some(session.id)
         {
             self.last_session = Some(session.id);
@@ -131,6 +197,8 @@ impl Serving {
 
     /// Ends serving; says the last number, and whether everything is durable on both nodes.
     pub(super) fn end(mut self, ending: Ending) -> (u64, bool) {
+        // Whoever dies from here on has no successor: what is being ended must not go on.
+        self.keeper.let_go_all();
         let drained = match ending {
             Ending::Cut => {
                 self.primary.refuse(Errno::IO);

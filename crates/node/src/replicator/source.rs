@@ -85,7 +85,10 @@ impl Source {
         hello: Hello,
         peer: Vec<SocketAddr>,
     ) -> io::Result<Source> {
-        let outbox = Outbox::new()?;
+        // No change is recorded before the session knows of it.
+        let _order = order.lock();
+        let number = primary.lock().acks.number();
+        let outbox = Outbox::kept(primary.keep(), session.id, number)?;
         let known = if session.resync { Session::waiting() } else { Session::settled() };
         outbox.put(|out| {
             // A target that need not be compared is one on which everything must apply exactly.
@@ -94,6 +97,38 @@ impl Source {
                 put_forward(out, &Forward::Recall);
             }
         });
+        Source::start(primary, order, serve, session, (hello, peer), outbox, known)
+    }
+
+    /// Goes on with the session of a predecessor whose target lacked nothing; none when that
+    /// cannot be.
+    pub(super) fn resume(
+        primary: &Arc<Primary>,
+        order: &Arc<Order>,
+        serve: &Serve,
+        session: &ServeSession,
+        to: (Hello, Vec<SocketAddr>),
+    ) -> io::Result<Option<Source>> {
+        if !primary.keep().is_settled(session.id) {
+            return Ok(None);
+        }
+        let Some(outbox) = Outbox::left(primary.keep(), session.id)? else { return Ok(None) };
+        let known = Session::settled();
+        Source::start(primary, order, serve, session, to, outbox, known).map(Some)
+    }
+
+    fn start(
+        primary: &Arc<Primary>,
+        order: &Arc<Order>,
+        serve: &Serve,
+        session: &ServeSession,
+        (hello, peer): (Hello, Vec<SocketAddr>),
+        outbox: Arc<Outbox>,
+        known: Session,
+    ) -> io::Result<Source> {
+        let resync = known.is_walking();
+        // A link that is only to be made anew counts as standing.
+        let resumed = outbox.is_resumed();
         let link = Arc::new(Link {
             id: session.id,
             target: session.target.clone(),
@@ -103,15 +138,17 @@ impl Source {
             pings: Pings::default(),
             stall_timeout: serve.replication.stall_timeout,
             compression: serve.replication.compression,
-            state: Mutex::new(State { settled: !session.resync, ..State::default() }),
+            state: Mutex::new(State { settled: !resync, linked: resumed, ..State::default() }),
             changed: Condvar::new(),
         });
         let target = session.target.clone();
+        if !resync {
+            primary.keep().note_settled(session.id);
+        }
         primary.begin(Live { id: session.id, target, known, outbox, pinned: Vec::new() });
         let (to_walker, heard) = channel();
         let mut threads = Vec::new();
         let sending = Arc::clone(&link);
-        let resync = session.resync;
         threads.push(std::thread::Builder::new().name("send".to_owned()).spawn(move || {
             sending.run(&peer, &hello, to_walker);
         })?);
@@ -138,6 +175,13 @@ impl Source {
     pub(super) fn is_linked(&self) -> bool {
         let state = self.link.lock();
         state.linked && !state.ended
+    }
+
+    /// What a daemon must know that has not heard it: whether the target lacks nothing, and up to
+    /// which number all is durable there.
+    pub(super) fn reached(&self) -> (bool, Option<u64>) {
+        let state = self.link.lock();
+        (state.settled, state.barrier)
     }
 
     /// Has the target say when it holds everything up to now durably; returns the number.
@@ -189,7 +233,10 @@ impl Link {
         loop {
             let stream = match (self.connect(peer, hello, broken.is_some()), broken) {
                 (Ok(stream), _) => stream,
-                (Err(_), Some(broken)) => return Err(broken),
+                (Err(error), Some(broken)) => {
+                    let why = format!("{broken}; it could not be made anew: {error}");
+                    return Err(io::Error::other(why));
+                }
                 (Err(error), None) => return Err(error),
             };
             let heard = self.use_connection(&stream, to_walker)?;
@@ -359,6 +406,7 @@ impl Link {
 
     /// The target lacks nothing any more.
     pub(super) fn settled(&self) {
+        self.primary.keep().note_settled(self.id);
         self.lock().settled = true;
         self.changed.notify_all();
     }
