@@ -35,8 +35,8 @@ const EXAMINER: [&str; 8] =
 
 const SOAKS: &[Soak] = &[
     Soak { name: "failover", rounds: 20, cargo: &FAILOVER, seeds: None },
-    // One seed for each of 18 faults in a pass, in two modes: 504 rounds for a release.
-    Soak { name: "examiner", rounds: 14, cargo: &EXAMINER, seeds: Some(18) },
+    // One seed for each of 20 faults in a pass, in two modes: 560 rounds for a release.
+    Soak { name: "examiner", rounds: 14, cargo: &EXAMINER, seeds: Some(20) },
 ];
 
 /// Runs passes until the commit has enough rounds of each kind on this machine, or until there are

@@ -8,6 +8,8 @@ mod support;
 use std::path::Path;
 use std::process::Output;
 
+use lab::SpawnSpec;
+
 use self::support::applications::{ledger, succeed};
 use self::support::{Cluster, Hosts, INSIDE, NODES, PATIENCE, ROOT, WITNESS, cluster_file};
 
@@ -200,4 +202,28 @@ fn a_directory_that_has_gone_is_refused_at_the_start() {
     let output = cluster.command(NODE, &["start", "ledger"]);
     refused("start", &output, &["/srv/ledger"]);
     assert_eq!(cluster.role(NODE), "STOP");
+}
+
+#[test]
+fn a_directory_in_use_is_refused_at_the_start() {
+    let cluster = Cluster::build(ledger(""));
+    let host = cluster.host(NODE);
+    let script = "exec 7>> /srv/ledger/private; exec sleep 1000";
+    let writer = host.spawn(SpawnSpec::new(["sh", "-c", script])).unwrap();
+    cluster.until("a program writes there", PATIENCE, || {
+        host.run(["sh", "-c", "ls -l /proc/[0-9]*/fd | grep -q '7 -> /srv/ledger/private'"])
+            .unwrap()
+            .status
+            .success()
+    });
+    let output = cluster.command(NODE, &["start", "ledger", "--node", NODE]);
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    for word in ["sleep (pid ", "writes to /srv/ledger/private", "in_use = \"allow\""] {
+        assert!(said.contains(word), "{word:?} is not in: {said}");
+    }
+    assert_eq!(cluster.role(NODE), "STOP");
+    writer.kill(9).unwrap();
+    writer.wait().unwrap();
+    cluster.must(NODE, &["start", "ledger"]);
 }

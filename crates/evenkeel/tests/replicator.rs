@@ -18,7 +18,7 @@ use wire::control::Verb;
 
 use self::support::applications::{Application, ledger, postgresql, succeed};
 use self::support::random::{self, Random};
-use self::support::{Cluster, NODES, PATIENCE, SYNC_PATIENCE, ask};
+use self::support::{Cluster, NODES, PATIENCE, SYNC_PATIENCE, UNIT, ask};
 
 /// Deaths of one test, unless `EVENKEEL_ROUNDS` says otherwise.
 const ROUNDS: u64 = 20;
@@ -247,4 +247,22 @@ fn a_replicator_and_its_daemon_may_die_together() {
         kill_replicator(cluster, primary);
         cluster.start_daemon(primary);
     });
+}
+
+#[test]
+fn so_they_may_below_systemd() {
+    let expected = [RESUMED, "carries-on", "protected"];
+    deaths(
+        ledger("").below_systemd(),
+        random::rounds(ROUNDS) / 2,
+        &expected,
+        |cluster, primary| {
+            let host = cluster.host(primary);
+            succeed(&host, &["systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT]);
+            kill_replicator(cluster, primary);
+            cluster.until("the daemon is there again", PATIENCE, || {
+                cluster.module_status(primary).is_some()
+            });
+        },
+    );
 }

@@ -27,7 +27,8 @@ pub const PAGE_BYTES: usize = 4096;
 /// Memory that may outlive the process.
 #[derive(Debug)]
 pub struct Memory {
-    file: OwnedFd,
+    /// None when it ends with the process.
+    file: Option<OwnedFd>,
     bytes: usize,
     /// What was handed out: no two parts may overlap.
     taken: Mutex<Vec<Range<usize>>>,
@@ -38,13 +39,25 @@ impl Memory {
     pub fn new(name: &str, bytes: usize) -> Result<Memory, Errno> {
         let file = memfd_create(name, MemfdFlags::CLOEXEC)?;
         ftruncate(&file, bytes as u64)?;
-        Ok(Memory { file, bytes, taken: Mutex::default() })
+        Ok(Memory { file: Some(file), bytes, taken: Mutex::default() })
+    }
+
+    /// Memory that ends with the process, and on which no limit of files bears. It has no rings.
+    #[must_use]
+    pub fn private(bytes: usize) -> Memory {
+        Memory { file: None, bytes, taken: Mutex::default() }
     }
 
     /// The memory that another process made and left.
     pub fn of(file: OwnedFd) -> Result<Memory, Errno> {
         let bytes = usize::try_from(fstat(&file)?.st_size).map_err(|_| Errno::INVAL)?;
-        Ok(Memory { file, bytes, taken: Mutex::default() })
+        Ok(Memory { file: Some(file), bytes, taken: Mutex::default() })
+    }
+
+    /// The file, for whoever is to hold it open as well.
+    #[must_use]
+    pub fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
     }
 
     /// Its size, in bytes.
@@ -56,20 +69,20 @@ impl Memory {
     /// A part for one owner at a time.
     pub fn part(&self, at: usize, bytes: usize) -> Result<Part, Errno> {
         self.take(at, bytes)?;
-        Part::map(self.file.as_fd(), at, bytes)
+        Part::map(self.file(), at, bytes)
     }
 
     /// Words that many threads may use at a time.
     pub fn words(&self, at: usize, count: usize) -> Result<Words, Errno> {
         let bytes = (count * size_of::<u64>()).next_multiple_of(PAGE_BYTES);
         self.take(at, bytes)?;
-        Words::map(self.file.as_fd(), at, count)
+        Words::map(self.file(), at, count)
     }
 
     /// A ring of this many bytes.
     pub fn ring(&self, at: usize, bytes: usize) -> Result<Ring, Errno> {
         self.take(at, bytes)?;
-        Ring::map(self.file.as_fd(), at, bytes)
+        Ring::map(self.file().ok_or(Errno::OPNOTSUPP)?, at, bytes)
     }
 
     fn take(&self, at: usize, bytes: usize) -> Result<(), Errno> {
@@ -87,12 +100,6 @@ impl Memory {
     }
 }
 
-impl AsFd for Memory {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::Ordering;
@@ -105,7 +112,7 @@ mod tests {
         let mut part = memory.part(0, PAGE_BYTES).unwrap();
         part.as_mut_slice()[..5].copy_from_slice(b"hello");
         memory.words(PAGE_BYTES, 3).unwrap().get(2).store(7, Ordering::Release);
-        let other = Memory::of(memory.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let other = Memory::of(memory.file().unwrap().try_clone_to_owned().unwrap()).unwrap();
         assert_eq!(other.bytes(), 16 * PAGE_BYTES);
         assert_eq!(&other.part(0, PAGE_BYTES).unwrap().as_slice()[..5], b"hello");
         assert_eq!(other.words(PAGE_BYTES, 3).unwrap().get(2).load(Ordering::Acquire), 7);

@@ -23,10 +23,20 @@ unsafe impl Send for Map {}
 unsafe impl Sync for Map {}
 
 impl Map {
-    /// Maps bytes of a file once.
+    /// Maps bytes of a file once, or new ones without a file.
     #[allow(unsafe_code, reason = "mapping memory is unsafe")]
-    pub(crate) fn once(file: BorrowedFd<'_>, at: usize, bytes: usize) -> Result<Map, Errno> {
+    pub(crate) fn once(
+        file: Option<BorrowedFd<'_>>,
+        at: usize,
+        bytes: usize,
+    ) -> Result<Map, Errno> {
         let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let Some(file) = file else {
+            let flags = MapFlags::SHARED | MapFlags::NORESERVE;
+            // SAFETY: as below.
+            let mapped = unsafe { mmap_anonymous(ptr::null_mut(), bytes, protection, flags)? };
+            return Ok(Map { at: mapped.cast(), bytes });
+        };
         // SAFETY: a new mapping where the kernel likes touches nothing that is there.
         let mapped =
             unsafe { mmap(ptr::null_mut(), bytes, protection, MapFlags::SHARED, file, at as u64)? };

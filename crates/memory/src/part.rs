@@ -14,7 +14,11 @@ pub struct Part {
 }
 
 impl Part {
-    pub(crate) fn map(file: BorrowedFd<'_>, at: usize, bytes: usize) -> Result<Part, Errno> {
+    pub(crate) fn map(
+        file: Option<BorrowedFd<'_>>,
+        at: usize,
+        bytes: usize,
+    ) -> Result<Part, Errno> {
         Map::once(file, at, bytes).map(|map| Part { map })
     }
 
@@ -62,7 +66,7 @@ mod tests {
         part.as_mut_slice().fill(7);
         part.release(PAGE_BYTES + 1).unwrap();
         part.release(64 * PAGE_BYTES).unwrap();
-        let blocks = rustix::fs::fstat(&memory.file).unwrap().st_blocks;
+        let blocks = rustix::fs::fstat(memory.file().unwrap()).unwrap().st_blocks;
         assert_eq!(blocks, 2 * PAGE_BYTES as i64 / 512);
         let (kept, gone) = part.as_slice().split_at(2 * PAGE_BYTES);
         assert!(kept.iter().all(|byte| *byte == 7));

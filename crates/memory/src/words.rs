@@ -16,7 +16,11 @@ pub struct Words {
 }
 
 impl Words {
-    pub(crate) fn map(file: BorrowedFd<'_>, at: usize, count: usize) -> Result<Words, Errno> {
+    pub(crate) fn map(
+        file: Option<BorrowedFd<'_>>,
+        at: usize,
+        count: usize,
+    ) -> Result<Words, Errno> {
         let bytes = (count * size_of::<u64>()).next_multiple_of(PAGE_BYTES);
         Map::once(file, at, bytes).map(|map| Words { map, count })
     }

@@ -36,6 +36,7 @@
 pub mod backing;
 mod estate;
 mod mounts;
+mod openers;
 mod process;
 mod record;
 mod serve;
@@ -45,6 +46,7 @@ pub use estate::{ESTATE_BYTES, Estate, Holder};
 pub use mounts::{
     below, has_read_only_bind, read_only_bind, remove_leftovers, undo_read_only_bind,
 };
+pub use openers::{Has, Opener, openers};
 pub use process::prepare;
 pub use record::{After, Gate, Immediate, Order, Recorder};
 pub use serve::Serving;

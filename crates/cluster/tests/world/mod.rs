@@ -19,7 +19,7 @@ use cluster::report::Heartbeat;
 use cluster::witness::{Answer, Request, Witness};
 use cluster::{Contact, Effect, Input, Node, Record};
 use model::config::{
-    Ack, ClusterConfig, Compression, FailoverConfig, ModuleConfig, ModuleKind, NodeConfig,
+    Ack, ClusterConfig, Compression, FailoverConfig, InUse, ModuleConfig, ModuleKind, NodeConfig,
     ReplicationConfig, Scripts, WithoutWitness,
 };
 use model::{BootId, ModuleName, NodeName, Time};
@@ -185,6 +185,7 @@ impl World {
                 stall_timeout: Duration::from_secs(10),
                 resync_rate: None,
                 compression: Compression::None,
+                in_use: InUse::Refuse,
             },
             failover: FailoverConfig {
                 timeout: Duration::from_secs(2),

@@ -22,8 +22,12 @@ pub enum Blow {
 /// What happens to the cluster in one round.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The primary's replicator is killed.
+    /// The primary's replicator is killed, again and again.
     Replicator,
+    /// It is killed together with the daemon.
+    ReplicatorAndDaemon,
+    /// It is killed together with its keeper, so that nobody goes on in its place.
+    ReplicatorAndKeeper,
     /// The secondary's is.
     PeerReplicator,
     /// The primary is taken away.
@@ -46,6 +50,9 @@ pub enum Fault {
     PrimaryInResync(Blow),
 }
 
+/// How often a replicator dies in a row.
+const DEATHS: usize = 10;
+
 /// Who returns first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Return {
@@ -56,7 +63,7 @@ pub enum Return {
 }
 
 /// All of them; a seed's rest says which.
-const FAULTS: [Fault; 18] = [
+const FAULTS: [Fault; 20] = [
     Fault::Primary(Blow::Power),
     Fault::Primary(Blow::Kill),
     Fault::Replicator,
@@ -75,6 +82,8 @@ const FAULTS: [Fault; 18] = [
     Fault::PeerFrozen,
     Fault::SecondaryInResync(Blow::Kill),
     Fault::PrimaryInResync(Blow::Kill),
+    Fault::ReplicatorAndKeeper,
+    Fault::ReplicatorAndDaemon,
 ];
 
 impl Fault {
@@ -87,6 +96,8 @@ impl Fault {
     pub fn word(self) -> &'static str {
         match self {
             Fault::Replicator => "replicator-killed",
+            Fault::ReplicatorAndDaemon => "replicator-and-daemon-killed",
+            Fault::ReplicatorAndKeeper => "replicator-and-keeper-killed",
             Fault::PeerReplicator => "secondary-replicator-killed",
             Fault::Primary(Blow::Kill) => "primary-killed",
             Fault::Primary(Blow::Power) => "primary-power",
@@ -110,11 +121,13 @@ impl Fault {
     /// Whether the application on the former primary may see errors.
     pub fn ends_writers(self) -> bool {
         match self {
-            Fault::Secondary(_)
+            Fault::Replicator
+            | Fault::ReplicatorAndDaemon
+            | Fault::Secondary(_)
             | Fault::PeerReplicator
             | Fault::PeerFrozen
             | Fault::SecondaryInResync(_) => false,
-            Fault::Replicator
+            Fault::ReplicatorAndKeeper
             | Fault::Primary(_)
             | Fault::Both(..)
             | Fault::Cut
@@ -130,9 +143,8 @@ impl Round<'_> {
     pub fn break_and_mend(&self) {
         let (primary, secondary) = (self.primary, other(self.primary));
         match self.fault {
-            Fault::Replicator => {
-                self.kill_replicator(primary);
-                self.serving();
+            Fault::Replicator | Fault::ReplicatorAndDaemon | Fault::ReplicatorAndKeeper => {
+                self.kill_replicator_and_more(primary);
             }
             Fault::PeerReplicator => {
                 self.kill_replicator(secondary);
@@ -179,6 +191,29 @@ impl Round<'_> {
                 self.strike(primary, blow);
                 self.moment(1500);
                 self.cluster.boot_node(primary);
+            }
+        }
+    }
+
+    fn kill_replicator_and_more(&self, primary: &'static str) {
+        match self.fault {
+            Fault::ReplicatorAndDaemon => {
+                self.cluster.daemon(primary).kill(9).unwrap();
+                self.kill_replicator(primary);
+                self.moment(300);
+                self.cluster.start_daemon(primary);
+            }
+            Fault::ReplicatorAndKeeper => {
+                let keeper = self.process(primary, "keeper").expect("a keeper runs");
+                succeed(&self.cluster.host(primary), &["kill", "-9", &keeper]);
+                self.kill_replicator(primary);
+                self.serving();
+            }
+            _ => {
+                for _ in 0..DEATHS {
+                    self.kill_replicator(primary);
+                    self.moment(300);
+                }
             }
         }
     }
@@ -235,18 +270,23 @@ impl Round<'_> {
     }
 
     fn kill_replicator(&self, node: &str) {
-        let old = self.replicator(node).expect("a replicator runs");
+        let mut old = None;
+        self.cluster.until("a replicator runs", PATIENCE, || {
+            old = self.process(node, "replicator");
+            old.is_some()
+        });
+        let old = old.expect("it was found");
         self.mark();
         succeed(&self.cluster.host(node), &["kill", "-9", &old]);
         self.cluster.until("another replicator, or none", PATIENCE, || {
             thread::sleep(LOOK_PAUSE);
-            self.replicator(node).as_ref() != Some(&old)
+            self.process(node, "replicator").as_ref() != Some(&old)
         });
     }
 
-    fn replicator(&self, node: &str) -> Option<String> {
-        let pattern = "[^ ]*evenkeel .*replicator ledger .*";
-        let output = self.cluster.host(node).run(["pgrep", "-f", "-x", pattern]).unwrap();
+    fn process(&self, node: &str, verb: &str) -> Option<String> {
+        let pattern = format!("[^ ]*evenkeel .*{verb} ledger .*");
+        let output = self.cluster.host(node).run(["pgrep", "-f", "-x", &*pattern]).unwrap();
         String::from_utf8_lossy(&output.stdout).split_whitespace().next().map(str::to_owned)
     }
 }

@@ -34,6 +34,8 @@ pub struct Application {
     pub configuration: String,
     /// Disks that each node has besides its usual ones.
     pub disks: Vec<Disk>,
+    /// Whether the nodes boot a real systemd, which runs the daemon.
+    pub systemd: bool,
     /// Puts the first data onto a node.
     pub prepare: fn(&Host),
     kind: Kind,
@@ -57,6 +59,7 @@ pub fn ledger(more: &str) -> Application {
         configuration: head("ledger", "ledger") + &command + more,
         prepare: |node| seed(&node.path("/srv/ledger").unwrap()),
         disks: Vec::new(),
+        systemd: false,
         kind: Kind::Ledger,
     }
 }
@@ -74,7 +77,15 @@ pub fn postgresql(more: &str) -> Application {
         configuration: head("postgresql", "pg") + &command + more,
         prepare: init_database,
         disks: Vec::new(),
+        systemd: false,
         kind: Kind::Postgresql,
+    }
+}
+
+impl Application {
+    /// On nodes that boot a real systemd.
+    pub fn below_systemd(self) -> Application {
+        Application { systemd: true, ..self }
     }
 }
 

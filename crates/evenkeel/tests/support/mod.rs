@@ -40,6 +40,8 @@ pub const NODES: [&str; 2] = ["node1", "node2"];
 pub const WITNESS: &str = "witness";
 /// The host of the clients.
 pub const CLIENT: &str = "client";
+/// The unit of the daemon on nodes that boot a real systemd.
+pub const UNIT: &str = "evenkeel";
 /// The only network.
 pub const NETWORK: &str = "lan0";
 /// How long anything may take that does not depend on the amount of data. Far above what it does
@@ -72,13 +74,16 @@ pub struct Cluster {
 impl Hosts {
     /// Boots node1, node2, the witness's host and the client's.
     pub fn boot() -> Hosts {
-        Hosts::boot_with(&[])
+        Hosts::boot_with(&[], false)
     }
 
-    /// The same, with more disks for each node.
-    pub fn boot_with(disks: &[Disk]) -> Hosts {
+    /// The same, with more disks for each node, and perhaps with a real systemd.
+    pub fn boot_with(disks: &[Disk], systemd: bool) -> Hosts {
         let node = |name| {
             let mut node = HostSpec::node(name);
+            if systemd {
+                node = node.systemd();
+            }
             node.disks.extend_from_slice(disks);
             node
         };
@@ -133,7 +138,7 @@ impl Cluster {
 
     /// The same, with `change` done to the nodes before their daemons start.
     pub fn build_with(application: Application, change: impl FnOnce(&Hosts)) -> Cluster {
-        let hosts = Hosts::boot_with(&application.disks);
+        let hosts = Hosts::boot_with(&application.disks, application.systemd);
         let cluster = Cluster { hosts, application, daemons: Mutex::default() };
         cluster.start_witness();
         for node in NODES {
@@ -193,14 +198,32 @@ impl Cluster {
 
     /// Starts the daemon of a node that runs.
     pub fn start_daemon(&self, node: &str) {
-        let argv = [INSIDE, "--root", ROOT, "daemon"];
-        let daemon = self.host(node).spawn(SpawnSpec::new(argv).log("daemon.log")).unwrap();
-        self.daemons().insert(node.to_owned(), daemon);
+        if self.application.systemd {
+            self.start_unit(node);
+        } else {
+            let argv = [INSIDE, "--root", ROOT, "daemon"];
+            let daemon = self.host(node).spawn(SpawnSpec::new(argv).log("daemon.log")).unwrap();
+            self.daemons().insert(node.to_owned(), daemon);
+        }
         self.until(&format!("an answer of the daemon of {node}"), PATIENCE, || {
-            let daemon = self.daemon(node);
-            assert!(daemon.is_alive(), "the daemon of {node} has ended");
+            if !self.application.systemd {
+                assert!(self.daemon(node).is_alive(), "the daemon of {node} has ended");
+            }
             self.module_status(node).is_some()
         });
+    }
+
+    /// Has systemd run the daemon, and again whenever that ends.
+    fn start_unit(&self, node: &str) {
+        let host = self.host(node);
+        host.wait_ready().unwrap();
+        let unit = format!(
+            "[Unit]\nStartLimitIntervalSec=0\n[Service]\nExecStart={INSIDE} --root {ROOT} daemon\n\
+             Restart=always\nRestartSec=50ms\nStandardError=append:{ROOT}/daemon.log\n"
+        );
+        host.write_file(format!("/etc/systemd/system/{UNIT}.service"), unit).unwrap();
+        applications::succeed(&host, &["systemctl", "daemon-reload"]);
+        applications::succeed(&host, &["systemctl", "start", UNIT]);
     }
 
     /// The daemon of a node as it was started last.

@@ -23,6 +23,9 @@ pub fn print(cluster: &Cluster) {
         print_events(cluster, node);
         let host = cluster.host(node);
         print_log("daemon.log", &host.dir().join("daemon.log"));
+        if let Ok(path) = host.path(Path::new(ROOT).join("daemon.log")) {
+            print_log("daemon.log of systemd", &path);
+        }
         let state = format!("{ROOT}/var/lib/evenkeel/modules/{}", cluster.module());
         for log in ["replicator.log", "application.log"] {
             if let Ok(path) = host.path(Path::new(&state).join(log)) {

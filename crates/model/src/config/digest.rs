@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{
-    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, ModuleConfig, ModuleKind,
-    ReplicationConfig, ReplicationUse, StopSignal, Vip, WithoutWitness,
+    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, InUse, ModuleConfig,
+    ModuleKind, ReplicationConfig, ReplicationUse, StopSignal, Vip, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -99,7 +99,8 @@ impl Fnv {
     }
 
     fn replication(self, replication: &ReplicationConfig) -> Self {
-        let ReplicationConfig { ack, stall_timeout, resync_rate, compression } = replication;
+        let ReplicationConfig { ack, stall_timeout, resync_rate, compression, in_use } =
+            replication;
         let ack = match ack {
             Ack::Write => "write",
             Ack::Fsync => "fsync",
@@ -108,8 +109,13 @@ impl Fnv {
             Compression::None => "none",
             Compression::Lz4 => "lz4",
         };
+        let in_use = match in_use {
+            InUse::Refuse => "refuse",
+            InUse::Allow => "allow",
+        };
         let rate = resync_rate.map_or(0, u128::from);
-        self.text(ack).number(stall_timeout.as_millis()).number(rate).text(compression)
+        let all = self.text(ack).number(stall_timeout.as_millis()).number(rate);
+        all.text(compression).text(in_use)
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
@@ -211,6 +217,7 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
             "stall_timeout = '9s'",
             "resync_rate = '1MB/s'",
             "compression = 'lz4'",
+            "in_use = 'allow'",
         ] {
             check(short, &format!("{short}[replication]\n{other}"), &["replication"]);
         }

@@ -173,6 +173,19 @@ pub struct ReplicationConfig {
     pub resync_rate: Option<u64>,
     /// How what travels between the nodes is compressed.
     pub compression: Compression,
+    /// What to do about programs that use a directory from before it is replicated.
+    pub in_use: InUse,
+}
+
+/// What to do about programs that would change a directory past its replication, as they have a
+/// file open for writing, or work in it, from before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum InUse {
+    /// Name them and do not start.
+    Refuse,
+    /// Start all the same: they are known to change nothing.
+    Allow,
 }
 
 /// How what travels between the nodes is compressed.

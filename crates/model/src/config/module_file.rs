@@ -10,8 +10,8 @@ use super::cluster_file::{twice, unknown};
 use super::diagnostic::{Diagnostics, Source};
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
 use super::{
-    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, ModuleConfig, ModuleKind,
-    ReplicationConfig, Scripts, StopSignal, Vip, WithoutWitness, values,
+    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, InUse, ModuleConfig,
+    ModuleKind, ReplicationConfig, Scripts, StopSignal, Vip, WithoutWitness, values,
 };
 use crate::{ModuleName, NodeName};
 
@@ -40,7 +40,7 @@ const COMMAND: Keys = Keys {
 const SCRIPTS: Keys = Keys { place: "[scripts]", known: &["start", "stop"], later: &[] };
 const REPLICATION: Keys = Keys {
     place: "[replication]",
-    known: &["ack", "compression", "resync_rate", "stall_timeout"],
+    known: &["ack", "compression", "in_use", "resync_rate", "stall_timeout"],
     later: &["exclude", "encrypt", "before_resync"],
 };
 const FAILOVER: Keys = Keys {
@@ -66,6 +66,7 @@ const STALL_TIMEOUT: Duration = Duration::from_secs(10);
 const ACKS: &[(&str, Ack)] = &[("write", Ack::Write), ("fsync", Ack::Fsync)];
 const COMPRESSIONS: &[(&str, Compression)] =
     &[("none", Compression::None), ("lz4", Compression::Lz4)];
+const IN_USE: &[(&str, InUse)] = &[("refuse", InUse::Refuse), ("allow", InUse::Allow)];
 const STOP_SIGNALS: &[(&str, StopSignal)] =
     &[("TERM", StopSignal::Term), ("INT", StopSignal::Int), ("QUIT", StopSignal::Quit)];
 const WITHOUT_WITNESS: &[(&str, WithoutWitness)] =
@@ -301,6 +302,7 @@ fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> Replicat
         stall_timeout: STALL_TIMEOUT,
         resync_rate: None,
         compression: Compression::None,
+        in_use: InUse::Refuse,
     };
     let Some(section) = section else { return replication };
     if let Some(ack) = section.text(report, "ack", |text| values::word(text, ACKS)) {
@@ -315,6 +317,10 @@ fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> Replicat
     let compression = section.text(report, "compression", |text| values::word(text, COMPRESSIONS));
     if let Some(compression) = compression {
         replication.compression = compression.value;
+    }
+    let in_use = section.text(report, "in_use", |text| values::word(text, IN_USE));
+    if let Some(in_use) = in_use {
+        replication.in_use = in_use.value;
     }
     let rate = section.text(report, "resync_rate", values::rate);
     replication.resync_rate = rate.map(|rate| rate.value);

@@ -154,8 +154,7 @@ mod tests {
     }
 
     fn left_by(memory: &Memory) -> Memory {
-        use std::os::fd::AsFd;
-        Memory::of(memory.as_fd().try_clone_to_owned().unwrap()).unwrap()
+        Memory::of(memory.file().unwrap().try_clone_to_owned().unwrap()).unwrap()
     }
 
     #[test]

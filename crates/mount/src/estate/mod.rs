@@ -21,8 +21,6 @@ use fuse::{Features, Protocol, abi};
 use memory::{Memory, PAGE_BYTES, Part, Words};
 use rustix::io::Errno;
 
-use crate::process;
-
 pub(crate) use answers::{Answers, Waiting};
 pub(crate) use intent::{Before, Doubt, Marks};
 pub(crate) use journal::Journal;
@@ -118,10 +116,7 @@ impl Estate {
 
     /// An estate that nobody will succeed to.
     pub(crate) fn private() -> Result<Arc<Estate>, Errno> {
-        // A limit on the size of files is one on memory too.
-        process::prepare();
-        let memory = Memory::new("evenkeel-estate", ESTATE_BYTES)?;
-        Estate::new(&memory, 0, Arc::new(Nobody))
+        Estate::new(&Memory::private(ESTATE_BYTES), 0, Arc::new(Nobody))
     }
 
     pub(crate) fn holder(&self) -> &Arc<dyn Holder> {

@@ -7,6 +7,7 @@ use cluster::effect::{Assignment, Effect, Outcome, ServiceAction};
 use cluster::input::{DataState, JobId, ReplicatorEvent};
 use cluster::record::Record;
 use cluster::{Input, witness};
+use model::config::InUse;
 use model::{ModuleName, NodeName};
 use wire::control::{Exit, Reply};
 
@@ -128,6 +129,7 @@ impl Daemon {
             module.application.kill_now()?;
             module.clean_leftovers();
             check_data(&self.layout, module).map_err(io::Error::other)?;
+            check_openers(module).map_err(io::Error::other)?;
             module.replicator = Some(Replicator::start(&Start {
                 layout: &self.layout,
                 cluster: &self.cluster.cluster,
@@ -209,6 +211,27 @@ fn check_data(layout: &Layout, module: &Module) -> Result<(), String> {
         }
         (DataState::Marked { .. } | DataState::Empty | DataState::Unmarked, _) => Ok(()),
     }
+}
+
+/// Whether nobody would change the directories past their replication.
+pub(super) fn check_openers(module: &Module) -> Result<(), String> {
+    if module.config.replication.in_use == InUse::Allow {
+        return Ok(());
+    }
+    for path in &module.config.replicate {
+        let found = mount::openers(path)
+            .map_err(|errno| format!("{} cannot be looked at: {errno}", path.display()))?;
+        let Some(first) = found.first() else { continue };
+        let more = match found.len() - 1 {
+            0 => String::new(),
+            count => format!(", and {count} more"),
+        };
+        return Err(format!(
+            "{first}{more}: what it changes there would not be replicated. End it and start the \
+             module first, or set in_use = \"allow\" in [replication] if it changes nothing"
+        ));
+    }
+    Ok(())
 }
 
 /// The module that an effect is about.

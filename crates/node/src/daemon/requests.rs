@@ -17,6 +17,7 @@ use wire::control::{Exit, Reply, Verb, WaitFor};
 
 use crate::clock;
 use crate::daemon::ask::Peer;
+use crate::daemon::effects::check_openers;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::replicators::replication_addresses;
 use crate::daemon::{Daemon, JOB_MAX, Pending};
@@ -164,6 +165,13 @@ impl Daemon {
     }
 
     fn local_job(&mut self, module: ModuleName, command: Command, lines: Sender<Line>) {
+        let plain = self.modules.get(&module).filter(|module| module.replicator.is_none());
+        if let (Command::Start, Some(plain)) = (command, plain)
+            && let Err(why) = check_openers(plain)
+        {
+            let _ = lines.send(Line::Reply(Reply::new(Exit::Refused, why)));
+            return;
+        }
         self.next_job += 1;
         let job = JobId(self.next_job);
         let pending = Pending { module: module.clone(), since: clock::now(), lines };

@@ -8,7 +8,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -84,8 +84,9 @@ impl Keep {
         Ok(Keep { memory, words, notes })
     }
 
-    pub(super) fn file(&self) -> impl AsFd + '_ {
-        self.memory.as_fd()
+    /// The memory's file, for the keeper.
+    pub(super) fn file(&self) -> io::Result<BorrowedFd<'_>> {
+        self.memory.file().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     pub(super) fn estate(&self, index: usize, holder: Arc<dyn Holder>) -> io::Result<Arc<Estate>> {
@@ -102,7 +103,7 @@ impl Keep {
 
     /// The ring of the outbox; one session after the other uses it.
     pub(super) fn ring(&self) -> io::Result<Ring> {
-        let memory = Memory::of(self.memory.as_fd().try_clone_to_owned()?)?;
+        let memory = Memory::of(self.file()?.try_clone_to_owned()?)?;
         Ok(memory.ring(RING_AT, RING_BYTES)?)
     }
 
@@ -189,7 +190,7 @@ mod tests {
     #[test]
     fn notes_and_settled_sessions_are_found_by_a_successor() {
         let keep = Keep::new(0, 0).unwrap();
-        let file = keep.file().as_fd().try_clone_to_owned().unwrap();
+        let file = keep.file().unwrap().try_clone_to_owned().unwrap();
         let left = Keep::left(file).unwrap();
         assert_eq!(left.notes(), None);
         let session = SessionId(5 << 64 | 9);

@@ -125,7 +125,7 @@ impl Serving {
             self.keeper.keep(Kept::Device(index), mount.connection().as_fd())?;
         }
         // The last, as it says that there is something to go on with.
-        self.keeper.keep(Kept::Memory, keep.file().as_fd())
+        self.keeper.keep(Kept::Memory, keep.file()?)
     }
 
     /// The opening checkpoint of an epoch: before anything in it is acknowledged without the peer,
