@@ -33,8 +33,12 @@ const FAILOVER: [&str; 7] = ["test", "-p", "evenkeel", "--test", "postgresql", "
 const EXAMINER: [&str; 8] =
     ["test", "-p", "evenkeel", "--test", "examiner", "--", "--nocapture", "_mode"];
 
+const REPLICATED: [&str; 7] = ["test", "-p", "evenkeel", "--test", "suites", "--", "--nocapture"];
+
 const SOAKS: &[Soak] = &[
     Soak { name: "failover", rounds: 20, cargo: &FAILOVER, seeds: None },
+    // The suites of others, which are the same each time, with the peer attached.
+    Soak { name: "replicated", rounds: 1, cargo: &REPLICATED, seeds: None },
     // One seed for each of 20 faults in a pass, in two modes: 560 rounds for a release.
     Soak { name: "examiner", rounds: 14, cargo: &EXAMINER, seeds: Some(20) },
 ];
