@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use crate::command::act::{ForceArgs, ModuleArgs, ResyncRateArgs, SwitchoverArgs, WaitArgs};
+use crate::command::act::{
+    ForceArgs, ModuleArgs, ResyncRateArgs, SwitchoverArgs, VerifyArgs, WaitArgs,
+};
 use crate::command::demo::{DemoArgs, LedgerArgs};
 use crate::command::events::EventsArgs;
 use crate::command::lab::LabCommand;
@@ -49,6 +51,8 @@ pub(crate) enum Command {
     ForcePrimary(ForceArgs),
     /// Cap how fast a resync compares and sends, also while it runs.
     ResyncRate(ResyncRateArgs),
+    /// Compare both copies of a module while it is used; exit status 1 when they differ.
+    Verify(VerifyArgs),
     /// Wait until a module is in a state.
     Wait(WaitArgs),
     /// Check the configuration files of this node; changes nothing.

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         Command::Stop(args) => command::act::stop(&context, args),
         Command::Switchover(args) => command::act::switchover(&context, args),
         Command::ForcePrimary(args) => command::act::force_primary(&context, args),
+        Command::Verify(args) => command::act::verify(&context, args),
         Command::ResyncRate(args) => command::act::resync_rate(&context, args),
         Command::Wait(args) => command::act::wait(&context, args),
         Command::Check => command::check::run(&context),

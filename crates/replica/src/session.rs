@@ -321,6 +321,12 @@ impl Session {
         Ok(steps)
     }
 
+    /// What to send so that a settled target knows an object by its id.
+    pub fn reach_settled(&mut self, file: FileId, names: &dyn Names) -> Result<Vec<Step>, Lost> {
+        debug_assert!(!self.is_walking(), "in a resync the walk decides what is bound");
+        self.chain(file, names, Self::bind_step)
+    }
+
     /// Binds an object and the directories above it that are not bound yet, topmost first.
     fn chain(
         &mut self,

@@ -81,6 +81,15 @@ pub enum Verb {
         /// In bytes per second; unlimited when absent.
         bytes_per_second: Option<u64>,
     },
+    /// Compare both copies of a module, while it is used.
+    Verify {
+        /// Module.
+        module: ModuleName,
+        /// Node; the one that serves when absent.
+        node: Option<NodeName>,
+        /// Whether what differs is made equal to the copy of the node that serves.
+        repair: bool,
+    },
     /// Between daemons: stop the module here without handing it over, as its other nodes stop too.
     StopAll {
         /// Module.

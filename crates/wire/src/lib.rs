@@ -15,6 +15,7 @@ pub mod op;
 pub mod packed;
 pub mod recall;
 pub mod replication;
+mod summary;
 pub mod witness;
 
 pub use frame::{Decoder, FRAME_BYTES_MAX, WireError};

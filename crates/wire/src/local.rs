@@ -43,6 +43,13 @@ pub enum ToReplicator {
         /// Where the peer's end of it stands.
         joint: Joint,
     },
+    /// Compare both copies whole; answered by `Verified`, again and again until it has ended.
+    Verify {
+        /// Identifies the answers.
+        serial: u64,
+        /// Whether what differs is to be mended.
+        repair: bool,
+    },
     /// Say what you are doing.
     Query,
     /// What a resync may compare and send from now on; unlimited when absent.
@@ -82,6 +89,8 @@ pub enum FromReplicator {
     },
     /// How a resync is getting on.
     Progress(Progress),
+    /// How a verification is getting on, or how it ended.
+    Verified(Verification),
 }
 
 /// What a keeper keeps for the next replicator; each comes with a descriptor.
@@ -120,6 +129,29 @@ pub enum FromKeeper {
         /// How the replicator before this one ended, if there was one.
         ended: Option<String>,
     },
+}
+
+/// How a verification is getting on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verification {
+    /// Serial of the question.
+    pub serial: u64,
+    /// Whether it is under way.
+    pub running: bool,
+    /// Why it did not come to its end, as a sentence.
+    pub ended: Option<String>,
+    /// Objects compared.
+    pub entries: u64,
+    /// Bytes of content compared.
+    pub bytes: u64,
+    /// Objects that differ.
+    pub differences: u64,
+    /// The first of them, each with its path and in what it differs.
+    pub told: Vec<String>,
+    /// Whether a resync that mends them has been begun.
+    pub repairing: bool,
+    /// Path of the object being compared.
+    pub current: String,
 }
 
 /// How a resync is getting on, for people.

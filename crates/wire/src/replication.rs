@@ -18,6 +18,8 @@ use crate::recall::{
     Recalled, Suspect, put_recalled, put_suspects, put_theirs, take_recalled, take_suspects,
     take_theirs, take_u128,
 };
+pub use crate::summary::Summary;
+use crate::summary::{put_summary, take_summary, take_wanted};
 
 /// Bytes of a block whose hash is compared in a resync.
 pub const BLOCK_BYTES: usize = 64 << 10;
@@ -95,6 +97,16 @@ pub enum Forward<'a> {
         /// Modification time.
         mtime: Stamp,
     },
+    /// Verification: say what stands in a directory, under one name or, without one, under all; `.`
+    /// is the directory itself.
+    Summarize {
+        /// Returned with the answer.
+        tag: u64,
+        /// Directory.
+        directory: FileId,
+        /// Name in it.
+        name: &'a [u8],
+    },
     /// Everything before this must be durable; then say so.
     Barrier {
         /// Number of the last operation before it.
@@ -165,6 +177,15 @@ pub enum Backward<'a> {
         last: bool,
         /// Suspects.
         suspects: Vec<Suspect<'a>>,
+    },
+    /// Part of the answer to `Summarize`.
+    Summarized {
+        /// Of the question.
+        tag: u64,
+        /// Whether this is the last part.
+        last: bool,
+        /// Names and what stands under them.
+        entries: Vec<(&'a [u8], Summary)>,
     },
     /// Which of the compared blocks differ: bit i for block i.
     Differ {
@@ -253,6 +274,11 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
         Forward::Recall => out.push(13),
         Forward::Strict(strict) => out.extend_from_slice(&[10, u8::from(*strict)]),
         Forward::Check { tag } => put_kind_u64(out, 11, *tag),
+        Forward::Summarize { tag, directory, name } => {
+            put_kind_u64(out, 14, *tag);
+            put_file(out, *directory);
+            put_bytes(out, name);
+        }
         Forward::Received(bytes) => put_kind_u64(out, RECEIVED, *bytes),
         Forward::Ping(ping) => put_ping(out, ping),
     });
@@ -295,6 +321,10 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
             xattrs: take_xattrs(&mut decoder)?,
         }),
         11 => Forward::Check { tag: decoder.u64()? },
+        14 => {
+            let (tag, directory) = (decoder.u64()?, take_file(&mut decoder)?);
+            Forward::Summarize { tag, directory, name: take_wanted(&mut decoder)? }
+        }
         RECEIVED => Forward::Received(decoder.u64()?),
         PING => Forward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),
@@ -336,6 +366,11 @@ pub fn put_backward(out: &mut Vec<u8>, message: &Backward<'_>) {
             put_file(out, *file);
         }
         Backward::Checked { tag } => put_kind_u64(out, 8, *tag),
+        Backward::Summarized { tag, last, entries } => {
+            put_kind_u64(out, 11, *tag);
+            out.push(u8::from(*last));
+            entries.iter().for_each(|(name, summary)| put_summary(out, name, summary));
+        }
         Backward::Received(bytes) => put_kind_u64(out, RECEIVED, *bytes),
         Backward::Ping(ping) => put_ping(out, ping),
     });
@@ -360,6 +395,14 @@ pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
         10 => {
             let last = take_bool(&mut decoder)?;
             Backward::Suspects { last, suspects: take_suspects(&mut decoder)? }
+        }
+        11 => {
+            let (tag, last) = (decoder.u64()?, take_bool(&mut decoder)?);
+            let mut entries = Vec::new();
+            while !decoder.is_empty() {
+                entries.push(take_summary(&mut decoder)?);
+            }
+            Backward::Summarized { tag, last, entries }
         }
         RECEIVED => Backward::Received(decoder.u64()?),
         PING => Backward::Ping(take_ping(&mut decoder)?),
@@ -474,6 +517,8 @@ mod tests {
             Forward::Recall,
             Forward::Strict(true),
             Forward::Received(1 << 40),
+            Forward::Summarize { tag: 3, directory: FILE, name: b"" },
+            Forward::Summarize { tag: 3, directory: FILE, name: b"." },
             Forward::Ping(Ping { sequence: 1, echo: 2 }),
         ]
     }
@@ -491,6 +536,13 @@ mod tests {
         let mut out = Vec::new();
         put_backward(&mut out, &listed);
         assert_eq!(take_backward(&out[PREFIX_BYTES..]), Ok(listed));
+        let (mode, mtime) = (0o100_644, STAMP);
+        let summary = Summary { mode, mtime, size: 1 << 40, rest: [7; 16], ..Summary::default() };
+        let entries: Vec<(&[u8], Summary)> = vec![(b"x", summary), (b".", Summary::default())];
+        let summarized = Backward::Summarized { tag: 4, last: false, entries };
+        let mut out = Vec::new();
+        put_backward(&mut out, &summarized);
+        assert_eq!(take_backward(&out[PREFIX_BYTES..]), Ok(summarized));
     }
 
     #[test]

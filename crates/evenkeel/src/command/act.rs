@@ -53,6 +53,17 @@ pub(crate) struct ResyncRateArgs {
     rate: Rate,
 }
 
+/// A module whose copies are to be compared.
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// Module.
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    /// Make what differs equal to the copy of the node that serves.
+    #[arg(long)]
+    repair: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rate {
     Unlimited,
@@ -110,6 +121,10 @@ pub(crate) fn resync_rate(context: &Context, args: ResyncRateArgs) -> ExitCode {
         Rate::BytesPerSecond(rate) => Some(rate),
     };
     run(context, Verb::ResyncRate { module: args.module, node: None, bytes_per_second })
+}
+
+pub(crate) fn verify(context: &Context, args: VerifyArgs) -> ExitCode {
+    run(context, Verb::Verify { module: args.module, node: None, repair: args.repair })
 }
 
 pub(crate) fn wait(context: &Context, args: WaitArgs) -> ExitCode {

@@ -23,6 +23,7 @@ mod module;
 mod replicators;
 mod requests;
 mod start;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -174,7 +175,12 @@ impl Daemon {
                     module.closing = Some((serial, number));
                 }
             }
-            FromReplicator::Event(event) => self.input(Input::Replicator { module, event }),
+            FromReplicator::Event(event) => {
+                if matches!(event, ReplicatorEvent::Resumed { .. }) {
+                    self.verification_died(&module);
+                }
+                self.input(Input::Replicator { module, event });
+            }
             FromReplicator::DataLink { received, echoed } => {
                 self.input(Input::DataLink { module, received, echoed });
             }
@@ -183,6 +189,7 @@ impl Daemon {
                     module.progress = progress;
                 }
             }
+            FromReplicator::Verified(report) => self.verified(&module, &report),
             // Taken by the thread that hears the replicator.
             FromReplicator::Marked { .. } | FromReplicator::State { .. } => {}
         }
@@ -193,6 +200,7 @@ impl Daemon {
     }
 
     fn replicator_ended(&mut self, module: ModuleName, how: String) {
+        self.verification_died(&module);
         let Some(state) = self.modules.get_mut(&module) else { return };
         state.replicator = None;
         state.closing_serial = None;

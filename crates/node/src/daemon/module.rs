@@ -13,6 +13,7 @@ use wire::local::Progress;
 use crate::daemon::addresses::Addresses;
 use crate::daemon::application::Application;
 use crate::daemon::replicators::Replicator;
+use crate::daemon::verify::Asked;
 
 /// What the daemon holds of one module.
 pub(crate) struct Module {
@@ -30,6 +31,8 @@ pub(crate) struct Module {
     pub(crate) closing: Option<(u64, u64)>,
     /// Last operation number of a cleanly closed copy, for the next replicator.
     pub(crate) number: u64,
+    /// Who waits for the end of a verification.
+    pub(crate) verifying: Option<Asked>,
     /// What the markers say, as far as is known.
     pub(crate) marked: Option<(u128, EpochId)>,
 }

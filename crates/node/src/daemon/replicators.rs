@@ -185,6 +185,11 @@ impl Replicator {
         self.way.send(&ToReplicator::ResyncRate { bytes_per_second }, None)
     }
 
+    /// Has it compare both copies.
+    pub(crate) fn verify(&self, serial: u64, repair: bool) -> io::Result<()> {
+        self.way.send(&ToReplicator::Verify { serial, repair }, None)
+    }
+
     /// Hands over a connection that a peer opened for a session.
     pub(crate) fn connection(
         &self,

@@ -52,6 +52,9 @@ impl Daemon {
             Verb::ResyncRate { module, node, bytes_per_second } => {
                 return self.resync_rate(module, node, bytes_per_second, lines);
             }
+            Verb::Verify { module, node, repair } => {
+                return self.verify(module, node, repair, lines);
+            }
             Verb::ForcePrimary { module, node } => {
                 return self.command(module, Some(node), Command::ForcePrimary, lines);
             }
@@ -195,12 +198,12 @@ impl Daemon {
         }
     }
 
-    fn peer(&self, node: &NodeName) -> Peer {
+    pub(super) fn peer(&self, node: &NodeName) -> Peer {
         let addresses = replication_addresses(&self.cluster, node);
         Peer::new(&self.cluster.cluster, &self.name, node, addresses)
     }
 
-    fn nodes_for(
+    pub(super) fn nodes_for(
         &self,
         module: &ModuleName,
         node: Option<NodeName>,
@@ -225,7 +228,7 @@ impl Daemon {
         })
     }
 
-    fn primary_of(&self, module: &ModuleName) -> Option<NodeName> {
+    pub(super) fn primary_of(&self, module: &ModuleName) -> Option<NodeName> {
         let status = self.node.status(clock::now());
         let status = status.modules.get(module)?;
         let serving = |role| matches!(role, Role::Prim | Role::Alone);
@@ -371,7 +374,7 @@ fn state_sentence(name: &ModuleName, module: &ModuleStatus) -> String {
 }
 
 /// A node's part of a request.
-enum Part {
+pub(super) enum Part {
     Local(std::sync::mpsc::Receiver<Line>),
     Remote(Box<Peer>, Verb),
 }
@@ -388,7 +391,7 @@ fn verb_for(module: &ModuleName, node: &NodeName, command: Command) -> Verb {
 }
 
 /// Gathers the parts on a thread of its own.
-fn gather_apart(parts: Vec<(NodeName, Part)>, lines: Sender<Line>) {
+pub(super) fn gather_apart(parts: Vec<(NodeName, Part)>, lines: Sender<Line>) {
     let gathering = move || {
         let _ = lines.send(Line::Reply(gather(parts, &lines)));
     };
@@ -439,7 +442,7 @@ fn wait_local(received: &std::sync::mpsc::Receiver<Line>, lines: &Sender<Line>) 
     ended()
 }
 
-fn ended() -> Reply {
+pub(super) fn ended() -> Reply {
     Reply::new(Exit::Failed, "the daemon ended before the outcome was known")
 }
 

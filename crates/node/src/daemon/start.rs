@@ -236,6 +236,7 @@ fn prepare(
         closing: None,
         closing_serial: None,
         number,
+        verifying: None,
         marked: None,
     };
     let (data, running) = match adopted {

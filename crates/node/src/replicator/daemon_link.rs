@@ -103,6 +103,8 @@ impl DaemonLink {
             FromReplicator::Event(_)
             | FromReplicator::Marked { .. }
             | FromReplicator::State { .. } => true,
+            // The end of one must not be missed.
+            FromReplicator::Verified(report) => !report.running,
             FromReplicator::DataLink { .. } | FromReplicator::Progress(_) => false,
         };
         let mut queue = self.queue();

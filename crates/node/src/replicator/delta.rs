@@ -64,6 +64,7 @@ impl Walker {
                     }
                 }
                 Heard::Listed { .. }
+                | Heard::Summarized { .. }
                 | Heard::Differ { .. }
                 | Heard::Absent(_)
                 | Heard::Checked(_) => {}

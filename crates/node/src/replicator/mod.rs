@@ -29,7 +29,9 @@ mod remove;
 mod serving;
 mod source;
 mod store;
+mod summarize;
 mod tolerant;
+mod verifier;
 mod walker;
 
 use std::io;
@@ -42,7 +44,7 @@ use cluster::input::ReplicatorEvent;
 use model::{ModuleName, NodeName, SessionId};
 use mount::backing::Root;
 use wire::hello::{Hello, Joint, Purpose, Welcome};
-use wire::local::{FromReplicator, Kept, ToReplicator};
+use wire::local::{FromReplicator, Kept, ToReplicator, Verification};
 
 use crate::connection;
 use crate::marker;
@@ -211,6 +213,7 @@ impl Replicator {
                     }
                 },
                 ToReplicator::Query => self.introduce(),
+                ToReplicator::Verify { serial, repair } => self.verify(serial, repair),
                 // Taken by the link itself.
                 ToReplicator::Mark { .. } | ToReplicator::ResyncRate { .. } => {}
             }
@@ -242,6 +245,18 @@ impl Replicator {
                 self.daemon.event(ReplicatorEvent::LinkLost { session, why });
             }
             (None, None) => {}
+        }
+    }
+
+    fn verify(&mut self, serial: u64, repair: bool) {
+        let begun = match &mut self.mode {
+            Mode::Serving(serving) => serving.verify(serial, repair),
+            _ => Err("this node does not serve".to_owned()),
+        };
+        if let Err(why) = begun {
+            let ended = Some(why);
+            let report = Verification { serial, ended, ..Verification::default() };
+            self.daemon.tell(FromReplicator::Verified(report));
         }
     }
 

@@ -148,6 +148,14 @@ impl Serving {
         self.source.as_ref().filter(|source| source.is_linked()).map(Source::id)
     }
 
+    /// Begins to compare both copies; says in a sentence why not.
+    pub(super) fn verify(&mut self, serial: u64, repair: bool) -> Result<(), String> {
+        match &mut self.source {
+            Some(source) => source.verify(serial, repair),
+            None => Err("no peer is connected".to_owned()),
+        }
+    }
+
     /// Whether a session is under way.
     pub(super) fn has_source(&self) -> bool {
         self.source.is_some()

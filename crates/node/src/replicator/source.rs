@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -21,13 +21,14 @@ use replica::{Session, Theirs};
 use wire::frame::PREFIX_BYTES;
 use wire::hello::{Hello, Purpose};
 use wire::recall::{Recalled, Strayed};
-use wire::replication::{Backward, Forward, put_forward, take_backward};
+use wire::replication::{Backward, Forward, Summary, put_forward, take_backward};
 
 use crate::connection;
 use crate::replicator::outbox::{Ended, Outbox};
 use crate::replicator::packing::Packer;
 use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
 use crate::replicator::primary::{Live, Primary};
+use crate::replicator::verifier::Verifier;
 use crate::replicator::walker::Walker;
 
 /// How long the target may need to be ready for the session.
@@ -38,6 +39,7 @@ pub(super) enum Heard {
     Listed { tag: u64, last: bool, entries: BTreeMap<Vec<u8>, Theirs> },
     Recalled(Recalled),
     Suspects { last: bool, suspects: Vec<(u16, Vec<u8>, Strayed)> },
+    Summarized { tag: u64, last: bool, entries: Vec<(Vec<u8>, Summary)> },
     Differ { tag: u64, blocks: u32 },
     Absent(FileId),
     Checked(u64),
@@ -73,6 +75,9 @@ pub(super) struct State {
     /// Whether the target lacks nothing.
     pub(super) settled: bool,
     pub(super) ended: bool,
+    /// Who hears the answers when no walk is under way.
+    listener: Option<Sender<Heard>>,
+    verifying: bool,
 }
 
 impl Source {
@@ -201,6 +206,26 @@ impl Source {
         let waited = self.link.changed.wait_timeout_while(state, limit, waiting);
         let state = waited.unwrap_or_else(PoisonError::into_inner).0;
         !state.ended && state.barrier >= Some(number)
+    }
+
+    /// Begins to compare both copies; says in a sentence why not.
+    pub(super) fn verify(&mut self, serial: u64, repair: bool) -> Result<(), String> {
+        self.threads.retain(|thread| !thread.is_finished());
+        let state = self.link.lock();
+        if !state.settled || state.ended {
+            return Err("the peer is not up to date".to_owned());
+        }
+        drop(state);
+        if std::mem::replace(&mut self.link.lock().verifying, true) {
+            return Err("a verification is under way".to_owned());
+        }
+        let link = Arc::clone(&self.link);
+        let thread = std::thread::Builder::new().name("verify".to_owned()).spawn(move || {
+            Verifier::run(&link, serial, repair);
+            link.lock().verifying = false;
+        });
+        self.threads.push(thread.map_err(|error| error.to_string())?);
+        Ok(())
     }
 
     /// Ends the session for good.
@@ -373,6 +398,11 @@ impl Link {
                 let suspects = suspects.map(|s| (s.tree, s.path.to_vec(), s.strayed));
                 Heard::Suspects { last, suspects: suspects.collect() }
             }
+            Backward::Summarized { tag, last, entries } => {
+                let entries = entries.into_iter();
+                let entries = entries.map(|(name, summary)| (name.to_vec(), summary));
+                Heard::Summarized { tag, last, entries: entries.collect() }
+            }
             Backward::Differ { tag, blocks } => Heard::Differ { tag, blocks },
             Backward::Absent { file } => Heard::Absent(file),
             Backward::Failed { errno, what } => {
@@ -391,9 +421,18 @@ impl Link {
                 return true;
             }
         };
-        // Without a walk nobody listens, and nobody asked.
-        let _ = to_walker.send(heard);
+        // After the walk only a verification asks anything.
+        if let Err(SendError(heard)) = to_walker.send(heard)
+            && let Some(listener) = &self.lock().listener
+        {
+            let _ = listener.send(heard);
+        }
         true
+    }
+
+    /// Has what the target says told to this listener, once no walk is under way.
+    pub(super) fn listen(&self, listener: Sender<Heard>) {
+        self.lock().listener = Some(listener);
     }
 
     fn walk(self: &Arc<Self>, heard: Receiver<Heard>) {
@@ -435,7 +474,7 @@ impl Link {
     }
 
     /// The link is gone without having been told to go.
-    fn lost(&self, why: &str) {
+    pub(super) fn lost(&self, why: &str) {
         if self.finish() {
             let why =
                 if why.is_empty() { "the peer closed the link".to_owned() } else { why.to_owned() };

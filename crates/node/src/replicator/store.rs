@@ -111,6 +111,7 @@ impl Store {
                 self.compare(*tag, *file, *offset, hashes)
             }
             Forward::Block { file, offset, data } => self.block(*file, *offset, data),
+            Forward::Summarize { tag, directory, name } => self.summarize(*tag, *directory, name),
             Forward::Finish { file, mtime } => self.finish(*file, *mtime),
             Forward::Barrier { number, base } => {
                 // Operations that do not travel are counted at the source alone.
@@ -392,6 +393,7 @@ fn describe(message: &Forward<'_>) -> String {
         Forward::Discard { name: under, .. } => format!("`{}` could not be removed", name(under)),
         Forward::List { .. } => "a directory could not be listed".to_owned(),
         Forward::Compare { .. } => "a file could not be compared".to_owned(),
+        Forward::Summarize { .. } => "a directory could not be summarized".to_owned(),
         Forward::Block { .. } => "a block could not be written".to_owned(),
         Forward::Finish { .. } => "a modification time could not be set".to_owned(),
         Forward::Barrier { .. }

@@ -31,7 +31,7 @@ const BLOCKS_AT_ONCE: usize = 4;
 const _: () = assert!(BLOCKS_AT_ONCE <= BLOCKS_MAX, "one message must hold them");
 
 /// A name that file systems make in their root and that is nobody's data.
-const LOST_AND_FOUND: &[u8] = b"lost+found";
+pub(super) const LOST_AND_FOUND: &[u8] = b"lost+found";
 
 /// The walk of a resync.
 pub(super) struct Walker {
@@ -116,7 +116,10 @@ impl Walker {
             }
             Heard::Absent(file) => self.absent(file),
             // Of a check that was overtaken by a complaint, and what was asked for before.
-            Heard::Checked(_) | Heard::Recalled(_) | Heard::Suspects { .. } => {}
+            Heard::Checked(_)
+            | Heard::Recalled(_)
+            | Heard::Suspects { .. }
+            | Heard::Summarized { .. } => {}
         }
     }
 
