@@ -253,11 +253,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_file(out, *directory);
         }
         Forward::Compare { tag, file, offset, hashes } => {
-            out.push(6);
-            put_u64(out, *tag);
-            put_file(out, *file);
-            put_u64(out, *offset);
-            hashes.iter().for_each(|hash| out.extend_from_slice(hash));
+            put_compare(out, (*tag, *file, *offset), hashes);
         }
         Forward::Block { file, offset, data } => {
             out.push(7);
@@ -423,6 +419,13 @@ fn put_ping(out: &mut Vec<u8>, ping: &Ping) {
 
 fn take_ping(decoder: &mut Decoder<'_>) -> Result<Ping, WireError> {
     Ok(Ping { sequence: decoder.u64()?, echo: decoder.u64()? })
+}
+
+fn put_compare(out: &mut Vec<u8>, (tag, file, offset): (u64, FileId, u64), hashes: &[BlockHash]) {
+    put_kind_u64(out, 6, tag);
+    put_file(out, file);
+    put_u64(out, offset);
+    hashes.iter().for_each(|hash| out.extend_from_slice(hash));
 }
 
 fn put_barrier(out: &mut Vec<u8>, number: u64, base: Option<(u128, u128)>) {

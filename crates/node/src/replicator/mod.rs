@@ -13,6 +13,7 @@ mod checkpoint;
 mod compare;
 mod daemon_link;
 mod delta;
+mod hearing;
 mod keep;
 mod keeper_link;
 mod limit;

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SendError, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -18,10 +18,9 @@ use model::{NodeName, SessionId};
 use mount::Order;
 use replica::op::FileId;
 use replica::{Session, Theirs};
-use wire::frame::PREFIX_BYTES;
 use wire::hello::{Hello, Purpose};
 use wire::recall::{Recalled, Strayed};
-use wire::replication::{Backward, Forward, Summary, put_forward, take_backward};
+use wire::replication::{Forward, Summary, put_forward};
 
 use crate::connection;
 use crate::replicator::outbox::{Ended, Outbox};
@@ -58,8 +57,8 @@ pub(super) struct Link {
     pub(super) primary: Arc<Primary>,
     pub(super) order: Arc<Order>,
     pub(super) outbox: Arc<Outbox>,
-    pings: Pings,
-    stall_timeout: Duration,
+    pub(super) pings: Pings,
+    pub(super) stall_timeout: Duration,
     compression: Compression,
     state: Mutex<State>,
     pub(super) changed: Condvar,
@@ -76,7 +75,7 @@ pub(super) struct State {
     pub(super) settled: bool,
     pub(super) ended: bool,
     /// Who hears the answers when no walk is under way.
-    listener: Option<Sender<Heard>>,
+    pub(super) listener: Option<Sender<Heard>>,
     verifying: bool,
 }
 
@@ -348,88 +347,6 @@ impl Link {
         }
     }
 
-    fn hear(&self, stream: &TcpStream, to_walker: &Sender<Heard>) -> io::Result<()> {
-        let mut frames = connection::Frames::new(stream, 1 << 16);
-        loop {
-            let frame = frames.next()?;
-            let message = take_backward(frame).map_err(io::Error::other)?;
-            let is_ping = matches!(message, Backward::Ping(_));
-            if !self.take_in(message, to_walker) {
-                return Ok(());
-            }
-            if is_ping {
-                continue;
-            }
-            self.pings.moved();
-            if let Some(received) = self.outbox.took(PREFIX_BYTES + frame.len()) {
-                self.outbox.put(|out| put_forward(out, &Forward::Received(received)));
-            }
-        }
-    }
-
-    /// Takes in what the target says; false when the session is over.
-    fn take_in(&self, message: Backward<'_>, to_walker: &Sender<Heard>) -> bool {
-        let heard = match message {
-            Backward::Applied { number } => {
-                self.primary.applied(&self.target, number);
-                return true;
-            }
-            Backward::Durable { number } => {
-                self.primary.durable(&self.target, number);
-                return true;
-            }
-            Backward::BarrierDone { number } => {
-                self.barrier_done(number);
-                return true;
-            }
-            Backward::Received(bytes) => {
-                self.outbox.confirmed(bytes);
-                return true;
-            }
-            Backward::Checked { tag } => Heard::Checked(tag),
-            Backward::Listed { tag, last, entries } => {
-                let entries = entries.into_iter();
-                let entries = entries.map(|(name, theirs)| (name.to_vec(), theirs));
-                Heard::Listed { tag, last, entries: entries.collect() }
-            }
-            Backward::Recalled(recalled) => Heard::Recalled(recalled),
-            Backward::Suspects { last, suspects } => {
-                let suspects = suspects.into_iter();
-                let suspects = suspects.map(|s| (s.tree, s.path.to_vec(), s.strayed));
-                Heard::Suspects { last, suspects: suspects.collect() }
-            }
-            Backward::Summarized { tag, last, entries } => {
-                let entries = entries.into_iter();
-                let entries = entries.map(|(name, summary)| (name.to_vec(), summary));
-                Heard::Summarized { tag, last, entries: entries.collect() }
-            }
-            Backward::Differ { tag, blocks } => Heard::Differ { tag, blocks },
-            Backward::Absent { file } => Heard::Absent(file),
-            Backward::Failed { errno, what } => {
-                let what = String::from_utf8_lossy(what).into_owned();
-                self.target_failed(errno, what);
-                return false;
-            }
-            Backward::Ping(ping) if self.pings.is_stalled(ping, self.stall_timeout) => {
-                let limit = self.stall_timeout.as_secs_f64();
-                let what = format!("it is alive but has taken nothing for {limit} s");
-                self.target_failed(0, what);
-                return false;
-            }
-            Backward::Ping(ping) => {
-                self.primary.daemon().tell(self.pings.heard(ping));
-                return true;
-            }
-        };
-        // After the walk only a verification asks anything.
-        if let Err(SendError(heard)) = to_walker.send(heard)
-            && let Some(listener) = &self.lock().listener
-        {
-            let _ = listener.send(heard);
-        }
-        true
-    }
-
     /// Has what the target says told to this listener, once no walk is under way.
     pub(super) fn listen(&self, listener: Sender<Heard>) {
         self.lock().listener = Some(listener);
@@ -450,29 +367,6 @@ impl Link {
         self.changed.notify_all();
     }
 
-    fn barrier_done(&self, number: u64) {
-        {
-            let mut state = self.lock();
-            state.barrier = state.barrier.max(Some(number));
-        }
-        self.changed.notify_all();
-        let session = self.id;
-        self.primary.daemon().event(ReplicatorEvent::TargetDurable { session, number });
-    }
-
-    fn target_failed(&self, errno: u32, what: String) {
-        if self.finish() {
-            let why = if errno == 0 {
-                what
-            } else {
-                let errno = io::Error::from_raw_os_error(i32::try_from(errno).unwrap_or(0));
-                format!("{what}: {errno}")
-            };
-            let event = ReplicatorEvent::TargetFailed { session: self.id, why };
-            self.primary.daemon().event(event);
-        }
-    }
-
     /// The link is gone without having been told to go.
     pub(super) fn lost(&self, why: &str) {
         if self.finish() {
@@ -483,7 +377,7 @@ impl Link {
     }
 
     /// Ends everything; true for the first who does.
-    fn finish(&self) -> bool {
+    pub(super) fn finish(&self) -> bool {
         let mut state = self.lock();
         let first = !state.ended;
         state.ended = true;
