@@ -16,6 +16,7 @@ struct Package {
 
 const PACKAGES: &[Package] = &[
     Package { name: "e2fsprogs", reason: "mkfs.ext4: each node of the lab has its own disk" },
+    Package { name: "fio", reason: "reads and writes that verify themselves, on a mirror" },
     Package { name: "iproute2", reason: "ss: ends connections under the nodes' hands" },
     Package { name: "postgresql", reason: "the database whose node the tests kill" },
     Package { name: "postgresql-contrib", reason: "pgbench: the load while that happens" },
@@ -107,8 +108,8 @@ mod tests {
 
     #[test]
     fn only_what_is_not_installed_is_missing() {
-        let lines = "e2fsprogs installed\niproute2 installed\npostgresql config-files\n\
-                     systemd installed\n\
+        let lines = "e2fsprogs installed\nfio installed\niproute2 installed\n\
+                     postgresql config-files\nsystemd installed\n\
                      dbus installed\npostgresql-contrib-9.6 installed\n";
         let names: Vec<&str> = missing(lines).iter().map(|package| package.name).collect();
         assert_eq!(names, ["postgresql", "postgresql-contrib"]);
