@@ -16,9 +16,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit, setsid,
-};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, getrlimit, pidfd_open, setrlimit};
 use wire::local::{FromKeeper, Kept, ToKeeper};
 
 use crate::packet;
@@ -52,8 +50,7 @@ pub fn run(options: KeeperOptions) -> io::Result<i32> {
     if let Some(group) = &options.group {
         std::fs::write(group, "0")?;
     }
-    // What ends the daemon's session is none of its business. An error means that it leads one.
-    let _ = setsid();
+    ignore_hangup();
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
     let arguments = options.arguments;
@@ -69,6 +66,15 @@ pub fn run(options: KeeperOptions) -> io::Result<i32> {
         eprintln!("the replicator ended ({status}): another one goes on in its place");
         ended = Some(status.to_string());
     }
+}
+
+/// The end of the daemon hangs up on whoever stands still at that moment, as its group has lost its
+/// way to a terminal then. A session of its own would do too, but schedulers give each session a
+/// share, and a replicator that takes turns with the application's threads would wait for its own.
+#[allow(unsafe_code, reason = "ignoring a signal has no safe wrapper")]
+fn ignore_hangup() {
+    // SAFETY: it only sets the disposition, which replicators inherit.
+    unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
 }
 
 impl Keeper {

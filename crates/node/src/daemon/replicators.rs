@@ -243,7 +243,8 @@ fn spawn(start: &Start<'_>, listener: OwnedFd, group: &Cgroup) -> io::Result<Chi
         .stdin(Stdio::from(listener))
         .stdout(output.try_clone()?)
         .stderr(output)
-        .current_dir("/");
+        .current_dir("/")
+        .process_group(0);
     for directory in &start.config.replicate {
         command.arg("--directory").arg(directory);
     }
