@@ -39,6 +39,21 @@ impl Part {
         unsafe { std::slice::from_raw_parts_mut(self.map.at(), self.map.bytes()) }
     }
 
+    /// Has all of it in memory from here on, as far as the system allows, so that no access waits.
+    #[allow(unsafe_code, reason = "locking memory is unsafe, and so is a store nobody may omit")]
+    pub fn settle(&mut self) {
+        let length = self.map.bytes();
+        // SAFETY: the range is the mapping. Without the right to lock, pages may go away later,
+        // which makes it slower and nothing else.
+        let _ = unsafe { rustix::mm::mlock(self.map.at().cast(), length) };
+        for page in self.as_mut_slice().chunks_mut(crate::PAGE_BYTES) {
+            if let Some(byte) = page.first_mut() {
+                // SAFETY: a valid place, which gets what it holds; the page is written to by that.
+                unsafe { std::ptr::write_volatile(byte, std::ptr::read_volatile(byte)) };
+            }
+        }
+    }
+
     /// Gives the memory of everything from this byte on back to the system; it reads as zeros
     /// then. `from` is rounded up to whole pages.
     #[allow(unsafe_code, reason = "giving memory back is unsafe")]

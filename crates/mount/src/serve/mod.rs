@@ -194,6 +194,9 @@ impl Server {
             // Without one its callers' umasks would be those of other threads' callers.
             return;
         }
+        // The kernel ends a request with an error when a process is killed while it waits for room
+        // to read that request into.
+        part.settle();
         let mut scratch = Vec::new();
         if length_of(&part).is_some() {
             self.serve_left(&part, &marks, &mut scratch);
