@@ -188,6 +188,21 @@ impl Session {
         }
     }
 
+    /// A change of this name was not made at the target as at the source: the walk puts it right.
+    pub fn astray(&mut self, parent: FileId, name: &[u8]) {
+        if self.phase == Phase::Settled {
+            self.phase = Phase::Delta;
+        }
+        if self.phase == Phase::Delta {
+            self.leave_name(parent, name);
+        } else if self.is_bound(parent) {
+            // Whichever of the two is right by then; the other one does nothing.
+            let name = name.to_vec();
+            self.tasks.push_back(Task::Entry { parent, name: name.clone() });
+            self.tasks.push_back(Task::Discard { parent, name });
+        }
+    }
+
     /// Whether the object stands at the target.
     #[must_use]
     pub fn is_bound(&self, file: FileId) -> bool {

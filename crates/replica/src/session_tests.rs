@@ -195,3 +195,23 @@ fn a_delta_binds_over_trusted_names_and_leaves_the_rest_to_the_walk() {
     assert_eq!(session.next_task(), Some(entry));
     assert!(!session.is_trusted(DIRECTORY, b"f"));
 }
+
+#[test]
+fn a_name_that_the_target_could_not_change_is_put_right_whatever_it_is() {
+    let tree = Tree::with(&[(ROOT, "d", DIRECTORY), (DIRECTORY, "f", FILE)]);
+    let entry = |name: &[u8]| Some(Task::Entry { parent: DIRECTORY, name: name.to_vec() });
+    let mut session = Session::walking();
+    session.astray(DIRECTORY, b"gone");
+    assert_eq!(session.next_task(), None, "the directory is yet to be walked");
+    session.bind(DIRECTORY);
+    session.astray(DIRECTORY, b"gone");
+    assert_eq!(session.next_task(), entry(b"gone"));
+    let discard = Task::Discard { parent: DIRECTORY, name: b"gone".to_vec() };
+    assert_eq!(session.next_task(), Some(discard));
+    session.settle();
+    // Of an operation that was on its way.
+    session.astray(DIRECTORY, b"f");
+    assert!(session.is_delta() && !session.is_trusted(DIRECTORY, b"f"));
+    assert_eq!(session.next_task(), entry(b"f"));
+    assert_eq!(session.live(&write(FILE), &tree), Ok(vec![]), "until that is done");
+}

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::{WireError, put_versioned, take_versioned};
 
 /// The version that this build speaks.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 const MAGIC: [u8; 4] = *b"EVKL";
 /// Longest greeting, in bytes, read before anything is known of the caller.

@@ -205,6 +205,13 @@ pub enum Backward<'a> {
         /// Object.
         file: FileId,
     },
+    /// A change of names was not made here as at the source: this name may not be right.
+    Astray {
+        /// Directory.
+        parent: FileId,
+        /// Name.
+        name: &'a [u8],
+    },
     /// Something could not be applied; the session is over.
     Failed {
         /// errno, 0 when it is not a matter of the file system.
@@ -361,6 +368,10 @@ pub fn put_backward(out: &mut Vec<u8>, message: &Backward<'_>) {
             out.push(7);
             put_file(out, *file);
         }
+        Backward::Astray { parent, name } => {
+            out.push(12);
+            put_entry(out, *parent, name);
+        }
         Backward::Checked { tag } => put_kind_u64(out, 8, *tag),
         Backward::Summarized { tag, last, entries } => {
             put_kind_u64(out, 11, *tag);
@@ -400,6 +411,7 @@ pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
             }
             Backward::Summarized { tag, last, entries }
         }
+        12 => Backward::Astray { parent: take_file(&mut decoder)?, name: take_name(&mut decoder)? },
         RECEIVED => Backward::Received(decoder.u64()?),
         PING => Backward::Ping(take_ping(&mut decoder)?),
         unknown => return Err(WireError::Kind(unknown)),

@@ -67,6 +67,7 @@ impl Walker {
                 | Heard::Summarized { .. }
                 | Heard::Differ { .. }
                 | Heard::Absent(_)
+                | Heard::Astray(..)
                 | Heard::Checked(_) => {}
             }
         }

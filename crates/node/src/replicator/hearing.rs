@@ -125,6 +125,7 @@ fn heard_of(message: Backward<'_>) -> Option<Heard> {
         }
         Backward::Differ { tag, blocks } => Heard::Differ { tag, blocks },
         Backward::Absent { file } => Heard::Absent(file),
+        Backward::Astray { parent, name } => Heard::Astray(parent, name.to_vec()),
         _ => return None,
     })
 }

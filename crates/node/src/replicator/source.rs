@@ -41,6 +41,7 @@ pub(super) enum Heard {
     Summarized { tag: u64, last: bool, entries: Vec<(Vec<u8>, Summary)> },
     Differ { tag: u64, blocks: u32 },
     Absent(FileId),
+    Astray(FileId, Vec<u8>),
     Checked(u64),
 }
 

@@ -148,6 +148,52 @@ fn a_live_change_of_what_is_not_held_is_told_or_refused() {
     assert!(failed.what.contains("operation 2"), "{}", failed.what);
 }
 
+/// What a target says of an operation.
+fn complaints(after: After) -> Vec<String> {
+    let After::Answer(frames) = after else { panic!("no answer") };
+    let mut rest = &frames[..];
+    let mut told = Vec::new();
+    while let Some((prefix, more)) = rest.split_first_chunk() {
+        let (frame, next) = more.split_at(wire::frame::frame_length(*prefix).unwrap());
+        told.push(format!("{:?}", take_backward(frame).unwrap()));
+        rest = next;
+    }
+    told
+}
+
+fn rename(parent: FileId, new_parent: FileId, flags: u32) -> Forward<'static> {
+    let op = Op::Rename {
+        parent,
+        name: b"old",
+        new_parent,
+        new_name: b"new",
+        flags,
+        parent_mtime: MTIME,
+        new_parent_mtime: MTIME,
+    };
+    Forward::Op { number: 1, op }
+}
+
+#[test]
+fn of_a_rename_that_is_left_out_the_other_name_is_told() {
+    let absent = |file: FileId| format!("{:?}", Backward::Absent { file });
+    let astray = |parent: FileId, name: &[u8]| format!("{:?}", Backward::Astray { parent, name });
+    let mut target = Target::new("left-out");
+    target.ensure(A, "a", DIRECTORY, 0);
+    fs::create_dir(target.at("a/old")).unwrap();
+    // The directory that it should go to was removed with a tree that stood in the way.
+    let told = complaints(target.apply(&rename(A, B, 0)));
+    assert_eq!(told, [absent(B), astray(A, b"old")]);
+    assert!(target.at("a/old").exists(), "what is there is compared");
+    let told = complaints(target.apply(&rename(B, A, 0)));
+    assert_eq!(told, [absent(B), astray(A, b"new")]);
+    // What should be moved is not there, or what should come in exchange.
+    for flags in [0, 2] {
+        let told = complaints(target.apply(&rename(ROOT, A, flags)));
+        assert_eq!(told, [astray(ROOT, b"old"), astray(A, b"new")]);
+    }
+}
+
 #[test]
 fn numbers_never_go_back() {
     let mut target = Target::new("numbers");

@@ -23,7 +23,7 @@ impl Store {
     /// A live operation did not apply as it did at the source.
     pub(super) fn tolerate(&mut self, op: &Op<'_>, errno: Errno) -> Result<After, Errno> {
         if let Some(lost) = self.lost_directory(op) {
-            return Ok(self.absent(lost));
+            return Ok(self.without(op, lost));
         }
         match (op, errno) {
             // A full disk or a broken one is no matter of being behind.
@@ -50,7 +50,10 @@ impl Store {
                 remove_tree(&place, name)?;
                 set_mtime(&place, *parent_mtime)?;
             }
-            (Op::Rename { .. }, _) => self.rename_over(op)?,
+            (Op::Rename { .. }, _) => {
+                self.rename_over(op)?;
+                return Ok(After::Answer(astray(op, None)));
+            }
             _ => return Err(errno),
         }
         Ok(After::Nothing)
@@ -73,6 +76,16 @@ impl Store {
         let is_lost =
             |parent: &FileId| matches!(self.object(*parent), Err(Errno::STALE | Errno::NOENT));
         parents.into_iter().find(is_lost)
+    }
+
+    /// An operation in a directory that is lost is left out. The source will go through that
+    /// directory anew, but of a rename the other name may be wrong as well.
+    fn without(&mut self, op: &Op<'_>, lost: FileId) -> After {
+        self.unbind(lost);
+        let mut frames = Vec::new();
+        put_backward(&mut frames, &Backward::Absent { file: lost });
+        frames.extend(astray(op, Some(lost)));
+        After::Answer(frames)
     }
 
     pub(super) fn absent(&mut self, file: FileId) -> After {
@@ -316,6 +329,19 @@ impl Store {
             Err(errno) => Err(errno),
         }
     }
+}
+
+/// Says of a rename that was not made as at the source which names may be wrong now, other than
+/// those in a directory that is lost.
+fn astray(op: &Op<'_>, lost: Option<FileId>) -> Vec<u8> {
+    let mut frames = Vec::new();
+    if let Op::Rename { parent, name, new_parent, new_name, .. } = *op {
+        let names = [(parent, name), (new_parent, new_name)].into_iter();
+        for (parent, name) in names.filter(|(parent, _)| Some(*parent) != lost) {
+            put_backward(&mut frames, &Backward::Astray { parent, name });
+        }
+    }
+    frames
 }
 
 fn ensure_attributes<'a>(ensure: &Ensure<'a>) -> Attributes<'a> {

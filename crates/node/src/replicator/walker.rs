@@ -14,7 +14,7 @@ use cluster::input::ReplicatorEvent;
 use mount::Tree;
 use mount::backing::Kind;
 use replica::op::FileId;
-use replica::{Task, Theirs, Walk};
+use replica::{Session, Task, Theirs, Walk};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use wire::replication::{BLOCK_BYTES, BLOCKS_MAX, Forward, put_forward};
@@ -115,6 +115,7 @@ impl Walker {
                 self.walk.compared(tag, blocks);
             }
             Heard::Absent(file) => self.absent(file),
+            Heard::Astray(parent, name) => self.astray(parent, &name),
             // Of a check that was overtaken by a complaint, and what was asked for before.
             Heard::Checked(_)
             | Heard::Recalled(_)
@@ -126,12 +127,22 @@ impl Walker {
     /// The target has lost an object because its names there went before the walk came to others.
     fn absent(&mut self, file: FileId) {
         self.walk.unvisit(file);
+        self.take_back(|known, names| known.unbind(file, names));
+    }
+
+    /// The target could not change a name as was done here.
+    fn astray(&mut self, parent: FileId, name: &[u8]) {
+        self.take_back(|known, _| known.astray(parent, name));
+    }
+
+    /// What was believed of the target does not hold: it takes operations leniently again.
+    fn take_back(&self, change: impl FnOnce(&mut Session, &TreeNames<'_>)) {
         let order = self.link.order.lock();
         let mut inner = self.link.primary.lock();
         let trees = Arc::clone(self.link.primary.trees());
         if let Some(live) = inner.live_of(self.link.id) {
             live.outbox.put(|out| put_forward(out, &Forward::Strict(false)));
-            live.known.unbind(file, &TreeNames(&trees));
+            change(&mut live.known, &TreeNames(&trees));
         }
         drop(order);
     }
@@ -161,8 +172,8 @@ impl Walker {
             match next(&self.link, &self.heard) {
                 None => return true,
                 Some(Heard::Checked(tag)) if tag == self.checks => break,
-                Some(Heard::Absent(file)) => {
-                    self.absent(file);
+                Some(complaint @ (Heard::Absent(_) | Heard::Astray(..))) => {
+                    self.hear(complaint);
                     return false;
                 }
                 Some(heard) => self.hear(heard),

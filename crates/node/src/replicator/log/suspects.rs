@@ -67,8 +67,13 @@ impl Suspects {
             // It was moved or removed this moment; the log names it or its directory again.
             return if is_gone(&object)? { Ok(()) } else { Err(Errno::AGAIN) };
         };
-        let directory = backing::stat(&object)?.kind() == Kind::Directory;
-        match strayed(entry.part, directory) {
+        let stat = backing::stat(&object)?;
+        let found = tree.stat(file)?;
+        if (found.dev, found.ino) != (stat.dev, stat.ino) {
+            // Something else has come under its name in between.
+            return Err(Errno::AGAIN);
+        }
+        match strayed(entry.part, stat.kind() == Kind::Directory) {
             None => {}
             Some(Strayed::All) => {
                 self.doubt(trees, file, components.len());
