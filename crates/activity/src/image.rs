@@ -21,7 +21,7 @@ pub const HEADER_BYTES: usize = 4096;
 /// Where the batches begin.
 pub const BATCHES_AT: usize = 2 * HEADER_BYTES;
 
-const HEADER_MAGIC: [u8; 8] = *b"EVKLOG\x01\n";
+const HEADER_MAGIC: [u8; 8] = *b"EVKLOG\x02\n";
 const BATCH_MAGIC: [u8; 8] = *b"evkbatch";
 const SUM_BYTES: usize = 16;
 const BATCH_HEAD: usize = 8 + 8 + 4;
@@ -79,6 +79,28 @@ pub struct Header {
     pub coming: Clock,
     /// Whether anything may differ, so that only a full comparison is right.
     pub everything: bool,
+    /// When the directories were open to changes past replication that no entry names yet.
+    pub unwatched: Option<Window>,
+    /// Identity of the boot in which the log was last in use.
+    pub boot: u128,
+}
+
+/// A stretch of one node's wall time; both ends belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Its beginning.
+    pub from: Clock,
+    /// Its end; none while it lasts.
+    pub until: Option<Clock>,
+}
+
+impl Window {
+    /// Whether a stamp may have been made in it. Some file systems only keep whole seconds.
+    #[must_use]
+    pub fn contains(&self, stamp: Clock) -> bool {
+        let begun = self.from <= stamp || (stamp.1 == 0 && self.from.0 == stamp.0);
+        begun && self.until.is_none_or(|until| stamp <= until)
+    }
 }
 
 /// Why a log cannot be trusted.
@@ -122,6 +144,8 @@ impl Header {
             bytes.extend_from_slice(&nanoseconds.to_le_bytes());
         }
         bytes.push(u8::from(self.everything));
+        put_window(&mut bytes, self.unwatched);
+        bytes.extend_from_slice(&self.boot.to_le_bytes());
         let sum = sum(&[&bytes]);
         bytes.extend_from_slice(&sum);
         bytes.resize(SECTOR, 0);
@@ -139,10 +163,11 @@ impl Header {
         let (cooled, begun) = (u64_of(&mut rest)?, u64_of(&mut rest)?);
         let (since, coming) = (clock_of(&mut rest)?, clock_of(&mut rest)?);
         let everything = *rest.split_off_first()? != 0;
+        let (unwatched, boot) = (window_of(&mut rest)?, u128_of(&mut rest)?);
         let summed = bytes.get(..SECTOR - rest.len())?;
         (rest.split_off(..SUM_BYTES)? == sum(&[summed])).then_some(())?;
         let point = Point { base, previous, as_target, cooled, begun };
-        Some(Header { generation, file, point, since, coming, everything })
+        Some(Header { generation, file, point, since, coming, everything, unwatched, boot })
     }
 }
 
@@ -222,6 +247,30 @@ fn sum(parts: &[&[u8]]) -> [u8; SUM_BYTES] {
     sum
 }
 
+/// How many ends of a window are known, then both.
+fn put_window(bytes: &mut Vec<u8>, window: Option<Window>) {
+    let known = window.map_or(0, |window| 1 + u8::from(window.until.is_some()));
+    bytes.push(known);
+    let from = window.map_or((0, 0), |window| window.from);
+    let until = window.and_then(|window| window.until).unwrap_or((0, 0));
+    for (seconds, nanoseconds) in [from, until] {
+        bytes.extend_from_slice(&seconds.to_le_bytes());
+        bytes.extend_from_slice(&nanoseconds.to_le_bytes());
+    }
+}
+
+#[allow(clippy::option_option, reason = "unreadable is not the same as none")]
+fn window_of(bytes: &mut &[u8]) -> Option<Option<Window>> {
+    let known = *bytes.split_off_first()?;
+    let (from, until) = (clock_of(bytes)?, clock_of(bytes)?);
+    match known {
+        0 => Some(None),
+        1 => Some(Some(Window { from, until: None })),
+        2 => Some(Some(Window { from, until: Some(until) })),
+        _ => None,
+    }
+}
+
 fn clock_of(bytes: &mut &[u8]) -> Option<Clock> {
     let seconds = u64_of(bytes)?.cast_signed();
     Some((seconds, u32::from_le_bytes(bytes.split_off(..4)?.try_into().ok()?)))
@@ -253,7 +302,9 @@ mod tests {
 
     fn header(generation: u64) -> Header {
         let point = Point { base: 1, previous: 2, as_target: true, cooled: generation, begun: 9 };
-        Header { generation, file: 77, point, since: (-5, 6), coming: (7, 8), everything: false }
+        let unwatched = Some(Window { from: (-5, 6), until: Some((9, 1)) });
+        let (since, coming) = ((-5, 6), (7, 8));
+        Header { generation, file: 77, point, since, coming, everything: false, unwatched, boot: 3 }
     }
 
     fn put(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {
@@ -345,6 +396,20 @@ mod tests {
         let cooled = Point { cooled: 7, ..source };
         assert!(!cooled.suffices_for(&Point { begun: 6, ..source }), "a restored disk");
         assert!(cooled.suffices_for(&Point { begun: 7, ..source }));
+    }
+
+    #[test]
+    fn windows_come_back_as_they_were_and_contain_their_ends() {
+        let open = Window { from: (5, 2), until: None };
+        let closed = Window { from: (5, 2), until: Some((6, 0)) };
+        for unwatched in [None, Some(open), Some(closed)] {
+            let (_, bytes) = Header { unwatched, ..header(1) }.to_bytes();
+            assert_eq!(Header::take(&bytes), Some(Header { unwatched, ..header(1) }));
+        }
+        let judged = [(5, 1), (5, 2), (6, 0), (6, 1)].map(|stamp| closed.contains(stamp));
+        assert_eq!(judged, [false, true, true, false]);
+        assert!(closed.contains((5, 0)), "a file system that keeps whole seconds");
+        assert!(open.contains((i64::MAX, 0)));
     }
 
     #[test]

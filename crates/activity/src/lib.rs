@@ -17,7 +17,7 @@ pub mod image;
 
 pub use entry::{Entry, Part};
 pub use heat::{Heat, Key};
-pub use image::{Damage, Header, Image, Point};
+pub use image::{Damage, Header, Image, Point, Window};
 
 /// Bytes of a region of a file, the unit in which changed content is remembered.
 pub const REGION_BYTES: u64 = 4 << 20;

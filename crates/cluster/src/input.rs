@@ -243,6 +243,14 @@ pub enum ReplicatorEvent {
         /// What, with errno and path.
         why: String,
     },
+    /// The directories were looked through for what was changed past replication before this
+    /// process began.
+    LookedBack {
+        /// Whether nothing was.
+        clean: bool,
+        /// What was, as a sentence.
+        found: Option<String>,
+    },
     /// A successor went on where a process had died, and nobody noticed but by a pause.
     Resumed {
         /// How the one before it ended.

@@ -58,6 +58,9 @@ pub struct Report {
     pub proposal: Option<Epoch>,
     /// Last applied operation number, when it is known and nothing is under way.
     pub number: Option<u64>,
+    /// Whether nothing was changed past replication while the directories were open to everybody,
+    /// once it is known.
+    pub looked_back: Option<bool>,
     /// Term of the role within the epoch.
     pub role_term: u64,
     /// Whether the sender holds the role of primary, or may still be acting on it.

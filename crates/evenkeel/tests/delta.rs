@@ -7,15 +7,12 @@
 mod support;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use activity::Image;
-use serde_json::Value;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
 
 use self::support::applications::ledger;
-use self::support::{Cluster, NODES, ROOT, SYNC_PATIENCE, other};
+use self::support::logs::{self, log_of, progress, why};
+use self::support::{Cluster, SYNC_PATIENCE, other};
 
 /// Directories, and files in each.
 const DIRECTORIES: usize = 20;
@@ -102,35 +99,6 @@ fn furnish(cluster: &Cluster) -> PathBuf {
         }
     }
     fs::write(place.join("big"), vec![9; BIG_BYTES]).unwrap();
-    // Times count as recent when they are a second older than the log's stamp.
-    let furnished = fs::metadata(place.join("big")).unwrap().ctime() + 2;
-    cluster.until("the clock to move on", SYNC_PATIENCE, || {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        now.as_secs() > furnished.cast_unsigned()
-    });
-    let primary = cluster.primary();
-    cluster.must(primary, &["stop", cluster.module()]);
-    cluster.must(primary, &["start", cluster.module()]);
-    cluster.wait_for(primary, "protected", SYNC_PATIENCE);
-    cluster.until("both logs have let go of what was furnished", SYNC_PATIENCE, || {
-        NODES.iter().all(|node| image(&log_of(cluster, node)).header.since.0 > furnished)
-    });
+    logs::forget(cluster);
     cluster.host(cluster.primary()).path("/srv/ledger/data").unwrap()
-}
-
-fn log_of(cluster: &Cluster, node: &str) -> PathBuf {
-    let path = format!("{ROOT}/var/lib/evenkeel/modules/{}/activity.log", cluster.module());
-    cluster.host(node).path(path).unwrap()
-}
-
-fn image(log: &Path) -> Image {
-    Image::read(&fs::read(log).unwrap()).unwrap()
-}
-
-fn progress(cluster: &Cluster, node: &str) -> Value {
-    cluster.module_status(node).unwrap()["detail"]["progress"].clone()
-}
-
-fn why(progress: &Value) -> &str {
-    progress["why"].as_str().unwrap()
 }

@@ -112,6 +112,7 @@ impl Mirror {
                 self.warn("copy-failed", format!("this node's copy failed: {why}"));
                 self.replicator.copy_failed = Some(why);
             }
+            ReplicatorEvent::LookedBack { clean, found } => self.looked_back(clean, found),
             ReplicatorEvent::Resumed { how } => {
                 let sentence = format!("a replicator went on where another had ended: {how}");
                 self.warn("replicator-resumed", sentence);
@@ -126,9 +127,17 @@ impl Mirror {
                 self.replicator.died = Some(how);
                 self.replicator.link = None;
                 self.replicator.continuous = false;
+                self.replicator.looked_back = None;
                 self.number = None;
             }
         }
+    }
+
+    fn looked_back(&mut self, clean: bool, found: Option<String>) {
+        if let Some(found) = found.filter(|_| self.replicator.looked_back.is_none()) {
+            self.warn("out-of-band", found);
+        }
+        self.replicator.looked_back = Some(clean);
     }
 
     /// A number counts only where nothing is under way, and only when it continues a session of

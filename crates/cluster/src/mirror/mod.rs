@@ -164,6 +164,8 @@ struct Replicator {
     died: Option<String>,
     /// This process has served or received, so its operation number means something.
     continuous: bool,
+    /// Whether nothing was changed past replication before this process began, once it is known.
+    looked_back: Option<bool>,
 }
 
 /// Addresses and application: what was asked of the shell and what came of it.
@@ -261,6 +263,8 @@ pub(crate) struct Mirror {
     peer_stopped_since: Option<Time>,
     undecided_since: Option<Time>,
     opened_at: Time,
+    /// When others were last kept from the directories while it waited.
+    covered_at: Time,
     /// The epoch in which the witness refused this node: asking again is of no use.
     refused_in: Option<EpochId>,
     /// The session ended last: never joined again.
@@ -317,6 +321,7 @@ impl Mirror {
             peer_stopped_since: None,
             undecided_since: None,
             opened_at: now,
+            covered_at: now,
             refused_in: None,
             burnt: None,
             rng: Rng::new(boot.seed, stream),

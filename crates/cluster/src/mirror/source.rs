@@ -73,6 +73,10 @@ impl Mirror {
         if !self.is_joinable(&peer) || !self.config_differences().is_empty() {
             return false;
         }
+        // What is compared must include what was changed past replication.
+        if self.replicator.looked_back.is_none() {
+            return false;
+        }
         self.info("offers", format!("{} offers {} to join", self.me, self.peer_name));
         self.offer_session(true);
         true
@@ -81,7 +85,7 @@ impl Mirror {
     fn is_joinable(&self, peer: &Report) -> bool {
         let related = match self.standing(peer) {
             Standing::PeerNew => true,
-            Standing::Ahead => peer.copy > Copy::None,
+            Standing::Ahead => peer.copy > Copy::None && peer.looked_back.is_some(),
             Standing::BothNew
             | Standing::MeNew
             | Standing::Same

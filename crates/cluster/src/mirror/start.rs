@@ -9,11 +9,15 @@ use model::{Copy, Role};
 
 use super::facts::{Standing, is_acting};
 use super::{Block, Mirror, Promote, State};
+use crate::effect::{Assignment, Ending};
 use crate::report::{Report, SessionStep};
 use crate::witness::{Answer, Request};
 
 /// How long a started node waits for an up-to-date peer to be started too.
 const START_GRACE: Duration = Duration::from_secs(3);
+/// How long two nodes that hold the same operations wait until they know whether anything was
+/// changed past replication, before one goes on alone for that time.
+const LOOK_BACK_MAX: Duration = Duration::from_secs(2);
 /// How long an offered role may be left untaken before it counts as refused.
 const HANDOVER_MAX: Duration = Duration::from_secs(10);
 
@@ -32,6 +36,9 @@ impl Mirror {
         if self.copy() == Copy::Crashed && self.record.unopened.is_some() {
             self.fall_back();
             return true;
+        }
+        if self.record.epoch.is_some() && self.is_uncovered() {
+            return self.cover();
         }
         let peer = self.heard();
         if self.record.pending.is_some() {
@@ -62,6 +69,30 @@ impl Mirror {
             }
             None => self.wait_without(),
         }
+    }
+
+    /// Whether no replicator keeps others from the directories.
+    fn is_uncovered(&self) -> bool {
+        let replicator = &self.replicator;
+        let assigned = !matches!(replicator.assigned, None | Some(Assignment::Close));
+        !assigned || replicator.refused.is_some() || replicator.died.is_some()
+    }
+
+    /// Whoever waits lets nobody change its copy, and looks for what was changed before.
+    fn cover(&mut self) -> bool {
+        let refused = self.replicator.refused.clone();
+        if refused.is_some() || self.replicator.died.is_some() {
+            if !self.due(self.retry_at) {
+                let Some(why) = refused else { return false };
+                let me = &self.me;
+                let sentence = format!("the directories on {me} cannot be kept from others: {why}");
+                return self.block("replicator-refused", sentence);
+            }
+            self.back_off();
+        }
+        self.covered_at = self.now;
+        self.hold(Ending::Cut);
+        true
     }
 
     /// Whether the peer has, or gets, the newer data.
@@ -219,12 +250,21 @@ impl Mirror {
             if peer.role == Role::Stop {
                 return self.ask_unless(wait_for_peer);
             }
-            return self.start_in_sync(peer);
+            match self.nothing_out_of_band(peer) {
+                Some(true) => return self.start_in_sync(peer),
+                None if !self.due(self.covered_at + LOOK_BACK_MAX) => return false,
+                Some(false) | None => {}
+            }
         }
         if self.outranks(peer) {
             return self.ask_unless(wait_for_peer);
         }
         self.follow_or_wait(peer)
+    }
+
+    /// Whether neither copy was changed past replication; none while that is being looked for.
+    fn nothing_out_of_band(&self, peer: &Report) -> Option<bool> {
+        Some(self.replicator.looked_back? && peer.looked_back?)
     }
 
     fn ask_unless(&mut self, wait: bool) -> bool {

@@ -66,6 +66,7 @@ impl Mirror {
             consent: self.consent.or(outdated),
             proposal: self.proposal.clone(),
             number: self.number,
+            looked_back: self.replicator.looked_back,
             role_term: self.record.role_term,
             holds_role: self.record.holds_role || self.front.running || self.front.addresses,
             handover: self.handover,

@@ -31,6 +31,9 @@ impl Mirror {
         self.replicator.ack = None;
         self.replicator.refused = None;
         self.replicator.died = None;
+        if assignment == Assignment::Close {
+            self.replicator.looked_back = None;
+        }
         self.effects.push(Effect::Assign { module: self.module.clone(), serial, assignment });
     }
 

@@ -225,6 +225,7 @@ impl World {
         let (node, effects) = Node::new(now, boot);
         host.node = Some(node);
         self.perform(i, effects);
+        self.tell_looked_back(i);
         self.at(now, Happening::Pulse(i));
         self.plan_wake(i);
     }

@@ -12,6 +12,8 @@ use super::check::Tree;
 use super::{Happening, World};
 
 const RESYNC: Duration = Duration::from_millis(400);
+/// How long it takes to look for what was changed past replication.
+const LOOK_BACK: Duration = Duration::from_millis(30);
 const ASSIGN: Duration = Duration::from_millis(10);
 const HOP: Duration = Duration::from_millis(2);
 /// Silence after which a replicator gives its link up.
@@ -24,6 +26,7 @@ pub enum Message {
     Applied { session: SessionId, write: u64 },
     Copied { session: SessionId },
     Silence { session: SessionId },
+    LookedBack { process: u64 },
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +40,10 @@ pub struct Replicator {
     link: Option<SessionId>,
     synced: bool,
     waiting: Vec<u64>,
+    looks_back: bool,
+    looked_back: bool,
+    /// What a process finds that looks back.
+    pub tampered: bool,
 }
 
 impl Replicator {
@@ -70,6 +77,8 @@ impl World {
         let replicator = &mut self.hosts[i].replicator;
         if !replicator.running {
             replicator.running = true;
+            replicator.looks_back = false;
+            replicator.looked_back = false;
             replicator.process += 1;
         }
         replicator.serial = serial;
@@ -105,6 +114,13 @@ impl World {
                 }
             }
             Message::Silence { session } => self.lose_link(i, session),
+            Message::LookedBack { process } => {
+                let replicator = &mut self.hosts[i].replicator;
+                if replicator.process == process {
+                    replicator.looked_back = true;
+                    self.tell_looked_back(i);
+                }
+            }
             Message::Write { session, write } => {
                 if !self.cut && self.hosts[i].replicator.receives(session) {
                     self.hosts[i].replicator.tree.apply(write);
@@ -167,8 +183,31 @@ impl World {
         }
         if told == Some(Assignment::Close) {
             self.hosts[i].replicator.tree.checkpoint();
+            self.hosts[i].replicator.running = false;
+        } else {
+            self.look_back(i);
         }
         self.say_assigned(i, serial, false);
+    }
+
+    /// Begins to look for what was changed past replication, once per process.
+    fn look_back(&mut self, i: usize) {
+        let replicator = &mut self.hosts[i].replicator;
+        if !std::mem::replace(&mut replicator.looks_back, true) {
+            let process = replicator.process;
+            self.after(LOOK_BACK, Happening::Link(i, Message::LookedBack { process }));
+        }
+    }
+
+    /// Some find something, which is compared if they say so. A new daemon is told again.
+    pub fn tell_looked_back(&mut self, i: usize) {
+        let replicator = &self.hosts[i].replicator;
+        if replicator.running && replicator.looked_back {
+            let clean = replicator.process % 4 != 3 && !replicator.tampered;
+            let found = (!clean).then(|| "changed past replication: a file".to_owned());
+            let event = ReplicatorEvent::LookedBack { clean, found };
+            self.replicator_event(i, Duration::ZERO, event);
+        }
     }
 
     fn say_assigned(&mut self, i: usize, serial: u64, drained: bool) {

@@ -61,7 +61,7 @@ pub fn perform(world: &mut World, command: &str) {
         ["power", n] => world.power(node(n)),
         ["stop-daemon", n] => world.stop_daemon(node(n)),
         ["die", n] => world.replicator_dies(node(n)),
-        ["unmount" | "mount" | "fill" | "full" | "empty" | "fail-copy", n] => {
+        ["unmount" | "mount" | "fill" | "full" | "empty" | "fail-copy" | "tamper", n] => {
             disk(world, words[0], node(n));
         }
         ["configure", n, value] => world.hosts[node(n)].config_key = value.parse().unwrap(),
@@ -106,6 +106,7 @@ fn disk(world: &mut World, verb: &str, i: usize) {
         "mount" => world.hosts[i].disk = true,
         "fill" => world.hosts[i].filled = true,
         "full" => world.hosts[i].full = true,
+        "tamper" => world.hosts[i].replicator.tampered = true,
         "empty" => world.hosts[i].full = false,
         "fail-copy" => {
             let why = "the disk is broken".to_owned();

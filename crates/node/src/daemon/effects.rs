@@ -136,6 +136,7 @@ impl Daemon {
                 node: &self.name,
                 config: &module.config,
                 number: module.number,
+                covered: module.covered.take(),
                 generation,
                 events: &self.sender,
             })?);

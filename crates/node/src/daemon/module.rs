@@ -31,6 +31,8 @@ pub(crate) struct Module {
     pub(crate) closing: Option<(u64, u64)>,
     /// Last operation number of a cleanly closed copy, for the next replicator.
     pub(crate) number: u64,
+    /// Until when what a dead replicator had left covered the directories, in wall time.
+    pub(crate) covered: Option<(i64, u32)>,
     /// Who waits for the end of a verification.
     pub(crate) verifying: Option<Asked>,
     /// What the markers say, as far as is known.
@@ -51,17 +53,30 @@ impl Module {
     pub(crate) fn mark_plain(&self, root: u128, epoch: EpochId) -> io::Result<()> {
         for (index, path) in self.config.replicate.iter().enumerate() {
             let marker = Marker { module: self.config.name.clone(), root, index, epoch };
-            marker::write(path, &marker)?;
+            // Written anew it would look like a change that somebody made.
+            if !matches!(marker::read(path), Ok(Some(found)) if found == marker) {
+                marker::write(path, &marker)?;
+            }
         }
         Ok(())
     }
 
     /// Removes mounts that a dead replicator left, so that paths lead to the plain directories.
-    pub(crate) fn clean_leftovers(&self) {
+    /// If all of them were covered until then, that is kept in mind for the next replicator.
+    pub(crate) fn clean_leftovers(&mut self) {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+        let mut covered = true;
         for path in &self.config.replicate {
-            if let Err(error) = mount::remove_leftovers(path) {
-                eprintln!("! {} {}: {error}", self.config.name, path.display());
+            match mount::remove_leftovers(path) {
+                Ok(removed) => covered &= !removed.is_empty(),
+                Err(error) => {
+                    covered = false;
+                    eprintln!("! {} {}: {error}", self.config.name, path.display());
+                }
             }
+        }
+        if covered {
+            self.covered = Some((time.tv_sec, u32::try_from(time.tv_nsec).unwrap_or(0)));
         }
     }
 }

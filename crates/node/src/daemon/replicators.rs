@@ -114,6 +114,8 @@ pub(crate) struct Start<'a> {
     pub(crate) config: &'a ModuleConfig,
     /// Last operation number, when the copy was closed cleanly.
     pub(crate) number: u64,
+    /// Until when what a dead replicator had left covered the directories, in wall time.
+    pub(crate) covered: Option<(i64, u32)>,
     pub(crate) generation: u64,
     pub(crate) events: &'a Sender<Event>,
 }
@@ -245,6 +247,9 @@ fn spawn(start: &Start<'_>, listener: OwnedFd, group: &Cgroup) -> io::Result<Chi
         .stderr(output)
         .current_dir("/")
         .process_group(0);
+    if let Some((seconds, nanoseconds)) = start.covered {
+        command.arg("--covered").arg(format!("{seconds}.{nanoseconds:09}"));
+    }
     for directory in &start.config.replicate {
         command.arg("--directory").arg(directory);
     }

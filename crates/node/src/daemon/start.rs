@@ -222,6 +222,7 @@ fn prepare(
         node,
         config: &config,
         number,
+        covered: None,
         generation,
         events,
     })?;
@@ -236,6 +237,7 @@ fn prepare(
         closing: None,
         closing_serial: None,
         number,
+        covered: None,
         verifying: None,
         marked: None,
     };

@@ -19,6 +19,7 @@ mod keeper_link;
 mod limit;
 mod links;
 mod log;
+mod look_back;
 mod outbox;
 mod packing;
 mod ping;
@@ -53,6 +54,8 @@ use crate::replicator::daemon_link::{DaemonLink, Packet};
 use crate::replicator::keep::{Keep, Notes};
 use crate::replicator::keeper_link::{KeeperLink, Left};
 use crate::replicator::log::ActivityLog;
+use crate::replicator::log::unwatched::Past;
+use crate::replicator::look_back::LookBack;
 use crate::replicator::primary::Primary;
 use crate::replicator::receiving::Receiving;
 use crate::replicator::serving::Serving;
@@ -74,6 +77,9 @@ pub struct ReplicatorOptions {
     pub directories: Vec<PathBuf>,
     /// The descriptor that leads to the keeper.
     pub keeper: Option<i32>,
+    /// Until when what a dead replicator had left covered the directories: wall time, in seconds
+    /// and nanoseconds.
+    pub covered: Option<(i64, u32)>,
 }
 
 /// A replicated directory.
@@ -90,6 +96,7 @@ struct Replicator {
     daemon: Arc<DaemonLink>,
     keeper: Arc<KeeperLink>,
     log: Arc<ActivityLog>,
+    look_back: LookBack,
     mode: Mode,
     number: u64,
     serial: u64,
@@ -120,6 +127,11 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     if let Some(damage) = damage {
         eprintln!("{damage}");
     }
+    let past = match &kept {
+        // Which goes on to watch.
+        Some(_) => Past::Shows,
+        None => log.begin(options.covered)?,
+    };
     let (serial, assignment) = match &kept {
         None => (0, Assignment::Hold { ending: Ending::Cut }),
         Some((notes, _)) => (notes.serial, Assignment::Serve(notes.serve.clone())),
@@ -128,12 +140,14 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     let state = FromReplicator::State { serial, assignment: assignment.clone(), number };
     let daemon = DaemonLink::start(&options.module, &directories, state, sender)?;
     watch_keeper(&keeper, &daemon)?;
+    let look_back = LookBack::new(past, &directories, &log, &daemon);
     let mut replicator = Replicator {
         options,
         directories,
         daemon,
         keeper,
         log,
+        look_back,
         mode: Mode::Plain,
         number,
         serial,
@@ -224,6 +238,7 @@ impl Replicator {
     /// Tells a new daemon what an earlier one may have missed. The assignment it has been told
     /// already.
     fn introduce(&self) {
+        self.look_back.introduce();
         let (wanted, linked) = match (&self.mode, &self.assignment) {
             (Mode::Receiving(receiving), _) => (Some(receiving.session()), receiving.linked()),
             (Mode::Serving(serving), Assignment::Serve(serve)) => {
@@ -293,7 +308,7 @@ impl Replicator {
             self.daemon.event(ReplicatorEvent::LinkLost { session, why });
         }
         self.mode = Mode::Serving(Box::new(serving));
-        Ok(())
+        self.look_back.begin()
     }
 
     fn hello(&self, serve: &Serve) -> Option<Hello> {
@@ -366,11 +381,14 @@ impl Replicator {
         for directory in &self.directories {
             mount::read_only_bind(&directory.path, &directory.root).map_err(io::Error::from)?;
         }
+        self.look_back.begin()?;
         Ok(drained)
     }
 
     fn close(&mut self) -> io::Result<bool> {
         let drained = self.hold(Ending::Cut)?;
+        self.look_back.end();
+        self.log.uncover()?;
         self.show_plain()?;
         serving::sync_all(&self.directories)?;
         Ok(drained)

@@ -5,6 +5,7 @@
 
 mod file;
 pub(super) mod suspects;
+pub(super) mod unwatched;
 
 use std::io;
 use std::path::Path;
@@ -23,6 +24,7 @@ use wire::recall::Recalled;
 
 use crate::replicator::primary::Trees;
 use file::LogFile;
+use unwatched::Watch;
 
 /// The activity log of a module.
 pub(super) struct ActivityLog {
@@ -50,6 +52,8 @@ struct Inner {
     renewing: bool,
     /// Whoever waits for a checkpoint to be due has something else to look at.
     woken: bool,
+    /// While what was changed before this process began is being looked for.
+    watch: Option<Watch>,
 }
 
 impl ActivityLog {
@@ -70,6 +74,7 @@ impl ActivityLog {
             alone: true,
             renewing: false,
             woken: false,
+            watch: None,
         };
         let log = ActivityLog { inner: Mutex::new(inner), changed: Condvar::new() };
         Ok((Arc::new(log), damage))
@@ -90,6 +95,9 @@ impl ActivityLog {
         let mut heat = Heat::default();
         heat.inherit(entries.into_iter(), inner.number);
         inner.heat = heat;
+        if let Some(watch) = &mut inner.watch {
+            watch.forget_ids();
+        }
     }
 
     /// Whether changes from now on can be known to no peer.
@@ -110,6 +118,9 @@ impl ActivityLog {
         }
         if inner.is_silent() {
             return true;
+        }
+        if inner.is_unseen(touches) {
+            return false;
         }
         let Some(keys) = inner.heat.keys(touches) else { return false };
         if !inner.heat.touch(&keys, number) {
@@ -356,6 +367,7 @@ impl Gate for ActivityLog {
                 continue;
             };
             if cold.is_empty() {
+                inner.saw(touches);
                 return Ok(());
             }
             for key in cold {
@@ -408,7 +420,8 @@ impl Inner {
 
     /// What is not in the log yet; none when only "anything may differ" would do.
     fn cold(&self, touches: &[Touch]) -> Option<Vec<Key>> {
-        let keys = self.heat.keys(touches)?;
+        let mut keys = self.heat.keys(touches)?;
+        keys.extend(self.hidden(touches));
         Some(keys.into_iter().filter(|key| !self.heat.is_hot(key)).collect())
     }
 
