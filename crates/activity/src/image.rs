@@ -83,6 +83,11 @@ pub struct Header {
     pub unwatched: Option<Window>,
     /// Identity of the boot in which the log was last in use.
     pub boot: u128,
+    /// What each replicated root carries too, so that neither is put back to an earlier state
+    /// unnoticed; 0 when none was set yet.
+    pub seal: u128,
+    /// What a root may carry instead, as long as a change of the seal is under way; else 0.
+    pub next_seal: u128,
 }
 
 /// A stretch of one node's wall time; both ends belong to it.
@@ -145,7 +150,9 @@ impl Header {
         }
         bytes.push(u8::from(self.everything));
         put_window(&mut bytes, self.unwatched);
-        bytes.extend_from_slice(&self.boot.to_le_bytes());
+        for id in [self.boot, self.seal, self.next_seal] {
+            bytes.extend_from_slice(&id.to_le_bytes());
+        }
         let sum = sum(&[&bytes]);
         bytes.extend_from_slice(&sum);
         bytes.resize(SECTOR, 0);
@@ -163,11 +170,24 @@ impl Header {
         let (cooled, begun) = (u64_of(&mut rest)?, u64_of(&mut rest)?);
         let (since, coming) = (clock_of(&mut rest)?, clock_of(&mut rest)?);
         let everything = *rest.split_off_first()? != 0;
-        let (unwatched, boot) = (window_of(&mut rest)?, u128_of(&mut rest)?);
+        let unwatched = window_of(&mut rest)?;
+        let (boot, seal, next_seal) =
+            (u128_of(&mut rest)?, u128_of(&mut rest)?, u128_of(&mut rest)?);
         let summed = bytes.get(..SECTOR - rest.len())?;
         (rest.split_off(..SUM_BYTES)? == sum(&[summed])).then_some(())?;
         let point = Point { base, previous, as_target, cooled, begun };
-        Some(Header { generation, file, point, since, coming, everything, unwatched, boot })
+        Some(Header {
+            generation,
+            file,
+            point,
+            since,
+            coming,
+            everything,
+            unwatched,
+            boot,
+            seal,
+            next_seal,
+        })
     }
 }
 
@@ -304,7 +324,20 @@ mod tests {
         let point = Point { base: 1, previous: 2, as_target: true, cooled: generation, begun: 9 };
         let unwatched = Some(Window { from: (-5, 6), until: Some((9, 1)) });
         let (since, coming) = ((-5, 6), (7, 8));
-        Header { generation, file: 77, point, since, coming, everything: false, unwatched, boot: 3 }
+        let (boot, seal, next_seal) = (3, 4, 5);
+        let everything = false;
+        Header {
+            generation,
+            file: 77,
+            point,
+            since,
+            coming,
+            everything,
+            unwatched,
+            boot,
+            seal,
+            next_seal,
+        }
     }
 
     fn put(bytes: &mut Vec<u8>, at: usize, part: &[u8]) {

@@ -243,6 +243,11 @@ pub enum ReplicatorEvent {
         /// What, with errno and path.
         why: String,
     },
+    /// The copy is not what this node last made of it: told before the first `Assigned`.
+    Restored {
+        /// How that shows, as a sentence.
+        why: String,
+    },
     /// The directories were looked through for what was changed past replication before this
     /// process began.
     LookedBack {

@@ -58,6 +58,8 @@ pub enum StoredCopy {
         /// The epoch the peer proposed.
         consent: EpochId,
     },
+    /// Its disk, or that of its activity log, was put back to an earlier state.
+    Restored,
     /// Current in its epoch.
     Current,
 }
@@ -69,7 +71,7 @@ impl StoredCopy {
         match self {
             StoredCopy::None => Copy::None,
             StoredCopy::Inconsistent => Copy::Inconsistent,
-            StoredCopy::Outdated { .. } => Copy::Outdated,
+            StoredCopy::Outdated { .. } | StoredCopy::Restored => Copy::Outdated,
             StoredCopy::Current => Copy::Intact,
         }
     }

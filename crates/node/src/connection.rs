@@ -251,9 +251,11 @@ mod tests {
         };
         let body = &good[PREFIX_BYTES..];
         let mut version = body.to_vec();
-        version[4] = 4;
+        version[4] += 1;
+        let (ours, theirs) = (wire::hello::VERSION, wire::hello::VERSION + 1);
+        let versions = format!("speaks version {theirs}, this one {ours}");
         let cases = [
-            (framed(&version), "speaks version 4, this one 3"),
+            (framed(&version), &*versions),
             (framed(b"GET / HTTP/1.1"), "does not speak this protocol"),
             (framed(&[body, b"more"].concat()), "4 bytes after its last field"),
             (framed(&body[..body.len() - 1]), "bad message"),

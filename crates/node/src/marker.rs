@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// Name of the attribute; readable and writable by root alone, hidden on the mount.
 const ATTRIBUTE: &str = "trusted.evenkeel";
 
+/// Name of the attribute that is renewed with each checkpoint.
+const SEAL: &str = "trusted.evenkeel.seal";
+
 /// Set and removed again, to see whether a disk takes changes.
 const PROBE: &str = "trusted.evenkeel.probe";
 
@@ -58,6 +61,22 @@ pub(crate) fn write(path: &Path, marker: &Marker) -> io::Result<()> {
     let text = serde_json::to_vec(marker).map_err(io::Error::other)?;
     rustix::fs::setxattr(path, ATTRIBUTE, &text, rustix::fs::XattrFlags::empty())?;
     std::fs::File::open(path)?.sync_all()
+}
+
+/// The seal of a root; none when it carries none, or something that is none.
+pub(crate) fn read_seal(directory: impl AsFd) -> rustix::io::Result<Option<u128>> {
+    let mut value = [0; size_of::<u128>()];
+    match rustix::fs::fgetxattr(directory, SEAL, &mut value[..]) {
+        Ok(length) => Ok((length == value.len()).then(|| u128::from_le_bytes(value))),
+        Err(rustix::io::Errno::NODATA | rustix::io::Errno::RANGE) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Sets the seal of a root; it becomes durable with the next sync.
+pub(crate) fn write_seal(directory: impl AsFd, seal: u128) -> rustix::io::Result<()> {
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::fsetxattr(directory, SEAL, &seal.to_le_bytes(), flags)
 }
 
 /// Whether the file system takes a change and makes it durable. A full one counts as one that does,

@@ -331,7 +331,10 @@ impl Mirror {
     pub(crate) fn withdraw_consent(&mut self) -> bool {
         let given = match self.record.copy {
             StoredCopy::Outdated { consent } => Some(consent),
-            StoredCopy::None | StoredCopy::Inconsistent | StoredCopy::Current => None,
+            StoredCopy::None
+            | StoredCopy::Inconsistent
+            | StoredCopy::Restored
+            | StoredCopy::Current => None,
         };
         let Some(given) = given.or(self.consent) else {
             return false;

@@ -5,6 +5,7 @@ use model::Time;
 use super::{Mirror, State};
 use crate::effect::Assignment;
 use crate::input::{Input, ReplicatorEvent};
+use crate::record::StoredCopy;
 use crate::report::Heartbeat;
 
 impl Mirror {
@@ -112,6 +113,7 @@ impl Mirror {
                 self.warn("copy-failed", format!("this node's copy failed: {why}"));
                 self.replicator.copy_failed = Some(why);
             }
+            ReplicatorEvent::Restored { why } => self.copy_restored(why),
             ReplicatorEvent::LookedBack { clean, found } => self.looked_back(clean, found),
             ReplicatorEvent::Resumed { how } => {
                 let sentence = format!("a replicator went on where another had ended: {how}");
@@ -131,6 +133,24 @@ impl Mirror {
                 self.number = None;
             }
         }
+    }
+
+    /// The copy is an earlier one than the record says: it may follow, and lead only on the
+    /// operator's word.
+    fn copy_restored(&mut self, why: String) {
+        // One that is to serve already was chosen by the operator.
+        let waits = matches!(self.replicator.assigned, Some(Assignment::Hold { .. }));
+        if !waits || !self.is_current() {
+            return;
+        }
+        self.warn("copy-restored", why);
+        self.number = None;
+        self.persist(|record| {
+            record.copy = StoredCopy::Restored;
+            record.pending = None;
+            record.promotable = false;
+            record.holds_role = false;
+        });
     }
 
     fn looked_back(&mut self, clean: bool, found: Option<String>) {

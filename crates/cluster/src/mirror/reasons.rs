@@ -182,7 +182,7 @@ impl Mirror {
     pub(crate) fn next_steps(&self, code: &str) -> Vec<String> {
         let (module, peer) = (&self.module, &self.peer_name);
         match code {
-            "first-start-choice" => vec![format!(
+            "first-start-choice" | "no-current-copy" => vec![format!(
                 "evenkeel force-primary {module} on the node whose data are to be kept"
             )],
             "config-differs" => vec!["make the files equal on both nodes".to_owned()],

@@ -201,6 +201,8 @@ impl Mirror {
         }
         self.failures = 0;
         self.in_sync_since_boot = true;
+        // Whatever was found has been taken in, and nobody else has changed anything since.
+        self.replicator.looked_back = Some(true);
         self.by_policy = false;
         self.session = Some(Session { step: SessionStep::Done, joined: true, ..session });
         self.info("protected", format!("{} is up to date: the pair is protected", self.peer_name));

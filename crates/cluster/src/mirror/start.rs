@@ -10,6 +10,7 @@ use model::{Copy, Role};
 use super::facts::{Standing, is_acting};
 use super::{Block, Mirror, Promote, State};
 use crate::effect::{Assignment, Ending};
+use crate::record::StoredCopy;
 use crate::report::{Report, SessionStep};
 use crate::witness::{Answer, Request};
 
@@ -39,6 +40,10 @@ impl Mirror {
         }
         if self.record.epoch.is_some() && self.is_uncovered() {
             return self.cover();
+        }
+        if self.record.epoch.is_some() && self.replicator.ack.is_none() {
+            // What the directories turn out to be is told by then.
+            return false;
         }
         let peer = self.heard();
         if self.record.pending.is_some() {
@@ -327,6 +332,14 @@ impl Mirror {
             );
             return self.block("not-up-to-date", sentence);
         }
+        let both = self.record.epoch.is_some() && peer.epoch.is_some() && !is_acting(peer);
+        if both && self.copy() < Copy::Crashed && peer.copy < Copy::Crashed {
+            let sentence = format!(
+                "neither {} nor {} holds data that are proven up to date",
+                self.me, self.peer_name
+            );
+            return self.block("no-current-copy", sentence);
+        }
         if peer.role == Role::Wait && peer.phase == model::Phase::NotReady && !peer.leaving {
             let sentence =
                 format!("this node follows {}, which cannot start itself", self.peer_name);
@@ -368,10 +381,16 @@ impl Mirror {
     }
 
     fn block_outdated(&mut self) -> bool {
-        let sentence = format!(
-            "the data of {} are not up to date, so it does not start the application without {}",
-            self.me, self.peer_name
-        );
+        let why = match self.record.copy {
+            StoredCopy::Restored => {
+                "were put back to an earlier state, or its activity log was, and so are not up to \
+                 date"
+            }
+            _ => "are not up to date",
+        };
+        let (me, peer) = (&self.me, &self.peer_name);
+        let sentence =
+            format!("the data of {me} {why}: it does not start the application without {peer}");
         self.block("not-up-to-date", sentence)
     }
 

@@ -124,6 +124,7 @@ impl Mirror {
             record.unopened = None;
         });
         self.failures = 0;
+        self.replicator.looked_back = Some(true);
         self.talk.missing = false;
         self.in_sync_since_boot = true;
         self.info("up-to-date", format!("{} is up to date and may take over", self.me));

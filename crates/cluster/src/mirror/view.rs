@@ -51,7 +51,10 @@ impl Mirror {
         let (role, phase) = self.role();
         let outdated = match self.record.copy {
             StoredCopy::Outdated { consent } => Some(consent),
-            StoredCopy::None | StoredCopy::Inconsistent | StoredCopy::Current => None,
+            StoredCopy::None
+            | StoredCopy::Inconsistent
+            | StoredCopy::Restored
+            | StoredCopy::Current => None,
         };
         Report {
             config: self.digest.clone(),

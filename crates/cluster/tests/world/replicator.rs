@@ -44,6 +44,10 @@ pub struct Replicator {
     looked_back: bool,
     /// What a process finds that looks back.
     pub tampered: bool,
+    /// A copy of the disk.
+    pub saved: Option<Tree>,
+    /// The disk is not what this node last made of it.
+    pub restored: bool,
 }
 
 impl Replicator {
@@ -193,8 +197,15 @@ impl World {
     /// Begins to look for what was changed past replication, once per process.
     fn look_back(&mut self, i: usize) {
         let replicator = &mut self.hosts[i].replicator;
+        if matches!(replicator.told, Some(Assignment::Serve(_))) {
+            replicator.restored = false;
+        }
         if !std::mem::replace(&mut replicator.looks_back, true) {
             let process = replicator.process;
+            if replicator.restored {
+                let why = "the disk was put back to an earlier state".to_owned();
+                self.replicator_event(i, Duration::ZERO, ReplicatorEvent::Restored { why });
+            }
             self.after(LOOK_BACK, Happening::Link(i, Message::LookedBack { process }));
         }
     }
@@ -328,6 +339,7 @@ impl World {
         }
         let tree = self.hosts[i].replicator.tree.clone();
         self.hosts[1 - i].replicator.tree.become_copy(&tree);
+        self.hosts[1 - i].replicator.restored = false;
         self.hosts[i].replicator.synced = true;
         let number = tree.number();
         self.replicator_event(i, HOP, ReplicatorEvent::Synced { session, number });

@@ -40,6 +40,10 @@ fn span(text: &str) -> Duration {
     Duration::from_secs(text.strip_suffix('s').unwrap().parse().unwrap())
 }
 
+/// Commands that do something to a disk.
+const OF_DISKS: [&str; 9] =
+    ["unmount", "mount", "fill", "full", "empty", "fail-copy", "tamper", "save", "restore"];
+
 pub fn perform(world: &mut World, command: &str) {
     let words: Vec<&str> = command.split_whitespace().collect();
     match words.as_slice() {
@@ -61,9 +65,7 @@ pub fn perform(world: &mut World, command: &str) {
         ["power", n] => world.power(node(n)),
         ["stop-daemon", n] => world.stop_daemon(node(n)),
         ["die", n] => world.replicator_dies(node(n)),
-        ["unmount" | "mount" | "fill" | "full" | "empty" | "fail-copy" | "tamper", n] => {
-            disk(world, words[0], node(n));
-        }
+        [what, n] if OF_DISKS.contains(what) => disk(world, what, node(n)),
         ["configure", n, value] => world.hosts[node(n)].config_key = value.parse().unwrap(),
         ["cut"] => {
             world.cut = true;
@@ -106,6 +108,15 @@ fn disk(world: &mut World, verb: &str, i: usize) {
         "mount" => world.hosts[i].disk = true,
         "fill" => world.hosts[i].filled = true,
         "full" => world.hosts[i].full = true,
+        "save" => {
+            let tree = world.hosts[i].replicator.tree.clone();
+            world.hosts[i].replicator.saved = Some(tree);
+        }
+        "restore" => {
+            let saved = world.hosts[i].replicator.saved.clone();
+            world.hosts[i].replicator.tree = saved.expect("the disk was saved");
+            world.hosts[i].replicator.restored = true;
+        }
         "tamper" => world.hosts[i].replicator.tampered = true,
         "empty" => world.hosts[i].full = false,
         "fail-copy" => {

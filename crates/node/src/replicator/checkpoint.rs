@@ -4,7 +4,7 @@
 //! What is hot is the log's business, and what a checkpoint proves that of `activity`.
 
 use std::io;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use activity::Point;
@@ -80,6 +80,8 @@ impl Link {
             }),
             Some(_) | None => return Ok(false),
         }
+        let roots = self.primary.trees().iter().map(|tree| Arc::clone(tree.root()));
+        log.begin_seal(&roots.collect::<Vec<_>>())?;
         log::sync_trees(self.primary.trees())?;
         let waiting = |state: &mut State| !state.ended && state.barrier < Some(number);
         let waited = self.changed.wait_while(self.lock(), waiting);

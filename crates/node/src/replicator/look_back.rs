@@ -19,11 +19,11 @@ use mount::backing::{self, DirReader, Handle, Kind};
 use rustix::fs::{AtFlags, StatxFlags};
 use rustix::io::Errno;
 
-use crate::replicator::Directory;
 use crate::replicator::daemon_link::DaemonLink;
 use crate::replicator::log::ActivityLog;
 use crate::replicator::log::unwatched::{Past, parts_of};
 use crate::replicator::walker::LOST_AND_FOUND;
+use crate::replicator::{Directory, roots};
 
 /// Suspects that are written to the log at once.
 const SUSPECTS_AT_ONCE: usize = 512;
@@ -80,12 +80,20 @@ impl LookBack {
             return Ok(());
         }
         match &self.past {
-            Past::Nothing => self.shared.tell(false, None),
+            Past::Nothing => {
+                self.shared.renew_seal()?;
+                self.shared.tell(false, None);
+            }
+            Past::Restored => {
+                self.shared.tell_restored();
+                self.shared.tell(false, None);
+            }
             Past::Doubtful(why) => {
                 let sentence = format!(
                     "whether anything was changed past replication while the module was stopped \
                      cannot be told: {why}; everything is compared"
                 );
+                self.shared.renew_seal()?;
                 self.shared.tell(false, Some(sentence));
             }
             Past::Shows => self.search()?,
@@ -95,12 +103,14 @@ impl LookBack {
 
     fn search(&mut self) -> io::Result<()> {
         let Some(window) = self.shared.log.cover()? else {
+            self.shared.renew_seal()?;
             self.shared.tell(true, None);
             return Ok(());
         };
         let mut search = Search::new(Arc::clone(&self.shared), window);
         // Before anything of this node's own is done to them, such as setting a marker.
         let roots = search.look_at_roots();
+        self.shared.renew_seal()?;
         let thread = std::thread::Builder::new().name("look-back".to_owned());
         self.thread = Some(thread.spawn(move || {
             let ended = roots.and_then(|()| search.run()).err();
@@ -111,7 +121,12 @@ impl LookBack {
 
     /// Tells a new daemon what an earlier one may have heard.
     pub(super) fn introduce(&self) {
-        if let Some(event) = self.shared.told() {
+        if self.shared.log.is_broken() {
+            self.shared.tell_restored();
+        }
+        if self.shared.log.is_shared() {
+            self.shared.daemon.event(ReplicatorEvent::LookedBack { clean: true, found: None });
+        } else if let Some(event) = self.shared.told() {
             self.shared.daemon.event(event);
         }
     }
@@ -129,6 +144,17 @@ impl LookBack {
 impl Shared {
     fn told(&self) -> Option<ReplicatorEvent> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn renew_seal(&self) -> io::Result<()> {
+        self.log.renew_seal(&roots(&self.directories))
+    }
+
+    fn tell_restored(&self) {
+        let why = "the replicated directories and this node's activity log do not belong together: \
+                   the disk of one of them was put back to an earlier state";
+        eprintln!("{why}");
+        self.daemon.event(ReplicatorEvent::Restored { why: why.to_owned() });
     }
 
     fn tell(&self, clean: bool, found: Option<String>) {

@@ -130,7 +130,7 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     let past = match &kept {
         // Which goes on to watch.
         Some(_) => Past::Shows,
-        None => log.begin(options.covered)?,
+        None => log.begin(&roots(&directories), options.covered)?,
     };
     let (serial, assignment) = match &kept {
         None => (0, Assignment::Hold { ending: Ending::Cut }),
@@ -177,6 +177,10 @@ fn open_directories(paths: &[PathBuf]) -> io::Result<Vec<Directory>> {
         directories.push(Directory { path: path.clone(), root: Arc::new(root) });
     }
     Ok(directories)
+}
+
+fn roots(directories: &[Directory]) -> Vec<Arc<Root>> {
+    directories.iter().map(|directory| Arc::clone(&directory.root)).collect()
 }
 
 /// The directories as a predecessor had opened them, below its mounts.
@@ -388,7 +392,7 @@ impl Replicator {
     fn close(&mut self) -> io::Result<bool> {
         let drained = self.hold(Ending::Cut)?;
         self.look_back.end();
-        self.log.uncover()?;
+        self.log.uncover(&roots(&self.directories))?;
         self.show_plain()?;
         serving::sync_all(&self.directories)?;
         Ok(drained)
@@ -448,6 +452,7 @@ impl Replicator {
         let (directories, log) = (&self.directories, &self.log);
         let keep = Keep::new(directories.len(), self.number)?;
         let with = (&self.keeper, &mut Left::default());
+        log.choose(&roots(directories))?;
         let primary = Primary::open(directories, keep, with, &self.daemon, log)?;
         let serving = Serving::start(primary, &self.keeper, directories, serve, to)?;
         serving.keep(serial, serve, peer)?;

@@ -23,13 +23,13 @@ use wire::hello::{Joint, Welcome};
 use wire::replication::{Backward, Forward, put_backward, take_forward};
 
 use crate::connection;
-use crate::replicator::Directory;
 use crate::replicator::daemon_link::DaemonLink;
 use crate::replicator::log::{self, ActivityLog};
 use crate::replicator::outbox::Outbox;
 use crate::replicator::packing::{first, unpack};
 use crate::replicator::ping::{Pings, SILENCE_MAX};
 use crate::replicator::store::{After, NotApplied, Store};
+use crate::replicator::{Directory, roots};
 
 /// Threads that sync.
 const SYNCERS: usize = 2;
@@ -91,8 +91,7 @@ impl Receiving {
         daemon: &Arc<DaemonLink>,
         log: &Arc<ActivityLog>,
     ) -> io::Result<Receiving> {
-        let roots: Vec<Arc<Root>> =
-            directories.iter().map(|directory| Arc::clone(&directory.root)).collect();
+        let roots = roots(directories);
         let store = Some(Store::new(roots.clone(), number, Arc::clone(log)));
         let shared = Arc::new(Shared {
             session,
@@ -397,9 +396,10 @@ impl Shared {
         let result = match &durability {
             Durability::File { file, data_only: true, .. } => rustix::fs::fdatasync(file),
             Durability::File { file, data_only: false, .. } => rustix::fs::fsync(file),
-            Durability::Everything { number, base, since } => {
-                self.sync_everything().and_then(|()| self.share(*number, *base, *since))
-            }
+            Durability::Everything { number, base, since } => self
+                .begin_seal(base.is_some())
+                .and_then(|()| self.sync_everything())
+                .and_then(|()| self.share(*number, *base, *since)),
         };
         // What a failed sync has lost is not known: nothing here is proven any more.
         result.map_err(|errno| NotApplied {
@@ -418,13 +418,15 @@ impl Shared {
         Ok(())
     }
 
+    /// What is shared with the source is sealed with it.
+    fn begin_seal(&self, shared: bool) -> Result<(), Errno> {
+        if shared { self.log.begin_seal(&self.roots).map_err(not_logged) } else { Ok(()) }
+    }
+
     /// Notes what is shared with the source from here on, before the source is told so.
     fn share(&self, number: u64, base: Option<(u128, u128)>, since: Clock) -> Result<(), Errno> {
         let Some((base, previous)) = base else { return Ok(()) };
-        self.log.share(base, previous, number, since).map_err(|error| {
-            eprintln!("the activity log cannot be written: {error}");
-            Errno::from_io_error(&error).unwrap_or(Errno::IO)
-        })
+        self.log.share(base, previous, number, since).map_err(not_logged)
     }
 
     fn sync_everything(&self) -> Result<(), Errno> {
@@ -466,6 +468,11 @@ impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn not_logged(error: io::Error) -> Errno {
+    eprintln!("the activity log cannot be written: {error}");
+    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

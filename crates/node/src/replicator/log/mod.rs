@@ -4,6 +4,8 @@
 //! those of `activity`; what a resync makes of the entries is in `suspects`.
 
 mod file;
+mod points;
+mod seal;
 pub(super) mod suspects;
 pub(super) mod unwatched;
 
@@ -54,6 +56,10 @@ struct Inner {
     woken: bool,
     /// While what was changed before this process began is being looked for.
     watch: Option<Watch>,
+    /// Whether the roots carry another seal than the log.
+    broken: bool,
+    /// Whether this process has made both copies equal.
+    shared: bool,
 }
 
 impl ActivityLog {
@@ -75,6 +81,8 @@ impl ActivityLog {
             renewing: false,
             woken: false,
             watch: None,
+            broken: false,
+            shared: false,
         };
         let log = ActivityLog { inner: Mutex::new(inner), changed: Condvar::new() };
         Ok((Arc::new(log), damage))
@@ -182,6 +190,11 @@ impl ActivityLog {
         (seconds - 1, nanoseconds)
     }
 
+    /// Whether this process has made both copies equal, so that nothing from before counts.
+    pub(super) fn is_shared(&self) -> bool {
+        self.lock().shared
+    }
+
     /// What a target tells the source of it.
     pub(super) fn recalled(&self) -> Recalled {
         match self.point() {
@@ -204,116 +217,6 @@ impl ActivityLog {
     pub(super) fn wake(&self) {
         self.lock().woken = true;
         self.changed.notify_all();
-    }
-
-    /// Everything up to a number is durable on both nodes, and was begun at `since`; with a base,
-    /// both hold the same from there on.
-    pub(super) fn checkpoint(
-        &self,
-        number: u64,
-        since: Clock,
-        base: Option<Point>,
-    ) -> io::Result<()> {
-        let mut inner = self.wait_for_writer();
-        inner.writing = true;
-        inner.heat.cool(number);
-        let mut header = *inner.file.header();
-        header.since = since;
-        header.coming = since;
-        match base {
-            Some(point) => {
-                header.point = point;
-                // What was not logged since the checkpoint began may differ still.
-                header.everything = inner.is_silent();
-            }
-            None => header.point.cooled = number,
-        }
-        let entries: Vec<Box<[u8]>> = inner.heat.entries().map(Box::from).collect();
-        let path = inner.file.path().to_owned();
-        drop(inner);
-        let written = LogFile::create(&path, header, &entries);
-        let mut inner = self.lock();
-        inner.writing = false;
-        inner.renewing = false;
-        let result = written.map(|file| inner.file = file);
-        drop(inner);
-        self.changed.notify_all();
-        result
-    }
-
-    /// As a target: this state is shared with the source from here on, which holds all that this
-    /// copy ever changed on its own.
-    pub(super) fn share(
-        &self,
-        base: u128,
-        previous: u128,
-        number: u64,
-        since: Clock,
-    ) -> io::Result<()> {
-        let same = self.point().is_some_and(|point| point.base == base);
-        if same && self.len() == 0 {
-            return self.note_checkpoint(number, since);
-        }
-        // Until the source has completed this checkpoint too, what it may lose of the time before
-        // must count as recent here.
-        let before = {
-            let mut inner = self.lock();
-            inner.heat = Heat::default();
-            inner.renewing = true;
-            inner.file.header().since
-        };
-        let begun = number;
-        let point = Point { base, previous, as_target: true, cooled: number, begun };
-        self.checkpoint(number, before, Some(point))?;
-        self.note(|header| header.coming = since)
-    }
-
-    /// As a target, before anything is changed: a clock that was set back makes earlier stamps.
-    pub(super) fn watch_clock(&self) -> io::Result<()> {
-        let now = now();
-        {
-            let inner = self.lock();
-            let header = inner.file.header();
-            if now >= header.since && now >= header.coming {
-                return Ok(());
-            }
-        }
-        self.note(|header| {
-            header.since = header.since.min(now);
-            header.coming = header.coming.min(now);
-        })
-    }
-
-    /// A checkpoint begins: says the clock, from which on what comes to a hot directory is covered
-    /// by that anew. Under the order lock, so that no change is halfway.
-    pub(super) fn stamp(&self) -> Clock {
-        let mut inner = self.lock();
-        inner.heat.uncover();
-        inner.renewing = true;
-        now()
-    }
-
-    /// The entries are of no use for a resync: the next one is to compare everything.
-    pub(super) fn give_up(&self) {
-        self.lock().renewing = false;
-        if let Err(error) = self.note(|header| header.everything = true) {
-            eprintln!("the activity log cannot be written: {error}");
-        }
-    }
-
-    /// A checkpoint up to a number is about to be asked of the peer.
-    pub(super) fn begin_checkpoint(&self, number: u64) -> io::Result<()> {
-        self.note(|header| header.point.begun = number)
-    }
-
-    /// Notes a checkpoint where nothing is hot.
-    fn note_checkpoint(&self, number: u64, since: Clock) -> io::Result<()> {
-        self.note(|header| {
-            header.since = header.coming;
-            header.coming = since;
-            header.point.cooled = number;
-            header.point.begun = number;
-        })
     }
 
     fn note(&self, change: impl FnOnce(&mut Header)) -> io::Result<()> {

@@ -5,11 +5,13 @@
 
 use std::collections::HashSet;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use activity::heat::ENTRIES_MAX;
 use activity::image::Clock;
 use activity::{Key, Part, Window};
-use mount::backing::Kind;
+use mount::backing::{Kind, Root};
 use replica::op::FileId;
 use replica::touch::Touch;
 use rustix::time::{ClockId, clock_gettime};
@@ -20,6 +22,10 @@ use crate::clock;
 /// Objects that are remembered as having been looked at; one that was forgotten is looked at again.
 const SEEN_MAX: usize = 1 << 20;
 
+/// How often it is looked whether the clock of the files has moved on, which it does every few
+/// milliseconds.
+const CLOCK_STEP: Duration = Duration::from_millis(1);
+
 /// What can be known of the time in which no replicator watched.
 pub(in crate::replicator) enum Past {
     /// What was changed in it has a change time of it.
@@ -28,6 +34,8 @@ pub(in crate::replicator) enum Past {
     Nothing,
     /// Nothing is certain, for this reason.
     Doubtful(String),
+    /// Directories and log do not belong together.
+    Restored,
 }
 
 /// The look-out for objects that were changed in that time, before this node changes them itself.
@@ -48,7 +56,18 @@ impl Watch {
 impl ActivityLog {
     /// A replicator begins. What one before it left may have covered the directories until
     /// `covered`.
-    pub(in crate::replicator) fn begin(&self, covered: Option<Clock>) -> io::Result<Past> {
+    pub(in crate::replicator) fn begin(
+        &self,
+        roots: &[Arc<Root>],
+        covered: Option<Clock>,
+    ) -> io::Result<Past> {
+        let fits = self.is_sealed(roots)?;
+        let past = self.look_at_clock(covered)?;
+        Ok(if fits { past } else { Past::Restored })
+    }
+
+    /// What change times can tell.
+    fn look_at_clock(&self, covered: Option<Clock>) -> io::Result<Past> {
         let boot = clock::boot_id()?.0;
         let header = *self.wait_for_writer().file.header();
         let closed = header.unwatched.map(|window| window.from).or(covered);
@@ -128,7 +147,13 @@ impl ActivityLog {
     }
 
     /// Everybody reaches the directories from here on.
-    pub(in crate::replicator) fn uncover(&self) -> io::Result<()> {
+    pub(in crate::replicator) fn uncover(&self, roots: &[Arc<Root>]) -> io::Result<()> {
+        self.renew_seal(roots)?;
+        // What this node itself changed last must not look like a change that somebody made later.
+        let last = now();
+        while now() == last {
+            std::thread::sleep(CLOCK_STEP);
+        }
         let now = now();
         self.lock().watch = None;
         self.note(|header| {

@@ -5,10 +5,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use activity::{Entry, Image};
+use activity::{Entry, Image, Point};
 use mount::{Gate, Tree};
 
 use super::*;
+use crate::marker;
 use crate::replicator::primary::Trees;
 
 /// A log beside a replicated directory.
@@ -32,11 +33,19 @@ impl Place {
         self.0.join("activity.log")
     }
 
+    fn roots(&self) -> Vec<Arc<Root>> {
+        vec![Arc::new(Root::open(&self.data()).unwrap())]
+    }
+
     /// A new process, and what it can know.
     fn open(&self) -> (Arc<ActivityLog>, Past) {
         let (log, _) = ActivityLog::open(&self.log(), 0).unwrap();
-        let past = log.begin(None).unwrap();
+        let past = log.begin(&self.roots(), None).unwrap();
         (log, past)
+    }
+
+    fn seal(&self) -> u128 {
+        marker::read_seal(&*self.roots()[0]).unwrap().unwrap()
     }
 
     /// The module was in use and was stopped.
@@ -44,8 +53,7 @@ impl Place {
         let (log, past) = self.open();
         assert!(matches!(past, Past::Nothing), "nothing is shared yet");
         log.cover().unwrap();
-        wait_past(&now());
-        log.uncover().unwrap();
+        log.uncover(&self.roots()).unwrap();
         wait_past(&header(&self.log()).unwatched.unwrap().from);
     }
 }
@@ -150,13 +158,71 @@ fn a_process_that_was_killed_watched_until_what_it_left_was_removed() {
     drop(log);
     let (log, _) = ActivityLog::open(&place.log(), 0).unwrap();
     let covered = now();
-    log.begin(Some(covered)).unwrap();
+    log.begin(&place.roots(), Some(covered)).unwrap();
     assert_eq!(header(&place.log()).unwatched.unwrap().from, covered);
     log.looked_back(true).unwrap();
     // Nobody knows since when the directories were open: since the newest checkpoint at worst.
-    log.begin(None).unwrap();
+    log.begin(&place.roots(), None).unwrap();
     let header = header(&place.log());
     assert_eq!(header.unwatched.unwrap().from, header.since);
+}
+
+#[test]
+fn a_disk_or_a_log_that_was_put_back_shows() {
+    let place = Place::new("restored");
+    place.stop();
+    let (data, log) = (place.seal(), fs::read(place.log()).unwrap());
+    place.open().0.renew_seal(&place.roots()).unwrap();
+    let current = place.seal();
+    assert_ne!(data, current);
+    // The log of now, and the disk of before; and the other way round.
+    for (seal, image) in [(data, None), (current, Some(&log))] {
+        marker::write_seal(&*place.roots()[0], seal).unwrap();
+        if let Some(image) = image {
+            fs::write(place.log(), image).unwrap();
+        }
+        for _ in 0..2 {
+            let (log, past) = place.open();
+            assert!(matches!(past, Past::Restored) && log.is_broken());
+            assert_eq!(log.point(), None, "everything may differ");
+            log.uncover(&place.roots()).unwrap();
+            assert_eq!(place.seal(), seal, "a stop chooses nothing");
+        }
+        let (log, _) = place.open();
+        log.choose(&place.roots()).unwrap();
+        assert!(!log.is_broken() && place.seal() != seal);
+        drop(log);
+        assert!(!matches!(place.open().1, Past::Restored));
+    }
+}
+
+#[test]
+fn a_change_of_seals_may_end_anywhere() {
+    let place = Place::new("seals");
+    place.stop();
+    let (log, _) = place.open();
+    let before = place.seal();
+    for carried in [None, Some(before)] {
+        log.begin_seal(&place.roots()).unwrap();
+        if let Some(seal) = carried {
+            // What the file system had not made durable.
+            marker::write_seal(&*place.roots()[0], seal).unwrap();
+        }
+        let (log, past) = place.open();
+        assert!(matches!(past, Past::Shows));
+        log.renew_seal(&place.roots()).unwrap();
+    }
+    // One that came to nothing, and the next one.
+    let (log, _) = place.open();
+    log.begin_seal(&place.roots()).unwrap();
+    log.begin_seal(&place.roots()).unwrap();
+    log.looked_back(true).unwrap();
+    log.checkpoint(5, now(), shared()).unwrap();
+    assert_eq!((header(&place.log()).seal, header(&place.log()).next_seal), (place.seal(), 0));
+}
+
+fn shared() -> Option<Point> {
+    Some(Point { base: 7, ..Point::default() })
 }
 
 #[test]
@@ -166,7 +232,7 @@ fn a_machine_that_went_down_watched_until_then() {
     let (log, _) = place.open();
     log.looked_back(true).unwrap();
     log.note(|header| header.boot = 1).unwrap();
-    log.begin(None).unwrap();
+    log.begin(&place.roots(), None).unwrap();
     let from = header(&place.log()).unwatched.unwrap().from;
     let uptime = fs::read_to_string("/proc/uptime").unwrap();
     let uptime: i64 = uptime.split('.').next().unwrap().parse().unwrap();
