@@ -7,7 +7,7 @@
 mod support;
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 
 use self::support::applications::ledger;
@@ -44,6 +44,51 @@ fn a_resync_compares_what_changed_and_nothing_else() {
     assert!(why(&progress).starts_with("only what changed"), "{progress}");
     let compared = progress["bytes"].as_u64().unwrap();
     assert!(compared < ALL_BYTES / 4, "{compared} of {ALL_BYTES} bytes were compared: {progress}");
+    cluster.stop_and_compare();
+}
+
+#[test]
+fn what_was_moved_while_the_peer_was_away_is_moved_there_too() {
+    let cluster = Cluster::protected(ledger(""));
+    let place = furnish(&cluster);
+    for directory in ["d11/sub", "d12/a/b/c"] {
+        fs::create_dir_all(place.join(directory)).unwrap();
+        fs::write(place.join(directory).join("deep"), vec![5; 3 << 20]).unwrap();
+    }
+    logs::forget(&cluster);
+    let (primary, secondary) = (cluster.primary(), other(cluster.primary()));
+    let there = |path: &str| cluster.replica(secondary).join("data").join(path);
+    let ids = ["big", "d9", "d10", "d11/sub", "d12", "d12/a/b/c", "d13", "d13/f3"];
+    let before = ids.map(|path| fs::metadata(there(path)).unwrap().ino());
+    cluster.lab().kill(secondary).unwrap();
+    cluster.wait_for_role(primary, &["ALONE"]);
+    let rename = |from: &str, to: &str| fs::rename(place.join(from), place.join(to)).unwrap();
+    rename("big", "d8/bigger");
+    // Two that changed places.
+    rename("d9", "aside");
+    rename("d10", "d9");
+    rename("aside", "d10");
+    // Into one that is new.
+    fs::create_dir(place.join("new")).unwrap();
+    rename("d11/sub", "new/sub");
+    // One out of another that has moved itself, and under which it stood; more than once.
+    rename("d12", "new/d12");
+    rename("new/d12/a/b/c", "d8/c");
+    rename("d8/c", "c");
+    rename("new/d12", "new/d12.again");
+    // Another one under the name that was left.
+    rename("d13", "new/d13");
+    fs::create_dir(place.join("d13")).unwrap();
+    fs::write(place.join("d13/f3"), "another").unwrap();
+    cluster.boot_node(secondary);
+    cluster.wait_for(primary, "protected", SYNC_PATIENCE);
+    let progress = progress(&cluster, primary);
+    assert!(why(&progress).starts_with("only what changed"), "{progress}");
+    let copied = progress["copied"].as_u64().unwrap();
+    assert!(copied < 1 << 20, "{copied} bytes were copied: {progress}");
+    let now = ["d8/bigger", "d10", "d9", "new/sub", "new/d12.again", "c", "new/d13", "new/d13/f3"];
+    let after = now.map(|path| fs::metadata(there(path)).unwrap().ino());
+    assert_eq!(after, before, "the objects themselves were moved");
     cluster.stop_and_compare();
 }
 

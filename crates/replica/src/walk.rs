@@ -182,6 +182,12 @@ impl Walk {
         }
     }
 
+    /// Whether no other level comes after the present one.
+    #[must_use]
+    pub fn is_last_level(&self) -> bool {
+        self.levels.is_empty()
+    }
+
     /// A directory was put right under its name; adds its content unless that was done before.
     pub fn found_directory(&mut self, directory: FileId) {
         if self.visited.insert(directory) {
@@ -341,6 +347,23 @@ mod tests {
         assert_eq!(walk.next_task(), None, "the new answer is awaited");
         assert!(walk.compared(new, 0));
         assert_eq!(walk.next_task(), Some(Task::Finish(FILE)));
+    }
+
+    #[test]
+    fn what_is_added_last_comes_after_all_levels_in_its_order() {
+        let entry = |name: &str| Task::Entry { parent: FILE, name: name.into() };
+        let mut walk = Walk::through([vec![entry("a")], vec![entry("b")]].into_iter());
+        assert_eq!(walk.next_task(), Some(entry("a")));
+        assert!(!walk.is_last_level());
+        walk.add_last(entry("c"));
+        walk.add_last(entry("d"));
+        for name in ["b", "c", "d"] {
+            assert_eq!(walk.next_task(), Some(entry(name)));
+            assert!(walk.is_last_level());
+        }
+        walk.add_last(entry("e"));
+        assert_eq!(walk.next_task(), Some(entry("e")));
+        assert!(walk.is_done());
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod local;
 pub mod object;
 pub mod op;
 pub mod packed;
+mod ping;
 pub mod recall;
 pub mod replication;
 mod summary;

@@ -80,7 +80,25 @@ pub(crate) fn put_ensure(out: &mut Vec<u8>, ensure: &Ensure<'_>) {
     put_xattrs(out, &ensure.xattrs);
 }
 
-pub(crate) fn put_xattrs(out: &mut Vec<u8>, xattrs: &[(&[u8], &[u8])]) {
+pub(crate) fn put_attributes(out: &mut Vec<u8>, attributes: &Attributes<'_>) {
+    put_file(out, attributes.file);
+    for field in [attributes.mode, attributes.uid, attributes.gid] {
+        out.extend_from_slice(&field.to_le_bytes());
+    }
+    put_xattrs(out, &attributes.xattrs);
+}
+
+pub(crate) fn take_attributes<'a>(decoder: &mut Decoder<'a>) -> Result<Attributes<'a>, WireError> {
+    Ok(Attributes {
+        file: take_file(decoder)?,
+        mode: decoder.u32()?,
+        uid: decoder.u32()?,
+        gid: decoder.u32()?,
+        xattrs: take_xattrs(decoder)?,
+    })
+}
+
+fn put_xattrs(out: &mut Vec<u8>, xattrs: &[(&[u8], &[u8])]) {
     for (name, value) in xattrs {
         out.push(1);
         put_bytes(out, name);
@@ -111,7 +129,7 @@ pub(crate) fn take_ensure<'a>(decoder: &mut Decoder<'a>) -> Result<Ensure<'a>, W
     Ok(ensure)
 }
 
-pub(crate) fn take_xattrs<'a>(decoder: &mut Decoder<'a>) -> Result<Xattrs<'a>, WireError> {
+fn take_xattrs<'a>(decoder: &mut Decoder<'a>) -> Result<Xattrs<'a>, WireError> {
     let mut xattrs = Vec::new();
     while take_bool(decoder)? {
         if xattrs.len() == XATTRS_MAX {

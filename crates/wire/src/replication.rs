@@ -13,7 +13,9 @@ use crate::op::{
 };
 
 pub use crate::object::{Attributes, Ensure, XATTRS_MAX, Xattrs};
-use crate::object::{put_ensure, put_xattrs, take_ensure, take_xattrs};
+use crate::object::{put_attributes, put_ensure, take_attributes, take_ensure};
+pub use crate::ping::Ping;
+use crate::ping::{PING, put_ping, take_ping};
 use crate::recall::{
     Recalled, Suspect, put_recalled, put_suspects, put_theirs, take_recalled, take_suspects,
     take_theirs, take_u128,
@@ -48,6 +50,18 @@ pub enum Forward<'a> {
         /// Directory.
         parent: FileId,
         /// Name in it.
+        name: &'a [u8],
+    },
+    /// Resync: this object stood under a name when the target last heard of it, and has been moved
+    /// since: if what stands there may be it, it need not be copied.
+    Formerly {
+        /// Object.
+        file: FileId,
+        /// Whether it is a directory; else it is a file with one name.
+        directory: bool,
+        /// The directory that held it.
+        parent: FileId,
+        /// Its name there.
         name: &'a [u8],
     },
     /// Resync: make what stands under a name be this object, with these attributes; a file's
@@ -131,15 +145,6 @@ pub enum Forward<'a> {
     Received(u64),
     /// Proof of life.
     Ping(Ping),
-}
-
-/// Proof of life in either direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Ping {
-    /// Counts the sender's pings.
-    pub sequence: u64,
-    /// Newest sequence heard from the other side.
-    pub echo: u64,
 }
 
 /// From the target to the source.
@@ -238,17 +243,18 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_file(out, *file);
             put_entry(out, *parent, name);
         }
+        Forward::Formerly { file, directory, parent, name } => {
+            out.extend_from_slice(&[15, u8::from(*directory)]);
+            put_file(out, *file);
+            put_entry(out, *parent, name);
+        }
         Forward::Ensure(ensure) => {
             out.push(3);
             put_ensure(out, ensure);
         }
         Forward::Attributes(attributes) => {
             out.push(12);
-            put_file(out, attributes.file);
-            for field in [attributes.mode, attributes.uid, attributes.gid] {
-                out.extend_from_slice(&field.to_le_bytes());
-            }
-            put_xattrs(out, &attributes.xattrs);
+            put_attributes(out, attributes);
         }
         Forward::Discard { parent, name } => {
             out.push(4);
@@ -279,8 +285,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
         Forward::Check { tag } => put_kind_u64(out, 11, *tag),
         Forward::Summarize { tag, directory, name } => {
             put_kind_u64(out, 14, *tag);
-            put_file(out, *directory);
-            put_bytes(out, name);
+            put_entry(out, *directory, name);
         }
         Forward::Received(bytes) => put_kind_u64(out, RECEIVED, *bytes),
         Forward::Ping(ping) => put_ping(out, ping),
@@ -293,6 +298,12 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
     let message = match decoder.u8()? {
         1 => Forward::Op { number: decoder.u64()?, op: take_op(&mut decoder)? },
         2 => Forward::Bind {
+            file: take_file(&mut decoder)?,
+            parent: take_file(&mut decoder)?,
+            name: take_name(&mut decoder)?,
+        },
+        15 => Forward::Formerly {
+            directory: take_bool(&mut decoder)?,
             file: take_file(&mut decoder)?,
             parent: take_file(&mut decoder)?,
             name: take_name(&mut decoder)?,
@@ -316,13 +327,7 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
         }
         13 => Forward::Recall,
         10 => Forward::Strict(take_bool(&mut decoder)?),
-        12 => Forward::Attributes(Attributes {
-            file: take_file(&mut decoder)?,
-            mode: decoder.u32()?,
-            uid: decoder.u32()?,
-            gid: decoder.u32()?,
-            xattrs: take_xattrs(&mut decoder)?,
-        }),
+        12 => Forward::Attributes(take_attributes(&mut decoder)?),
         11 => Forward::Check { tag: decoder.u64()? },
         14 => {
             let (tag, directory) = (decoder.u64()?, take_file(&mut decoder)?);
@@ -420,18 +425,7 @@ pub fn take_backward(frame: &[u8]) -> Result<Backward<'_>, WireError> {
     Ok(message)
 }
 
-const PING: u8 = 100;
 const RECEIVED: u8 = 101;
-
-fn put_ping(out: &mut Vec<u8>, ping: &Ping) {
-    out.push(PING);
-    put_u64(out, ping.sequence);
-    put_u64(out, ping.echo);
-}
-
-fn take_ping(decoder: &mut Decoder<'_>) -> Result<Ping, WireError> {
-    Ok(Ping { sequence: decoder.u64()?, echo: decoder.u64()? })
-}
 
 fn put_compare(out: &mut Vec<u8>, (tag, file, offset): (u64, FileId, u64), hashes: &[BlockHash]) {
     put_kind_u64(out, 6, tag);
@@ -487,6 +481,7 @@ mod tests {
 
     fn forward_examples() -> Vec<Forward<'static>> {
         vec![
+            Forward::Formerly { file: FILE, directory: true, parent: FILE, name: b"was" },
             Forward::Op {
                 number: 9,
                 op: Op::Write { file: FILE, offset: 4096, data: b"abc", mtime: STAMP },

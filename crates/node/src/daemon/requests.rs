@@ -11,7 +11,7 @@ use cluster::Input;
 use cluster::input::{Command, JobId};
 use cluster::status::{ModuleStatus, NodeStatus};
 use model::config::ModuleConfig;
-use model::{Headline, ModuleName, NodeName, Role, Time};
+use model::{Headline, ModuleName, NodeName, Phase, Role, Time};
 use serde_json::{Value, json};
 use wire::control::{Exit, Reply, Verb, WaitFor};
 
@@ -352,12 +352,20 @@ impl Waiting {
     }
 
     fn is_reached(&self, module: &ModuleStatus) -> bool {
-        let peer = module.peer.last.as_ref().map(|last| last.role);
+        let last = module.peer.last.as_ref();
+        let peer = last.map(|last| last.role);
+        // While a role is only being taken up, nothing is served yet.
+        let ready = last.filter(|last| last.phase == Phase::Ready).map(|last| last.role);
         let serves = |role| matches!(role, Role::Prim | Role::Alone);
         match self.state {
             WaitFor::Protected => module.headline == Headline::Protected,
-            WaitFor::Serving => serves(module.role) || peer.is_some_and(serves),
-            WaitFor::Alone => module.role == Role::Alone || peer == Some(Role::Alone),
+            WaitFor::Serving => {
+                (serves(module.role) && module.service) || ready.is_some_and(serves)
+            }
+            WaitFor::Alone => {
+                let alone = module.role == Role::Alone && module.phase == Phase::Ready;
+                alone || ready == Some(Role::Alone)
+            }
             WaitFor::Stopped => {
                 module.role == Role::Stop && peer.is_none_or(|role| role == Role::Stop)
             }

@@ -16,6 +16,7 @@ use wire::replication::{Forward, put_forward};
 
 use crate::replicator::compare;
 use crate::replicator::log::suspects::Suspects;
+use crate::replicator::moved::Moves;
 use crate::replicator::primary::TreeNames;
 use crate::replicator::source::{Heard, next};
 use crate::replicator::walker::Walker;
@@ -152,6 +153,7 @@ impl Walker {
         live.known.compare_suspects(directories, suspects.doubted(), undressed);
         drop(inner);
         drop(order);
+        self.moves = Moves::new(std::mem::take(&mut suspects.moved));
         let levels = suspects.levels();
         let why = format!(
             "only what changed since both copies were last equal is compared: {ours} entries of \

@@ -11,8 +11,10 @@
 
 mod checkpoint;
 mod compare;
+mod contents;
 mod daemon_link;
 mod delta;
+mod formerly;
 mod hearing;
 mod keep;
 mod keeper_link;
@@ -20,6 +22,7 @@ mod limit;
 mod links;
 mod log;
 mod look_back;
+mod moved;
 mod outbox;
 mod packing;
 mod ping;

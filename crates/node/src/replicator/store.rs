@@ -3,7 +3,7 @@
 //! Strict by default: any difference from what the source saw is an error, which ends the
 //! session. What a resync tolerates is in `tolerant`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
@@ -53,6 +53,8 @@ pub(super) enum After {
 pub(super) struct Store {
     pub(super) roots: Vec<Arc<Root>>,
     pub(super) bound: BTreeMap<FileId, Handle>,
+    /// What was found under its former name.
+    pub(super) recognized: BTreeSet<FileId>,
     pub(super) ids: BTreeMap<(u16, Handle), FileId>,
     open: Kept,
     /// `O_PATH` descriptors of directories in which names changed.
@@ -70,6 +72,7 @@ impl Store {
         Store {
             roots,
             bound: BTreeMap::new(),
+            recognized: BTreeSet::new(),
             ids: BTreeMap::new(),
             open: BTreeMap::new(),
             places: BTreeMap::new(),
@@ -103,6 +106,9 @@ impl Store {
                 }
                 bound => bound.map(|()| After::Nothing),
             },
+            Forward::Formerly { file, directory, parent, name } => {
+                self.formerly(*file, *directory, (*parent, name))
+            }
             Forward::Ensure(ensure) => self.ensure(ensure),
             Forward::Attributes(wanted) => self.attributes(wanted),
             Forward::Discard { parent, name } => self.discard(*parent, name),
@@ -387,6 +393,9 @@ fn describe(message: &Forward<'_>) -> String {
         }
         Forward::Ensure(ensure) => {
             format!("`{}` could not be made as at the source", name(ensure.name))
+        }
+        Forward::Formerly { name: under, .. } => {
+            format!("`{}` could not be looked at", name(under))
         }
         Forward::Attributes(_) => "attributes could not be set".to_owned(),
         Forward::Bind { name: under, .. } => format!("`{}` was not found", name(under)),

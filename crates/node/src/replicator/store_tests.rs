@@ -194,6 +194,72 @@ fn of_a_rename_that_is_left_out_the_other_name_is_told() {
     }
 }
 
+fn formerly(file: FileId, directory: bool, name: &'static str) -> Forward<'static> {
+    Forward::Formerly { file, directory, parent: ROOT, name: name.as_bytes() }
+}
+
+#[test]
+fn what_stood_under_a_former_name_is_brought_to_the_new_one() {
+    let mut target = Target::new("former");
+    for name in ["a", "b"] {
+        fs::create_dir(target.at(name)).unwrap();
+        fs::write(target.at(name).join("in"), name).unwrap();
+    }
+    fs::write(target.at("file"), "content").unwrap();
+    target.apply(&formerly(A, true, "a"));
+    target.apply(&formerly(B, true, "b"));
+    target.apply(&formerly(FileId { tree: 0, node: 12 }, false, "file"));
+    // Each in the other's place.
+    assert!(matches!(target.ensure(A, "b", DIRECTORY, 0), After::Nothing));
+    assert!(matches!(target.ensure(B, "a", DIRECTORY, 0), After::Nothing));
+    assert_eq!(fs::read(target.at("b/in")).unwrap(), b"a");
+    assert_eq!(fs::read(target.at("a/in")).unwrap(), b"b");
+    let file = FileId { tree: 0, node: 12 };
+    assert!(matches!(target.ensure(file, "moved", FILE, 7), After::Nothing));
+    assert_eq!(fs::read(target.at("moved")).unwrap(), b"content");
+}
+
+#[test]
+fn what_may_be_something_else_is_not_taken_for_what_was_moved() {
+    let mut target = Target::new("no-former");
+    fs::create_dir(target.at("directory")).unwrap();
+    fs::write(target.at("file"), "one of two names").unwrap();
+    fs::hard_link(target.at("file"), target.at("other")).unwrap();
+    for (name, directory) in [("directory", false), ("file", true), ("file", false), ("no", true)] {
+        target.apply(&formerly(A, directory, name));
+        assert!(!target.store.bound.contains_key(&A), "{name}");
+    }
+    target.ensure(B, "directory", DIRECTORY, 0);
+    target.apply(&formerly(A, true, "directory"));
+    assert!(!target.store.bound.contains_key(&A), "it is another object of the source");
+    // Below itself nothing can be moved; then it is made anew.
+    fs::create_dir(target.at("directory/below")).unwrap();
+    target.apply(&Forward::Bind { file: A, parent: B, name: b"below" });
+    let former = FileId { tree: 0, node: 12 };
+    fs::create_dir(target.at("former")).unwrap();
+    target.apply(&formerly(former, true, "former"));
+    fs::rename(target.at("directory"), target.at("former/directory")).unwrap();
+    let ensure = |parent, file| {
+        Forward::Ensure(Ensure {
+            parent,
+            name: b"new",
+            file,
+            held: false,
+            apart: false,
+            mode: DIRECTORY,
+            uid: 1,
+            gid: 2,
+            rdev: 0,
+            size: 0,
+            mtime: MTIME,
+            target: b"",
+            xattrs: Vec::new(),
+        })
+    };
+    assert!(matches!(target.apply(&ensure(A, former)), After::Absent(_)));
+    assert!(target.at("former/directory/below/new").is_dir());
+}
+
 #[test]
 fn numbers_never_go_back() {
     let mut target = Target::new("numbers");

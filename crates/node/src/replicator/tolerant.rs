@@ -4,6 +4,7 @@
 use mount::backing::{self, Kind};
 use replica::Theirs;
 use replica::op::{Attr, FileId, Op, Stamp};
+use rustix::fs::RenameFlags;
 use rustix::io::Errno;
 use wire::recall::{Recalled, Strayed, Suspect};
 use wire::replication::{Attributes, BLOCK_BYTES, Backward, BlockHash, Ensure, put_backward};
@@ -155,7 +156,13 @@ impl Store {
                 self.bind(ensure.file, &standing)?;
                 return Ok(false);
             }
+            if id.is_some() && self.bring(ensure, &directory, RenameFlags::EXCHANGE)? {
+                return Ok(true);
+            }
             remove_tree(&directory, ensure.name)?;
+        }
+        if self.bring(ensure, &directory, RenameFlags::NOREPLACE)? {
+            return Ok(true);
         }
         match self.object(ensure.file) {
             Ok(object) if self.is_linkable(ensure) => {

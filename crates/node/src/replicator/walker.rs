@@ -4,9 +4,8 @@
 //! live operations. The lock is held for one entry or one stretch of blocks at a time; what is
 //! read under it was read before without it, so that the disk is waited for outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 
@@ -15,13 +14,12 @@ use mount::Tree;
 use mount::backing::Kind;
 use replica::op::FileId;
 use replica::{Session, Task, Theirs, Walk};
-use rustix::fs::OFlags;
 use rustix::io::Errno;
 use wire::replication::{BLOCK_BYTES, BLOCKS_MAX, Forward, put_forward};
 
 use crate::replicator::compare;
 use crate::replicator::links::Links;
-use crate::replicator::ping::PING_EVERY;
+use crate::replicator::moved::Moves;
 use crate::replicator::primary::TreeNames;
 use crate::replicator::progress::Meter;
 use crate::replicator::source::{Heard, Link, next};
@@ -42,7 +40,8 @@ pub(super) struct Walker {
     listing: BTreeMap<u64, BTreeMap<Vec<u8>, Theirs>>,
     pub(super) meter: Meter,
     pub(super) links: Links,
-    buffer: Vec<u8>,
+    pub(super) moves: Moves,
+    pub(super) buffer: Vec<u8>,
     /// Checks asked for so far; the number of one is its tag.
     checks: u64,
 }
@@ -57,6 +56,7 @@ impl Walker {
             listing: BTreeMap::new(),
             meter,
             links: Links::default(),
+            moves: Moves::default(),
             buffer: vec![0; BLOCK_BYTES * BLOCKS_AT_ONCE],
             checks: 0,
         }
@@ -211,6 +211,13 @@ impl Walker {
                 self.names_are_right(directory);
                 Ok(())
             }
+            Task::Entry { parent, name }
+                if !self.walk.is_last_level() && self.is_moving(parent, &name) =>
+            {
+                // The way to its former name is right by then.
+                self.walk.add_last(Task::Entry { parent, name });
+                Ok(())
+            }
             Task::Entry { parent, name } => {
                 if self.is_delta() && !self.reach(parent)? {
                     return Ok(());
@@ -249,6 +256,10 @@ impl Walker {
             if self.link.is_ended() {
                 return Ok(());
             }
+            if self.is_moving(directory, name) {
+                self.leave_name(directory, name);
+                continue;
+            }
             let there = theirs.get(name);
             if suspect && self.is_same(directory, name, there)? {
                 continue;
@@ -256,9 +267,13 @@ impl Walker {
             let fresh = there.is_none_or(|theirs| theirs.size == 0);
             self.entry(directory, name, fresh)?;
         }
-        let known: std::collections::BTreeSet<&Vec<u8>> = names.iter().collect();
+        let known: BTreeSet<&Vec<u8>> = names.iter().collect();
         for name in theirs.keys().filter(|name| !known.contains(name)) {
-            self.discard(directory, name);
+            if self.is_moving(directory, name) {
+                self.leave_name(directory, name);
+            } else {
+                self.discard(directory, name);
+            }
         }
         self.finish(directory)
     }
@@ -278,9 +293,17 @@ impl Walker {
         }
     }
 
+    /// Leaves a name to be put right when all others are.
+    fn leave_name(&self, parent: FileId, name: &[u8]) {
+        if let Some(live) = self.link.primary.lock().live_of(self.link.id) {
+            live.known.leave_name(parent, name);
+        }
+    }
+
     /// Puts one name right, and adds what is below or in it to the walk.
     pub(super) fn entry(&mut self, parent: FileId, name: &[u8], fresh: bool) -> Result<(), Errno> {
         let tree = Arc::clone(self.tree(parent)?);
+        self.bring_moved(parent, name)?;
         if self.is_delta() {
             self.learn_names(parent, name)?;
             self.clear_ways(parent, name)?;
@@ -290,11 +313,7 @@ impl Walker {
         let (file, stat) = match tree.lookup(parent, name) {
             Ok(found) => found,
             Err(Errno::NOENT | Errno::STALE) => {
-                // Gone meanwhile, which the target was told as it happened, unless that was left
-                // to the walk.
-                if self.name_is_right(parent, name) {
-                    self.put(&Forward::Discard { parent, name });
-                }
+                self.found_nothing(parent, name);
                 return Ok(());
             }
             Err(errno) => return Err(errno),
@@ -333,10 +352,21 @@ impl Walker {
             // What is in a directory that was bound over trusted names needs no second look.
             Kind::Directory if in_place => {}
             Kind::Directory => self.walk.found_directory(file),
-            Kind::File => self.walk.found_file(file, fresh && !held),
+            Kind::File => {
+                let fresh = fresh && !held && !self.moves.was_told(file);
+                self.walk.found_file(file, fresh);
+            }
             _ => {}
         }
         Ok(())
+    }
+
+    /// Nothing has a name any more, which the target was told as it happened, unless that was left
+    /// to the walk. Under the order lock.
+    fn found_nothing(&self, parent: FileId, name: &[u8]) {
+        if self.name_is_right(parent, name) {
+            self.put(&Forward::Discard { parent, name });
+        }
     }
 
     /// Removes a name that only the target has.
@@ -347,73 +377,6 @@ impl Walker {
             self.put(&Forward::Discard { parent, name });
         }
         drop(order);
-    }
-
-    /// Compares, or for a fresh file sends, the next stretch of a file.
-    fn content(&mut self, file: FileId, offset: u64, end: u64, fresh: bool) -> Result<(), Errno> {
-        let Some(source) = self.open(file)? else {
-            self.walk.read_to_end(file);
-            return Ok(());
-        };
-        let room = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let room = room.min(self.buffer.len());
-        let length = self.under_order(file, &source, offset, room, |walker, length| {
-            let data = &walker.buffer[..length];
-            if data.is_empty() {
-                return;
-            }
-            if fresh {
-                put_blocks(&walker.link, file, offset, data, u32::MAX, true);
-                walker.meter.copied(data.len());
-            } else {
-                let hashes = compare::hashes(data);
-                let tag = walker.walk.ask_compare(file, offset);
-                walker.put(&Forward::Compare { tag, file, offset, hashes });
-            }
-        })?;
-        self.link.primary.daemon().limit().spend(length);
-        self.meter.bytes(length);
-        let offset = offset + length as u64;
-        if length < room || offset >= end {
-            self.walk.read_to_end(file);
-        } else {
-            self.walk.add(Task::Content { file, offset, end, fresh });
-        }
-        Ok(())
-    }
-
-    /// Sends blocks that differ.
-    fn blocks(&mut self, file: FileId, offset: u64, blocks: u32) -> Result<(), Errno> {
-        let Some(source) = self.open(file)? else { return Ok(()) };
-        let room = self.buffer.len();
-        self.under_order(file, &source, offset, room, |walker, length| {
-            let data = &walker.buffer[..length];
-            put_blocks(&walker.link, file, offset, data, blocks, false);
-            let sent = blocks.count_ones() as usize * BLOCK_BYTES;
-            walker.link.primary.daemon().limit().spend(sent);
-            walker.meter.copied(sent);
-        })?;
-        Ok(())
-    }
-
-    /// Reads a stretch into the buffer under the order lock, having read it once before without.
-    fn under_order(
-        &mut self,
-        file: FileId,
-        source: &OwnedFd,
-        offset: u64,
-        room: usize,
-        then: impl FnOnce(&mut Self, usize),
-    ) -> Result<usize, Errno> {
-        debug_assert!(file.node > 1, "only files have content");
-        while !self.link.primary.daemon().limit().wait(PING_EVERY) && !self.link.is_ended() {}
-        compare::read_at(source, &mut self.buffer[..room], offset)?;
-        let link = Arc::clone(&self.link);
-        let order = link.order.lock();
-        let length = compare::read_at(source, &mut self.buffer[..room], offset)?;
-        then(self, length);
-        drop(order);
-        Ok(length)
     }
 
     /// Gives an object its modification time.
@@ -449,14 +412,6 @@ impl Walker {
         put
     }
 
-    fn open(&self, file: FileId) -> Result<Option<OwnedFd>, Errno> {
-        match self.tree(file)?.open_id(file, OFlags::RDONLY | OFlags::CLOEXEC) {
-            Ok(source) => Ok(Some(source)),
-            Err(Errno::NOENT | Errno::STALE) => Ok(None),
-            Err(errno) => Err(errno),
-        }
-    }
-
     pub(super) fn tree(&self, file: FileId) -> Result<&Arc<Tree>, Errno> {
         self.link.primary.trees().get(usize::from(file.tree)).ok_or(Errno::STALE)
     }
@@ -464,19 +419,6 @@ impl Walker {
     pub(super) fn put(&self, message: &Forward<'_>) {
         self.link.outbox.put(|out| put_forward(out, message));
     }
-}
-
-fn put_blocks(link: &Link, file: FileId, offset: u64, data: &[u8], blocks: u32, sparse: bool) {
-    link.outbox.put(|out| {
-        for (index, block) in data.chunks(BLOCK_BYTES).enumerate() {
-            let wanted = blocks & (1 << index) != 0;
-            // An empty file that was given its size reads as zeros already.
-            if wanted && !(sparse && block.iter().all(|byte| *byte == 0)) {
-                let offset = offset + (index * BLOCK_BYTES) as u64;
-                put_forward(out, &Forward::Block { file, offset, data: block });
-            }
-        }
-    });
 }
 
 fn exists(tree: &Tree, parent: FileId, name: &[u8]) -> bool {

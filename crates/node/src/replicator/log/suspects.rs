@@ -17,6 +17,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use wire::recall::Strayed;
 
+use crate::replicator::moved::Moved;
 use crate::replicator::primary::Trees;
 
 /// Names from a root down to an object.
@@ -31,6 +32,8 @@ pub(in crate::replicator) struct Suspects {
     pub(in crate::replicator) names: BTreeMap<(FileId, Vec<u8>), usize>,
     /// Parts of objects: positions in bytes, from and to.
     pub(in crate::replicator) parts: BTreeSet<(FileId, u64, u64)>,
+    /// What was moved while no session was under way.
+    pub(in crate::replicator) moved: Moved,
     /// Ids that were pinned.
     pub(in crate::replicator) pinned: Vec<FileId>,
     /// Entries whose objects were on the move when they were looked for.
@@ -73,6 +76,12 @@ impl Suspects {
             // Something else has come under its name in between.
             return Err(Errno::AGAIN);
         }
+        if entry.part == Part::Moved && entry.alone && !self.moved.contains_key(&file) {
+            // The oldest one counts: later the target had not heard of it either.
+            if let Some(parent) = self.former_parent(trees, entry) {
+                self.moved.insert(file, (parent, entry.name.clone()));
+            }
+        }
         match strayed(entry.part, stat.kind() == Kind::Directory) {
             None => {}
             Some(Strayed::All) => {
@@ -86,6 +95,17 @@ impl Suspects {
             }
         }
         Ok(())
+    }
+
+    /// The directory that held an object, if it can be found: knowing it only saves copying.
+    fn former_parent(&mut self, trees: &Trees, entry: &Entry) -> Option<FileId> {
+        let tree = trees.get(usize::from(entry.tree))?;
+        let handle = Handle::from_bytes(&entry.parent)?;
+        let parent = tree.root().open_handle(&handle, OFlags::PATH).ok()?;
+        let components = by_path(tree.root(), &parent)?;
+        let file = self.enter(trees, entry.tree, &components).ok()??;
+        let (found, stat) = (tree.stat(file).ok()?, backing::stat(&parent).ok()?);
+        ((found.dev, found.ino) == (stat.dev, stat.ino)).then_some(file)
     }
 
     /// Adds what the target says of a path. That it leads nowhere here is no harm: then the names
@@ -245,7 +265,7 @@ fn by_parent(root: &Root, entry: &Entry, object: &OwnedFd) -> Result<Option<Comp
 }
 
 /// The path that the kernel knows of an object, if it leads back to it.
-fn by_path(root: &Root, object: &OwnedFd) -> Option<Components> {
+pub(in crate::replicator) fn by_path(root: &Root, object: &OwnedFd) -> Option<Components> {
     let path = |file: i32| std::fs::read_link(format!("/proc/self/fd/{file}")).ok();
     let (top, full) = (path(root.as_fd().as_raw_fd())?, path(object.as_raw_fd())?);
     let below = full.strip_prefix(&top).ok()?;
