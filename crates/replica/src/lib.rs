@@ -7,6 +7,7 @@
 
 pub mod acknowledge;
 mod delta;
+pub mod exclude;
 pub mod op;
 pub mod session;
 pub mod throttle;
@@ -14,6 +15,7 @@ pub mod touch;
 pub mod walk;
 
 pub use acknowledge::Acknowledge;
+pub use exclude::Exclude;
 pub use session::{Lost, Names, Session, Step, Without};
 pub use throttle::Throttle;
 pub use touch::Touch;

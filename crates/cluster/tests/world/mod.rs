@@ -186,6 +186,7 @@ impl World {
                 resync_rate: None,
                 compression: Compression::None,
                 in_use: InUse::Refuse,
+                exclude: Vec::new(),
             },
             failover: FailoverConfig {
                 timeout: Duration::from_secs(2),

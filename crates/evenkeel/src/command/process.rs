@@ -47,6 +47,8 @@ pub(crate) struct ReplicatorArgs {
     log: PathBuf,
     #[arg(long = "directory")]
     directories: Vec<PathBuf>,
+    #[arg(long)]
+    exclude: Vec<String>,
     /// The descriptor that leads to the keeper.
     #[arg(long)]
     keeper: Option<i32>,
@@ -100,6 +102,7 @@ pub(crate) fn replicator(args: ReplicatorArgs) -> ExitCode {
         number: args.number,
         log: args.log,
         directories: args.directories,
+        exclude: args.exclude,
         keeper: args.keeper,
         covered: args.covered,
     }))

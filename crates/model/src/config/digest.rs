@@ -99,7 +99,7 @@ impl Fnv {
     }
 
     fn replication(self, replication: &ReplicationConfig) -> Self {
-        let ReplicationConfig { ack, stall_timeout, resync_rate, compression, in_use } =
+        let ReplicationConfig { ack, stall_timeout, resync_rate, compression, in_use, exclude } =
             replication;
         let ack = match ack {
             Ack::Write => "write",
@@ -115,7 +115,7 @@ impl Fnv {
         };
         let rate = resync_rate.map_or(0, u128::from);
         let all = self.text(ack).number(stall_timeout.as_millis()).number(rate);
-        all.text(compression).text(in_use)
+        exclude.iter().fold(all.text(compression).text(in_use), |all, pattern| all.text(pattern))
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
@@ -218,6 +218,7 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
             "resync_rate = '1MB/s'",
             "compression = 'lz4'",
             "in_use = 'allow'",
+            "exclude = ['*.tmp']",
         ] {
             check(short, &format!("{short}[replication]\n{other}"), &["replication"]);
         }

@@ -175,6 +175,8 @@ pub struct ReplicationConfig {
     pub compression: Compression,
     /// What to do about programs that use a directory from before it is replicated.
     pub in_use: InUse,
+    /// Patterns of what is not replicated.
+    pub exclude: Vec<String>,
 }
 
 /// What to do about programs that would change a directory past its replication, as they have a

@@ -40,8 +40,8 @@ const COMMAND: Keys = Keys {
 const SCRIPTS: Keys = Keys { place: "[scripts]", known: &["start", "stop"], later: &[] };
 const REPLICATION: Keys = Keys {
     place: "[replication]",
-    known: &["ack", "compression", "in_use", "resync_rate", "stall_timeout"],
-    later: &["exclude", "encrypt", "before_resync"],
+    known: &["ack", "compression", "exclude", "in_use", "resync_rate", "stall_timeout"],
+    later: &["encrypt", "before_resync"],
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
@@ -58,6 +58,9 @@ const TIMEOUT_WITHOUT_WITNESS: Duration = Duration::from_secs(5);
 const STOP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Patterns of what is not replicated: each is looked at with each name.
+const EXCLUDE_MAX: usize = 64;
 
 const STALL_TIMEOUT_MIN: Duration = Duration::from_secs(1);
 const STALL_TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -303,6 +306,7 @@ fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> Replicat
         resync_rate: None,
         compression: Compression::None,
         in_use: InUse::Refuse,
+        exclude: Vec::new(),
     };
     let Some(section) = section else { return replication };
     if let Some(ack) = section.text(report, "ack", |text| values::word(text, ACKS)) {
@@ -322,6 +326,12 @@ fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> Replicat
     if let Some(in_use) = in_use {
         replication.in_use = in_use.value;
     }
+    let exclude = section.texts(report, "exclude", values::pattern).unwrap_or_default();
+    if exclude.len() > EXCLUDE_MAX {
+        let problem = format!("{} patterns are more than {EXCLUDE_MAX}", exclude.len());
+        report.add(section.span_of("exclude"), Problem::new(problem));
+    }
+    replication.exclude = exclude.into_iter().map(|pattern| pattern.value).collect();
     let rate = section.text(report, "resync_rate", values::rate);
     replication.resync_rate = rate.map(|rate| rate.value);
     replication

@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use super::reader::{Problem, allowed};
 
+/// Longest name of a file, in bytes.
+const NAME_BYTES_MAX: usize = 255;
+
 /// Port of a witness when none is given.
 pub(super) const WITNESS_PORT: u16 = 7623;
 
@@ -193,6 +196,34 @@ pub(super) fn filled(text: &str) -> Result<String, Problem> {
     Ok(text.to_owned())
 }
 
+/// What is not replicated: a name in which `*` and `?` are wild, or a path below the directories.
+pub(super) fn pattern(text: &str) -> Result<String, Problem> {
+    let wrong =
+        |why: &str, help: &str| Err(Problem::new(format!("`{text}` {why}")).help(help.to_owned()));
+    let example = "use a name such as \"*.tmp\", or a path below the directories such as \
+                   \"var/cache\"";
+    let Some(path) = text.strip_suffix('/').or(Some(text)).filter(|path| !path.is_empty()) else {
+        return wrong("names nothing", example);
+    };
+    if path.starts_with('/') {
+        return wrong("is a path from the root of the machine", example);
+    }
+    if path.split('/').any(|name| matches!(name, "" | "." | "..")) {
+        return wrong("has an empty name or dots in it", example);
+    }
+    if text.contains('/') && text.contains(['*', '?']) {
+        let help = "in a path nothing is wild; name each path, or give a name alone";
+        return wrong("is a path with a wildcard", help);
+    }
+    if path.split('/').all(|name| name.bytes().all(|byte| byte == b'*')) {
+        return wrong("leaves out everything", example);
+    }
+    if path.contains('\0') || path.split('/').any(|name| name.len() > NAME_BYTES_MAX) {
+        return wrong("cannot be the name of a file", example);
+    }
+    Ok(text.to_owned())
+}
+
 fn usable(address: IpAddr) -> Result<IpAddr, Problem> {
     let why = if address.is_unspecified() {
         "stands for every address"
@@ -233,6 +264,16 @@ mod tests {
         }
         assert!(parse("99999999999999999999h").is_err());
         assert!(parse("9999999999999999h").is_err());
+    }
+
+    #[test]
+    fn patterns_are_names_or_paths_below() {
+        for good in ["*.tmp", "cache", "var/cache", "logs/", "a?b*", "ä"] {
+            assert_eq!(pattern(good).map_err(|problem| problem.message), Ok(good.to_owned()));
+        }
+        for bad in ["", "/", "/srv/x", "a//b", "a/../b", ".", "..", "a/*.tmp", "*", "**", "x\0"] {
+            assert!(pattern(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

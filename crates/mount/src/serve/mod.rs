@@ -3,6 +3,7 @@
 //! What a request does is in the modules below; when a caller is answered is up to the recorder.
 
 mod attributes;
+mod border;
 mod call;
 pub(crate) mod caller;
 mod data;

@@ -12,6 +12,7 @@ use rustix::fs::{OFlags, RenameFlags};
 
 use super::Server;
 use super::attributes::attr_of;
+use super::border::{Crossing, may_cross};
 use super::call::Call;
 use super::caller::{as_caller, as_masked_caller};
 use super::data::access;
@@ -159,6 +160,7 @@ impl Server {
             let is_made = is_there && before.is_some();
             let unnamed = match &before {
                 Some(before) => Unnamed::of_note(before.note),
+                None if self.is_new_to_peer(target, request.node, name) => Some(Unnamed::Synced),
                 None => self.tree.unnamed(target),
             };
             if !is_there && before.is_none() {
@@ -171,7 +173,8 @@ impl Server {
             self.tree.name_added(target, request.node, name);
             if let Some(unnamed) = unnamed {
                 self.tree.named(target);
-                return self.tell_named(turn, request, target, name, unnamed);
+                let body = |stat: &Stat| reply::entry(target, &attr_of(stat));
+                return self.tell_named(turn, (request.node, name), target, unnamed, body);
             }
             let body = reply::entry(target, &attr_of(&backing::stat(&*file)?));
             let op = Op::Link {
@@ -222,6 +225,7 @@ impl Server {
             return;
         };
         let touches = self.touched_by_rename((request.node, name), (new_parent, new_name), flags);
+        let crossing = self.crossing((request.node, name), (new_parent, new_name));
         self.change(request, "renaming", &touches, |turn| {
             let _names = self.tree.names();
             let from = self.tree.descriptor(request.node)?;
@@ -235,6 +239,7 @@ impl Server {
                 Some(renamed) => renamed,
                 None => {
                     let file = backing::open_name(&*from, name)?;
+                    may_cross(crossing, &file, flags)?;
                     let idle = is_idle(&file, other.as_ref());
                     let renamed = Renamed::of(&file, other)?;
                     if !idle {
@@ -248,7 +253,16 @@ impl Server {
                     renamed
                 }
             };
+            let replaced = renamed.other.is_some();
+            let node = self.tree.node_of(&renamed.file);
             self.moved(renamed, (request.node, name), (new_parent, new_name), flags);
+            match crossing {
+                Crossing::None | Crossing::Below => {}
+                Crossing::Out => return self.tell_gone(turn, request.node, name),
+                Crossing::In => {
+                    return self.tell_come(turn, (new_parent, new_name), node, replaced);
+                }
+            }
             let op = Op::Rename {
                 parent: self.tree.id(request.node),
                 name,

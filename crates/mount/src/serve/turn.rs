@@ -2,6 +2,7 @@
 //!
 //! What is applied is in the other modules; each change ends in exactly one `Done`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use fuse::{Answer, Connection, Errno};
@@ -125,16 +126,23 @@ impl<'a> Turn<'a> {
         noted(self.tree, self.connection, waiting)
     }
 
-    /// Whether it is about a file without a name, which the peer does not know.
+    /// Whether it is about a file without a name or a name that is left out, which the peer does
+    /// not know.
     fn is_private(&self, op: &Op<'_>) -> bool {
-        match op {
+        match *op {
             Op::Write { file, .. }
             | Op::SetAttr { file, .. }
             | Op::SetXattr { file, .. }
             | Op::RemoveXattr { file, .. }
             | Op::Allocate { file, .. }
-            | Op::Sync { file, .. } => self.tree.is_unnamed(file.node),
-            Op::Create { .. } | Op::Link { .. } | Op::Remove { .. } | Op::Rename { .. } => false,
+            | Op::Sync { file, .. } => {
+                self.tree.is_unnamed(file.node) || self.tree.is_excluded(file)
+            }
+            Op::Create { parent, name, .. }
+            | Op::Link { parent, name, .. }
+            | Op::Remove { parent, name, .. } => self.tree.is_excluded_name(parent, name),
+            // Across the border none is told.
+            Op::Rename { parent, name, .. } => self.tree.is_excluded_name(parent, name),
         }
     }
 
@@ -191,7 +199,8 @@ impl Server {
         touches: &[Touch],
         apply: impl FnOnce(Turn<'_>) -> Result<Done, Errno>,
     ) {
-        let mut recorder = match self.order.lock_for(touches) {
+        let touches = self.of_the_peer(touches);
+        let mut recorder = match self.order.lock_for(&touches) {
             Ok(recorder) => recorder,
             Err(errno) => return self.connection.reply_error(request.unique, errno),
         };
@@ -210,6 +219,23 @@ impl Server {
             drop(recorder);
         }
         self.order.changed();
+    }
+
+    /// Without what the peer does not know.
+    fn of_the_peer<'t>(&self, touches: &'t [Touch]) -> Cow<'t, [Touch]> {
+        if !self.tree.has_excluded() {
+            return Cow::Borrowed(touches);
+        }
+        let known = touches.iter().filter(|touch| match touch {
+            Touch::Content { file, .. }
+            | Touch::Rest(file)
+            | Touch::Meta(file)
+            | Touch::Names(file)
+            | Touch::Moving(file)
+            | Touch::Losing { file, .. } => !self.tree.is_excluded(*file),
+            Touch::Anything => true,
+        });
+        Cow::Owned(known.copied().collect())
     }
 
     /// Answers a question that changes nothing.

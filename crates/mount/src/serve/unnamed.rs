@@ -45,19 +45,19 @@ impl Server {
         });
     }
 
-    /// Tells everything about a file that has just got its first name.
+    /// Tells everything about a file that has just got the first name that the peer is to know.
     pub(super) fn tell_named(
         &self,
         mut turn: Turn<'_>,
-        request: &Call<'_>,
+        (parent, name): (u64, &[u8]),
         node: u64,
-        name: &[u8],
         unnamed: Unnamed,
+        body: impl FnOnce(&Stat) -> Vec<u8>,
     ) -> Result<Done, Errno> {
         let object = self.tree.descriptor(node)?;
-        let directory = self.tree.descriptor(request.node)?;
+        let directory = self.tree.descriptor(parent)?;
         let stat = backing::stat(&*object)?;
-        let (parent, file) = (self.tree.id(request.node), self.tree.id(node));
+        let (parent, file) = (self.tree.id(parent), self.tree.id(node));
         let parent_mtime = backing::stat(&*directory)?.mtime;
         turn.also(created(parent, name, file, &stat, b"", parent_mtime));
         // What cannot be read back cannot be told: the copies are no longer equal.
@@ -73,7 +73,7 @@ impl Server {
             mtime: Some(stat.mtime),
             ..Attr::default()
         };
-        let body = reply::entry(node, &attr_of(&stat));
+        let body = body(&stat);
         let op = Op::SetAttr { file, attr };
         Ok(match unnamed {
             Unnamed::Changed => turn.finish(op, Ok(body)),

@@ -4,6 +4,7 @@
 //! keeps a lookup from storing a name that a change is just taking away.
 
 mod descriptors;
+mod excluded;
 mod notes;
 mod table;
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
+use replica::Exclude;
 use replica::op::FileId;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -38,6 +40,7 @@ pub struct Tree {
     estate: Arc<Estate>,
     /// The journal of open files, until somebody serves.
     files: Mutex<Option<Journal>>,
+    exclude: Exclude,
 }
 
 /// Why a directory cannot be replicated.
@@ -97,7 +100,14 @@ impl Tree {
         table.keep_journal(nodes, held)?;
         let unnamed = AtomicUsize::new(table.unnamed().len());
         let (table, files) = (Mutex::new(table), Mutex::new(Some(files)));
-        Ok(Tree { index, root, table, names: RwLock::new(()), unnamed, estate, files })
+        let (names, exclude) = (RwLock::new(()), Exclude::default());
+        Ok(Tree { index, root, table, names, unnamed, estate, files, exclude })
+    }
+
+    /// The tree with what is not replicated of it.
+    #[must_use]
+    pub fn without(self, exclude: Exclude) -> Tree {
+        Tree { exclude, ..self }
     }
 
     pub(crate) fn estate(&self) -> &Arc<Estate> {
@@ -260,8 +270,11 @@ impl Tree {
         self.unnamed.load(Ordering::Acquire) > 0 && self.table().unnamed().contains_key(&node)
     }
 
-    /// Notes that a file without a name is made durable; `false` for any other.
+    /// Notes that a file which the peer does not know is made durable; `false` for any other.
     pub(crate) fn note_sync(&self, node: u64) -> bool {
+        if self.is_excluded(self.id(node)) {
+            return true;
+        }
         if !self.is_unnamed(node) {
             return false;
         }
@@ -287,6 +300,11 @@ impl Tree {
         table.set_unnamed(node, None);
         table.let_go(node);
         self.unnamed.store(table.unnamed().len(), Ordering::Release);
+    }
+
+    /// The node of the file with this handle, if it is known.
+    pub(crate) fn node_of(&self, handle: &Handle) -> Option<u64> {
+        self.table().node_of(handle)
     }
 
     /// Keeps lookups away while names change.

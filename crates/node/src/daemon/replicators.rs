@@ -253,6 +253,10 @@ fn spawn(start: &Start<'_>, listener: OwnedFd, group: &Cgroup) -> io::Result<Chi
     for directory in &start.config.replicate {
         command.arg("--directory").arg(directory);
     }
+    for pattern in &start.config.replication.exclude {
+        // In one word, so that none is taken for an option.
+        command.arg(format!("--exclude={pattern}"));
+    }
     command.spawn()
 }
 

@@ -57,7 +57,7 @@ impl Site {
         let path = folder.join("replica");
         let root = Arc::new(Root::open(&path).unwrap());
         backing::set_xattr(&*root, b"trusted.evenkeel", b"marker", 0).unwrap();
-        let directories = [Directory { path, root }];
+        let directories = [Directory { path, root, exclude: Default::default() }];
         let source = NodeName::new("node1").unwrap();
         let (log, _) = ActivityLog::open(&folder.join("log"), 0).unwrap();
         let daemon = DaemonLink::unheard();

@@ -246,7 +246,9 @@ impl Search {
                     Err(Errno::STALE | Errno::NOENT) => continue,
                     Err(errno) => return Err(failed(errno)),
                 };
-                let place = Place { tree, directory, handle: &handle, is_root: handle == root };
+                let is_root = handle == root;
+                let mut place = Place { tree, directory, handle: &handle, is_root, below: None };
+                place.find(&reader);
                 self.look_through(&place, reader, &mut waiting)?;
             }
         }
@@ -272,7 +274,8 @@ impl Search {
             }
             for name in chunk.into_iter().map(|entry| entry.name) {
                 let skip = name == b"." || name == b"..";
-                if skip || (place.is_root && name == LOST_AND_FOUND) {
+                let nobodys = place.is_root && name == LOST_AND_FOUND;
+                if skip || nobodys || place.excludes(&name) {
                     continue;
                 }
                 match self.look_at(place, &reader, &name, waiting) {
@@ -359,9 +362,25 @@ struct Place<'a> {
     directory: &'a Directory,
     handle: &'a Handle,
     is_root: bool,
+    /// Names from the root down to it, where that matters and could be found.
+    below: Option<Vec<Vec<u8>>>,
 }
 
 impl Place<'_> {
+    fn find(&mut self, reader: &DirReader) {
+        if !self.directory.exclude.is_empty() {
+            let path = self.path(reader);
+            let below = path.strip_prefix(&self.directory.path).ok();
+            let names = |below: &Path| below.iter().map(|name| name.as_bytes().to_vec()).collect();
+            self.below = below.map(names);
+        }
+    }
+
+    fn excludes(&self, name: &[u8]) -> bool {
+        let path = |below: &Vec<Vec<u8>>| [below.as_slice(), &[name.to_vec()]].concat();
+        self.below.as_ref().is_some_and(|below| self.directory.exclude.covers(&path(below)))
+    }
+
     fn failed(&self, reader: &DirReader, errno: Errno) -> Ended {
         Ended::Failed(self.path(reader), errno)
     }

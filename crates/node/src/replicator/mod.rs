@@ -14,6 +14,7 @@ mod compare;
 mod contents;
 mod daemon_link;
 mod delta;
+mod excluded;
 mod formerly;
 mod hearing;
 mod keep;
@@ -40,7 +41,7 @@ mod verifier;
 mod walker;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -48,6 +49,7 @@ use cluster::effect::{Assignment, Ending, Serve};
 use cluster::input::ReplicatorEvent;
 use model::{ModuleName, NodeName, SessionId};
 use mount::backing::Root;
+use replica::Exclude;
 use wire::hello::{Hello, Joint, Purpose, Welcome};
 use wire::local::{FromReplicator, Kept, ToReplicator, Verification};
 
@@ -78,6 +80,8 @@ pub struct ReplicatorOptions {
     pub log: PathBuf,
     /// Directories to replicate, in the order of the configuration.
     pub directories: Vec<PathBuf>,
+    /// Patterns of what is not replicated of them.
+    pub exclude: Vec<String>,
     /// The descriptor that leads to the keeper.
     pub keeper: Option<i32>,
     /// Until when what a dead replicator had left covered the directories: wall time, in seconds
@@ -91,6 +95,15 @@ struct Directory {
     path: PathBuf,
     /// Opened before anything was mounted over it.
     root: Arc<Root>,
+    /// What is not replicated of it.
+    exclude: Exclude,
+}
+
+impl ReplicatorOptions {
+    fn directory(&self, path: &Path, root: Arc<Root>) -> Directory {
+        let exclude = Exclude::new(self.exclude.iter().map(String::as_str));
+        Directory { path: path.to_owned(), root, exclude }
+    }
 }
 
 struct Replicator {
@@ -111,7 +124,7 @@ enum Mode {
     Plain,
     /// The directories are visible and read-only.
     Held,
-    Receiving(Receiving),
+    Receiving(Box<Receiving>),
     Serving(Box<Serving>),
 }
 
@@ -122,8 +135,8 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     let kept = left.kept.remove(&Kept::Memory).map(Keep::left).transpose()?;
     let kept = kept.and_then(|keep| Some((keep.notes()?, keep)));
     let directories = match &kept {
-        None => open_directories(&options.directories)?,
-        Some(_) => left_directories(&options.directories, &mut left)?,
+        None => open_directories(&options)?,
+        Some(_) => left_directories(&options, &mut left)?,
     };
     let number = kept.as_ref().map_or(options.number, |(_, keep)| keep.counts().number());
     let (log, damage) = ActivityLog::open(&options.log, number)?;
@@ -163,9 +176,9 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     Ok(())
 }
 
-fn open_directories(paths: &[PathBuf]) -> io::Result<Vec<Directory>> {
+fn open_directories(options: &ReplicatorOptions) -> io::Result<Vec<Directory>> {
     let mut directories = Vec::new();
-    for path in paths {
+    for path in &options.directories {
         let below = mount::below(path).map_err(io::Error::from)?;
         if let Some(first) = below.first() {
             let what = format!(
@@ -177,7 +190,7 @@ fn open_directories(paths: &[PathBuf]) -> io::Result<Vec<Directory>> {
             return Err(io::Error::other(what));
         }
         let root = Root::open(path).map_err(io::Error::from)?;
-        directories.push(Directory { path: path.clone(), root: Arc::new(root) });
+        directories.push(options.directory(path, Arc::new(root)));
     }
     Ok(directories)
 }
@@ -187,13 +200,13 @@ fn roots(directories: &[Directory]) -> Vec<Arc<Root>> {
 }
 
 /// The directories as a predecessor had opened them, below its mounts.
-fn left_directories(paths: &[PathBuf], left: &mut Left) -> io::Result<Vec<Directory>> {
+fn left_directories(options: &ReplicatorOptions, left: &mut Left) -> io::Result<Vec<Directory>> {
     let mut directories = Vec::new();
-    for (index, path) in (0..).zip(paths) {
+    for (index, path) in (0..).zip(&options.directories) {
         let root = left.kept.remove(&Kept::Root(index));
         let root = root.ok_or_else(|| io::Error::other("the keeper lacks a directory"))?;
         let root = Arc::new(Root::of(root).map_err(io::Error::from)?);
-        directories.push(Directory { path: path.clone(), root });
+        directories.push(options.directory(path, root));
     }
     Ok(directories)
 }
@@ -432,7 +445,7 @@ impl Replicator {
             &self.daemon,
             &self.log,
         )?;
-        self.mode = Mode::Receiving(receiving);
+        self.mode = Mode::Receiving(Box::new(receiving));
         Ok(true)
     }
 

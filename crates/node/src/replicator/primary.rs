@@ -117,7 +117,8 @@ impl Primary {
             let estate = keep.estate(usize::from(index), holder)?;
             let root = Arc::clone(&directory.root);
             let tree = Tree::with_estate(index, root, estate, left.held(index));
-            trees.push(Arc::new(tree.map_err(io::Error::from)?));
+            let tree = tree.map_err(io::Error::from)?.without(directory.exclude.clone());
+            trees.push(Arc::new(tree));
         }
         let counts = keep.counts();
         let number = counts.number();
@@ -408,7 +409,12 @@ impl TreeNames<'_> {
 
 impl Names for TreeNames<'_> {
     fn names_of(&self, file: FileId) -> Vec<(FileId, Vec<u8>)> {
-        self.tree(file).map(|tree| tree.names_of(file)).unwrap_or_default()
+        let Some(tree) = self.tree(file) else { return Vec::new() };
+        let mut names = tree.names_of(file);
+        if tree.has_excluded() {
+            names.retain(|(parent, name)| !tree.is_excluded_name(*parent, name));
+        }
+        names
     }
 
     fn child(&self, parent: FileId, name: &[u8]) -> Option<FileId> {

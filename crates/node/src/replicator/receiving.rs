@@ -92,7 +92,9 @@ impl Receiving {
         log: &Arc<ActivityLog>,
     ) -> io::Result<Receiving> {
         let roots = roots(directories);
-        let store = Some(Store::new(roots.clone(), number, Arc::clone(log)));
+        let excluded = directories.iter().map(|directory| directory.exclude.clone()).collect();
+        let store = Store::new(roots.clone(), number, Arc::clone(log)).without(excluded);
+        let store = Some(store);
         let shared = Arc::new(Shared {
             session,
             source: source.clone(),

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use mount::backing::{self, Handle, Kind, Root};
+use replica::Exclude;
 use replica::op::{Attr, FileId, Op, Stamp};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -65,6 +66,8 @@ pub(super) struct Store {
     begun: bool,
     number: u64,
     pub(super) log: Arc<ActivityLog>,
+    /// What is not replicated of each directory.
+    pub(super) excluded: Vec<Exclude>,
 }
 
 impl Store {
@@ -81,7 +84,13 @@ impl Store {
             begun: false,
             number,
             log,
+            excluded: Vec::new(),
         }
+    }
+
+    /// The copy with what is not replicated of each directory.
+    pub(super) fn without(self, excluded: Vec<Exclude>) -> Store {
+        Store { excluded, ..self }
     }
 
     /// Number of the last operation that was applied.
@@ -174,6 +183,9 @@ impl Store {
             Op::Remove { parent, name, directory, parent_mtime } => {
                 let place = self.directory(parent)?;
                 self.forget_if_last(parent.tree, &place, name);
+                if directory {
+                    self.remove_excluded(parent.tree, &place, name)?;
+                }
                 backing::remove(&*place, name, directory)?;
                 set_mtime(&*place, parent_mtime)?;
             }
@@ -181,6 +193,7 @@ impl Store {
                 let (from, to) = (self.directory(parent)?, self.directory(new_parent)?);
                 if flags == 0 {
                     self.forget_if_last(new_parent.tree, &to, new_name);
+                    self.remove_excluded(new_parent.tree, &to, new_name)?;
                 }
                 backing::rename(&*from, name, &*to, new_name, flags)?;
                 self.rename_mtimes(op)?;

@@ -24,7 +24,7 @@ impl Store {
     /// A live operation did not apply as it did at the source.
     pub(super) fn tolerate(&mut self, op: &Op<'_>, errno: Errno) -> Result<After, Errno> {
         if let Some(lost) = self.lost_directory(op) {
-            return Ok(self.without(op, lost));
+            return Ok(self.leave_out(op, lost));
         }
         match (op, errno) {
             // A full disk or a broken one is no matter of being behind.
@@ -81,7 +81,7 @@ impl Store {
 
     /// An operation in a directory that is lost is left out. The source will go through that
     /// directory anew, but of a rename the other name may be wrong as well.
-    fn without(&mut self, op: &Op<'_>, lost: FileId) -> After {
+    fn leave_out(&mut self, op: &Op<'_>, lost: FileId) -> After {
         self.unbind(lost);
         let mut frames = Vec::new();
         put_backward(&mut frames, &Backward::Absent { file: lost });

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use mount::backing::Kind;
 use mount::{Gate, Recorder, Tree};
-use replica::op::FileId;
+use replica::op::{FileId, Stamp};
 use replica::touch::Touch;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -105,7 +105,7 @@ impl Verifier {
         path: &[u8],
     ) -> Result<Vec<(FileId, Vec<u8>)>, Ended> {
         let theirs = match self.ask(directory, b"")? {
-            Some(theirs) => theirs,
+            Some(theirs) => Verifier::of_both(tree, directory, theirs),
             None => return Ok(Vec::new()),
         };
         let ours = self.ours(tree, directory, b"")?;
@@ -151,7 +151,9 @@ impl Verifier {
         let asked = self.put_question(directory, name, &order)?;
         drop(order);
         let theirs = match asked {
-            Some(tag) => self.await_summaries(tag)?.remove(name),
+            Some(tag) => {
+                Verifier::of_both(tree, directory, self.await_summaries(tag)?).remove(name)
+            }
             None => return Ok(false),
         };
         match (ours, theirs) {
@@ -247,10 +249,28 @@ impl Verifier {
             .path_descriptor(directory)
             .and_then(|place| summaries(&*place, directory.node == 1, name));
         match found {
-            Ok(found) => Ok(found.into_iter().collect()),
+            Ok(found) => Ok(Verifier::of_both(tree, directory, found.into_iter().collect())),
             Err(Errno::NOENT | Errno::STALE) => Ok(BTreeMap::new()),
             Err(errno) => Err(format!("a directory cannot be read: {errno}")),
         }
+    }
+
+    /// What both nodes must agree on: neither what is left out of the replication, nor when that
+    /// changed a directory.
+    fn of_both(
+        tree: &Tree,
+        directory: FileId,
+        mut all: BTreeMap<Vec<u8>, Summary>,
+    ) -> BTreeMap<Vec<u8>, Summary> {
+        if tree.has_excluded() {
+            all.retain(|name, _| !tree.is_excluded_name(directory, name));
+            for summary in all.values_mut() {
+                if Kind::of_mode(summary.mode) == Kind::Directory {
+                    summary.mtime = Stamp { seconds: 0, nanoseconds: 0 };
+                }
+            }
+        }
+        all
     }
 
     fn ask(

@@ -268,7 +268,9 @@ impl Walker {
             self.entry(directory, name, fresh)?;
         }
         let known: BTreeSet<&Vec<u8>> = names.iter().collect();
-        for name in theirs.keys().filter(|name| !known.contains(name)) {
+        let tree = Arc::clone(self.tree(directory)?);
+        let theirs = theirs.keys().filter(|name| !known.contains(name));
+        for name in theirs.filter(|name| !tree.is_excluded_name(directory, name)) {
             if self.is_moving(directory, name) {
                 self.leave_name(directory, name);
             } else {
@@ -279,7 +281,8 @@ impl Walker {
     }
 
     fn names_in(&self, directory: FileId) -> Result<Vec<Vec<u8>>, Errno> {
-        let mut reader = self.tree(directory)?.read_dir(directory)?;
+        let tree = self.tree(directory)?;
+        let mut reader = tree.read_dir(directory)?;
         let mut names = Vec::new();
         loop {
             let chunk = reader.next_chunk()?;
@@ -287,7 +290,9 @@ impl Walker {
                 return Ok(names);
             }
             let ours = |name: &[u8]| {
-                name != b"." && name != b".." && !(directory.node == 1 && name == LOST_AND_FOUND)
+                let nobodys = directory.node == 1 && name == LOST_AND_FOUND;
+                let itself = name == b"." || name == b"..";
+                !itself && !nobodys && !tree.is_excluded_name(directory, name)
             };
             names.extend(chunk.into_iter().map(|entry| entry.name).filter(|name| ours(name)));
         }

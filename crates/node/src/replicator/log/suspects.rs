@@ -70,6 +70,10 @@ impl Suspects {
             // It was moved or removed this moment; the log names it or its directory again.
             return if is_gone(&object)? { Ok(()) } else { Err(Errno::AGAIN) };
         };
+        if tree.is_excluded(file) {
+            // It came to its name after the entry was made.
+            return Ok(());
+        }
         let stat = backing::stat(&object)?;
         let found = tree.stat(file)?;
         if (found.dev, found.ino) != (stat.dev, stat.ino) {
@@ -127,6 +131,9 @@ impl Suspects {
                 return;
             }
         };
+        if trees.get(usize::from(tree)).is_some_and(|tree| tree.is_excluded(file)) {
+            return;
+        }
         match strayed {
             Strayed::Names => {
                 self.directories.insert(file, components.len());
@@ -140,7 +147,8 @@ impl Suspects {
 
     fn doubt(&mut self, trees: &Trees, file: FileId, depth: usize) {
         let Some(tree) = trees.get(usize::from(file.tree)) else { return };
-        for name in tree.names_of(file) {
+        let names = tree.names_of(file).into_iter();
+        for name in names.filter(|(parent, name)| !tree.is_excluded_name(*parent, name)) {
             self.names.insert(name, depth.saturating_sub(1));
         }
     }

@@ -1,0 +1,101 @@
+//! Names that go over the border of what is replicated: for the peer, something comes into being or
+//! is removed.
+//!
+//! Files with one name can go; anything else gets `EXDEV`, as between file systems, upon which
+//! programs copy.
+
+use std::os::fd::AsFd;
+
+use fuse::Errno;
+use replica::op::Op;
+use rustix::fs::RenameFlags;
+
+use super::Server;
+use super::turn::{Done, Turn};
+use crate::backing::{self, Kind};
+use crate::tree::Unnamed;
+
+/// Which way a renaming goes over the border.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Crossing {
+    /// Not at all.
+    None,
+    /// Out of what is replicated.
+    Out,
+    /// Into it.
+    In,
+    /// A directory would take something over the border that is left out by its path.
+    Below,
+}
+
+impl Server {
+    pub(super) fn crossing(&self, from: (u64, &[u8]), to: (u64, &[u8])) -> Crossing {
+        if !self.tree.has_excluded() {
+            return Crossing::None;
+        }
+        let [from, to] = [from, to].map(|(parent, name)| (self.tree.id(parent), name));
+        let excluded = [from, to].map(|(parent, name)| self.tree.is_excluded_name(parent, name));
+        match excluded {
+            [false, true] => Crossing::Out,
+            [true, false] => Crossing::In,
+            [true, true] => Crossing::None,
+            [false, false] => {
+                let stays =
+                    [from, to].iter().any(|(parent, name)| self.tree.must_stay(*parent, name));
+                if stays { Crossing::Below } else { Crossing::None }
+            }
+        }
+    }
+
+    /// Whether a file gets the first name under which it is replicated.
+    pub(super) fn is_new_to_peer(&self, node: u64, parent: u64, name: &[u8]) -> bool {
+        self.tree.has_excluded()
+            && self.tree.is_excluded(self.tree.id(node))
+            && !self.tree.is_excluded_name(self.tree.id(parent), name)
+    }
+
+    /// A file has gone out of what is replicated.
+    pub(super) fn tell_gone(
+        &self,
+        turn: Turn<'_>,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<Done, Errno> {
+        let parent_mtime = backing::stat(&*self.tree.descriptor(parent)?)?.mtime;
+        let parent = self.tree.id(parent);
+        let op = Op::Remove { parent, name, directory: false, parent_mtime };
+        Ok(turn.finish(op, Ok(Vec::new())))
+    }
+
+    /// A file has come into what is replicated, perhaps in the place of another one.
+    pub(super) fn tell_come(
+        &self,
+        mut turn: Turn<'_>,
+        (parent, name): (u64, &[u8]),
+        node: Option<u64>,
+        replaced: bool,
+    ) -> Result<Done, Errno> {
+        let parent_mtime = backing::stat(&*self.tree.descriptor(parent)?)?.mtime;
+        if replaced {
+            let parent = self.tree.id(parent);
+            turn.also(Op::Remove { parent, name, directory: false, parent_mtime });
+        }
+        let node = node.ok_or(Errno::STALE)?;
+        // It was perhaps made durable before it came, and must be so at the peer.
+        self.tell_named(turn, (parent, name), node, Unnamed::Synced, |_| Vec::new())
+    }
+}
+
+/// Whether a file may be renamed that way.
+pub(super) fn may_cross(crossing: Crossing, file: impl AsFd, flags: u32) -> Result<(), Errno> {
+    let stat = backing::stat(file)?;
+    let plain = RenameFlags::from_bits_retain(flags).difference(RenameFlags::NOREPLACE).is_empty();
+    match crossing {
+        Crossing::None => Ok(()),
+        Crossing::Below if stat.kind() != Kind::Directory => Ok(()),
+        Crossing::In | Crossing::Out if plain && stat.kind() == Kind::File && stat.nlink == 1 => {
+            Ok(())
+        }
+        Crossing::Below | Crossing::In | Crossing::Out => Err(Errno::XDEV),
+    }
+}
