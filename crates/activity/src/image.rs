@@ -88,6 +88,8 @@ pub struct Header {
     pub seal: u128,
     /// What a root may carry instead, as long as a change of the seal is under way; else 0.
     pub next_seal: u128,
+    /// Digest of what is left out of the replication.
+    pub excluded: u128,
 }
 
 /// A stretch of one node's wall time; both ends belong to it.
@@ -150,7 +152,7 @@ impl Header {
         }
         bytes.push(u8::from(self.everything));
         put_window(&mut bytes, self.unwatched);
-        for id in [self.boot, self.seal, self.next_seal] {
+        for id in [self.boot, self.seal, self.next_seal, self.excluded] {
             bytes.extend_from_slice(&id.to_le_bytes());
         }
         let sum = sum(&[&bytes]);
@@ -173,6 +175,7 @@ impl Header {
         let unwatched = window_of(&mut rest)?;
         let (boot, seal, next_seal) =
             (u128_of(&mut rest)?, u128_of(&mut rest)?, u128_of(&mut rest)?);
+        let excluded = u128_of(&mut rest)?;
         let summed = bytes.get(..SECTOR - rest.len())?;
         (rest.split_off(..SUM_BYTES)? == sum(&[summed])).then_some(())?;
         let point = Point { base, previous, as_target, cooled, begun };
@@ -187,6 +190,7 @@ impl Header {
             boot,
             seal,
             next_seal,
+            excluded,
         })
     }
 }
@@ -324,7 +328,7 @@ mod tests {
         let point = Point { base: 1, previous: 2, as_target: true, cooled: generation, begun: 9 };
         let unwatched = Some(Window { from: (-5, 6), until: Some((9, 1)) });
         let (since, coming) = ((-5, 6), (7, 8));
-        let (boot, seal, next_seal) = (3, 4, 5);
+        let (boot, seal, next_seal, excluded) = (3, 4, 5, 6);
         let everything = false;
         Header {
             generation,
@@ -337,6 +341,7 @@ mod tests {
             boot,
             seal,
             next_seal,
+            excluded,
         }
     }
 

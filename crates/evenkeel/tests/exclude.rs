@@ -146,3 +146,30 @@ fn a_change_of_what_is_left_out_is_no_change_out_of_band() {
     let told = cluster.must(primary, &["events", cluster.module(), "-n", "8"]);
     assert!(told.contains("start-in-sync") && !told.contains("out-of-band"), "{told}");
 }
+
+#[test]
+fn what_is_not_left_out_any_more_is_compared() {
+    let cluster = Cluster::protected(ledger(EXCLUDE));
+    let (mount, _) = places(&cluster);
+    furnish(&mount);
+    let (primary, secondary) = (cluster.primary(), other(cluster.primary()));
+    fs::create_dir(cluster.replica(secondary).join("x/cache")).unwrap();
+    fs::write(cluster.replica(secondary).join("x/cache/own"), "own").unwrap();
+    cluster.must(primary, &["stop", cluster.module()]);
+    for node in NODES {
+        cluster.wait_for(node, "stopped", PATIENCE);
+        let file = "etc/evenkeel/modules/ledger.toml";
+        let path = cluster.host(node).path(format!("/mnt/state/{file}")).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace(", \"cache\"", "")).unwrap();
+        cluster.daemon(node).kill(15).unwrap();
+        cluster.start_daemon(node);
+    }
+    cluster.must(primary, &["start", cluster.module()]);
+    cluster.wait_for(primary, "protected", SYNC_PATIENCE);
+    let told = cluster.must(primary, &["events", cluster.module()]);
+    assert!(told.contains("what is left out of the replication was changed"), "{told}");
+    let there = cluster.replica(secondary).join("x/cache");
+    assert!(there.join("deep/f").exists() && !there.join("own").exists());
+    assert!(!cluster.replica(secondary).join("x/a.tmp").exists());
+}

@@ -100,6 +100,16 @@ struct Directory {
 }
 
 impl ReplicatorOptions {
+    /// Digest of what is left out; 0 when that is nothing.
+    fn excluded(&self) -> u128 {
+        if self.exclude.is_empty() {
+            return 0;
+        }
+        let hash = blake3::hash(self.exclude.join("\n").as_bytes());
+        let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 16], &[]));
+        u128::from_le_bytes(*first)
+    }
+
     fn directory(&self, path: &Path, root: Arc<Root>) -> Directory {
         let exclude = Exclude::new(self.exclude.iter().map(String::as_str));
         Directory { path: path.to_owned(), root, exclude }
@@ -146,7 +156,13 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     let past = match &kept {
         // Which goes on to watch.
         Some(_) => Past::Shows,
-        None => log.begin(&roots(&directories), options.covered)?,
+        None => match (log.leave_out(options.excluded())?, &roots(&directories)) {
+            (None, roots) => log.begin(roots, options.covered)?,
+            (Some(doubtful), roots) => match log.begin(roots, options.covered)? {
+                Past::Restored => Past::Restored,
+                _ => doubtful,
+            },
+        },
     };
     let (serial, assignment) = match &kept {
         None => (0, Assignment::Hold { ending: Ending::Cut }),

@@ -66,6 +66,22 @@ impl ActivityLog {
         Ok(if fits { past } else { Past::Restored })
     }
 
+    /// What is left out of the replication from here on. What was left out before and is not any
+    /// more was never compared.
+    pub(in crate::replicator) fn leave_out(&self, excluded: u128) -> io::Result<Option<Past>> {
+        let header = *self.wait_for_writer().file.header();
+        if header.excluded == excluded {
+            return Ok(None);
+        }
+        let doubtful = header.boot != 0;
+        self.note(|header| {
+            header.excluded = excluded;
+            header.everything |= doubtful;
+        })?;
+        let why = "what is left out of the replication was changed";
+        Ok(doubtful.then(|| Past::Doubtful(why.to_owned())))
+    }
+
     /// What change times can tell.
     fn look_at_clock(&self, covered: Option<Clock>) -> io::Result<Past> {
         let boot = clock::boot_id()?.0;
