@@ -29,7 +29,7 @@ Tasks of the Evenkeel repository
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--json]
                                        measure replication beside its limits (as root)
-  cargo xtask bench resync             measure the return of a node beside rsync (as root)
+  cargo xtask bench resync [--files N] measure the return of a node beside rsync (as root)
 ";
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn main() -> ExitCode {
             Err(_) => Err(format!("`{rounds}` is not a number of rounds")),
         },
         ["bench", "replication", options @ ..] => bench::replication(&root, options),
-        ["bench", "resync"] => bench::resync(&root),
+        ["bench", "resync", options @ ..] => bench::resync(&root, options),
         // Started by the benchmarks themselves, on a host of their lab.
         ["bench-burst", workload, place] => bench::burst(workload, place),
         _ => {

@@ -243,6 +243,11 @@ pub enum ReplicatorEvent {
         /// What, with errno and path.
         why: String,
     },
+    /// Target: whether the owners of files have other numbers here than at the source.
+    Owners {
+        /// Which, as a sentence; none when all are the same.
+        differ: Option<String>,
+    },
     /// The copy is not what this node last made of it: told before the first `Assigned`.
     Restored {
         /// How that shows, as a sentence.

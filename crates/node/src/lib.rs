@@ -11,6 +11,7 @@ mod files;
 pub mod keeper;
 mod layout;
 mod marker;
+mod owners;
 mod packet;
 pub mod replicator;
 mod witness;

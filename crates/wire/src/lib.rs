@@ -12,6 +12,7 @@ pub mod hello;
 pub mod local;
 pub mod object;
 pub mod op;
+pub mod owners;
 pub mod packed;
 mod ping;
 pub mod recall;

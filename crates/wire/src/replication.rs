@@ -14,6 +14,7 @@ use crate::op::{
 
 pub use crate::object::{Attributes, Ensure, XATTRS_MAX, Xattrs};
 use crate::object::{put_attributes, put_ensure, take_attributes, take_ensure};
+use crate::owners::{Owner, put_owners, take_owners};
 pub use crate::ping::Ping;
 use crate::ping::{PING, put_ping, take_ping};
 use crate::recall::{
@@ -121,6 +122,8 @@ pub enum Forward<'a> {
         /// Name in it.
         name: &'a [u8],
     },
+    /// Whose files these are.
+    Owners(Vec<Owner<'a>>),
     /// Everything before this must be durable; then say so.
     Barrier {
         /// Number of the last operation before it.
@@ -261,8 +264,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_entry(out, *parent, name);
         }
         Forward::List { tag, directory } => {
-            out.push(5);
-            put_u64(out, *tag);
+            put_kind_u64(out, 5, *tag);
             put_file(out, *directory);
         }
         Forward::Compare { tag, file, offset, hashes } => {
@@ -281,7 +283,8 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
         }
         Forward::Barrier { number, base } => put_barrier(out, *number, *base),
         Forward::Recall => out.push(13),
-        Forward::Strict(strict) => out.extend_from_slice(&[10, u8::from(*strict)]),
+        Forward::Owners(owners) => put_kind_owners(out, owners),
+        Forward::Strict(strict) => out.extend([10, u8::from(*strict)]),
         Forward::Check { tag } => put_kind_u64(out, 11, *tag),
         Forward::Summarize { tag, directory, name } => {
             put_kind_u64(out, 14, *tag);
@@ -326,6 +329,7 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
             Forward::Barrier { number, base: is_base.then_some(base) }
         }
         13 => Forward::Recall,
+        16 => Forward::Owners(take_owners(&mut decoder)?),
         10 => Forward::Strict(take_bool(&mut decoder)?),
         12 => Forward::Attributes(take_attributes(&mut decoder)?),
         11 => Forward::Check { tag: decoder.u64()? },
@@ -442,6 +446,11 @@ fn put_barrier(out: &mut Vec<u8>, number: u64, base: Option<(u128, u128)>) {
     out.extend_from_slice(&previous.to_le_bytes());
 }
 
+fn put_kind_owners(out: &mut Vec<u8>, owners: &[Owner<'_>]) {
+    out.push(16);
+    put_owners(out, owners);
+}
+
 fn put_kind_u64(out: &mut Vec<u8>, kind: u8, value: u64) {
     out.push(kind);
     put_u64(out, value);
@@ -525,6 +534,7 @@ mod tests {
             Forward::Barrier { number: 3, base: None },
             Forward::Barrier { number: 3, base: Some((u128::MAX - 1, 5)) },
             Forward::Recall,
+            Forward::Owners(vec![Owner { group: true, name: b"people", id: 1000 }]),
             Forward::Strict(true),
             Forward::Received(1 << 40),
             Forward::Summarize { tag: 3, directory: FILE, name: b"" },

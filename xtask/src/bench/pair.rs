@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::site::{INSIDE, NODES, ROOT, WITNESS, address, output};
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(1800);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The cluster; dropping it removes it.
@@ -32,6 +32,7 @@ impl Pair {
         lab: &'static str,
         module: &'static str,
         directory: &str,
+        disk_gib: usize,
     ) -> Result<Pair, String> {
         let binary = root.join("target/release/evenkeel");
         if !binary.exists() {
@@ -40,7 +41,7 @@ impl Pair {
         }
         let task = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
         let pair = Pair { binary, task, lab, module, children: Vec::new() };
-        pair.evenkeel(&["lab", "up", "--name", lab])?;
+        pair.evenkeel(&["lab", "up", "--name", lab, "--disk-gib", &disk_gib.to_string()])?;
         for node in NODES {
             pair.configure(node, directory)?;
         }

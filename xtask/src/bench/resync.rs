@@ -17,10 +17,12 @@ const DATA: &str = "/srv/data";
 const MODULE: &str = "data";
 const FILE_BYTES: usize = 4 << 10;
 const FILES_OF_DIRECTORY: usize = 500;
-/// Sizes of the tree, in files: what a host of the lab has room for three times.
-const SIZES: [usize; 2] = [4_000, 20_000];
-/// Files that change while the node is away.
-const CHANGED: usize = 250;
+/// Files of the larger tree unless told otherwise; the smaller one has a fifth of them.
+const FILES: usize = 20_000;
+/// Of so many files of the larger tree one changes while the node is away, in both trees as many.
+const ONE_OF: usize = 100;
+/// Files of three trees for which a disk has room, in each GiB of it: an inode for every 16 KiB.
+const FILES_OF_GIB: usize = 20_000;
 /// How long the logs need to let go of what was before: two checkpoints follow upon a start.
 const SETTLE: Duration = Duration::from_secs(4);
 
@@ -28,18 +30,27 @@ const SETTLE: Duration = Duration::from_secs(4);
 ///
 /// # Errors
 /// The release binary is missing, or something fails while it is measured.
-pub(crate) fn resync(root: &Path) -> Result<(), String> {
+pub(crate) fn resync(root: &Path, words: &[&str]) -> Result<(), String> {
     let about = format!("{}, {}", machine(root)?, commit(root)?);
+    let largest = match words {
+        [] => FILES,
+        ["--files", files] => {
+            let files = files.parse().ok().filter(|files| *files >= ONE_OF * 5);
+            files.ok_or_else(|| format!("`--files` takes {} at least", ONE_OF * 5))?
+        }
+        _ => return Err(format!("`{}`: there is `--files N` alone", words.join(" "))),
+    };
+    let changed = largest / ONE_OF;
     let mut rows = Vec::new();
-    for files in SIZES {
+    for files in [largest / 5, largest] {
         eprintln!("a tree of {files} files");
-        let row = measure(root, files)?;
+        let row = measure(root, files, changed)?;
         for (metric, value) in [("resync", row.resync), ("rsync", row.rsync)] {
             println!("{metric}.{files}\t{value:.3}\ts");
         }
         rows.push(row);
     }
-    println!("\n{about}; {CHANGED} files of 4 KiB changed while the node was away\n");
+    println!("\n{about}; {changed} files of 4 KiB changed while the node was away\n");
     println!("| Files | resync | rsync -a | rsync : resync | bytes compared | why |");
     println!("|---|---|---|---|---|---|");
     for row in &rows {
@@ -64,11 +75,13 @@ struct Row {
     why: String,
 }
 
-fn measure(root: &Path, files: usize) -> Result<Row, String> {
-    let mut pair = Pair::build(root, LAB, MODULE, DATA)?;
+fn measure(root: &Path, files: usize, changed: usize) -> Result<Row, String> {
+    let gib = files.div_ceil(FILES_OF_GIB);
+    let mut pair = Pair::build(root, LAB, MODULE, DATA, gib)?;
     let task = pair.task();
     let populate = |place: &str| format!("{task} bench-burst populate {place}:{files}");
-    let change = |place: &str| format!("{task} bench-burst change {place}:{files}");
+    let step = (files / changed).max(1);
+    let change = |place: &str| format!("{task} bench-burst change {place}:{files}:{step}");
     pair.shell(site::NODES[0], &format!("mkdir -p {DATA}; {}", populate(DATA)))?;
     let copies = "mkdir -p /srv/one; cp -a /srv/one /srv/two";
     let one = populate("/srv/one");
@@ -114,11 +127,13 @@ pub(super) fn populate(place: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Changes some of the files of `DIRECTORY:COUNT`, spread over all of them.
+/// Changes some of the files of `DIRECTORY:COUNT:STEP`, one of so many.
 pub(super) fn change(place: &str) -> io::Result<()> {
+    let (place, step) = place.rsplit_once(':').ok_or_else(|| io::Error::other("no step"))?;
+    let step: usize = step.parse().map_err(io::Error::other)?;
     let (directory, files) = parse(place)?;
     let start = Instant::now();
-    for file in (0..files).step_by((files / CHANGED).max(1)) {
+    for file in (0..files).step_by(step.max(1)) {
         let file_to_change = OpenOptions::new().write(true).open(path_of(directory, file))?;
         file_to_change.write_all_at(&content(file, 1), 0)?;
     }

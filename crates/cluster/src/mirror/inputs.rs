@@ -113,6 +113,7 @@ impl Mirror {
                 self.warn("copy-failed", format!("this node's copy failed: {why}"));
                 self.replicator.copy_failed = Some(why);
             }
+            ReplicatorEvent::Owners { differ } => replicator.owners_differ = differ,
             ReplicatorEvent::Restored { why } => self.copy_restored(why),
             ReplicatorEvent::LookedBack { clean, found } => self.looked_back(clean, found),
             ReplicatorEvent::Resumed { how } => {

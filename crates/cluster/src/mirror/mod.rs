@@ -166,6 +166,8 @@ struct Replicator {
     continuous: bool,
     /// Whether nothing was changed past replication before this process began, once it is known.
     looked_back: Option<bool>,
+    /// Which owners of files have other numbers here than at the source.
+    owners_differ: Option<String>,
 }
 
 /// Addresses and application: what was asked of the shell and what came of it.

@@ -123,6 +123,12 @@ impl Mirror {
             let text = "this copy is being brought up to date and cannot take over yet".to_owned();
             found.push(("resync", Severity::Warning, text));
         }
+        if let Some(how) = &self.replicator.owners_differ {
+            let text = format!(
+                "{how}: what belongs to them at one node belongs to somebody else at the other"
+            );
+            found.push(("owners-differ", Severity::Warning, text));
+        }
         if self.undecided_since.is_some() {
             let text = format!("writes wait until it is decided how to go on without {peer}");
             found.push(("undecided", Severity::Critical, text));
@@ -185,6 +191,11 @@ impl Mirror {
             "first-start-choice" | "no-current-copy" => vec![format!(
                 "evenkeel force-primary {module} on the node whose data are to be kept"
             )],
+            "owners-differ" => vec![
+                "give users and groups the same numbers on both nodes (usermod -u, groupmod -g)"
+                    .to_owned(),
+                format!("then: evenkeel stop {module}; evenkeel start {module}"),
+            ],
             "config-differs" => vec!["make the files equal on both nodes".to_owned()],
             "data-missing" => vec![
                 "mount the data disk".to_owned(),

@@ -33,6 +33,7 @@ impl Mirror {
         self.replicator.died = None;
         if assignment == Assignment::Close {
             self.replicator.looked_back = None;
+            self.replicator.owners_differ = None;
         }
         self.effects.push(Effect::Assign { module: self.module.clone(), serial, assignment });
     }

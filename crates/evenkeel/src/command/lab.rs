@@ -85,6 +85,9 @@ pub struct UpArgs {
     /// Boot a real systemd on the nodes
     #[arg(long)]
     systemd: bool,
+    /// Size of each disk, in GiB; space is taken as it is used
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1024))]
+    disk_gib: u64,
 }
 
 /// One host of one lab.
@@ -136,7 +139,8 @@ fn up(args: &UpArgs) -> lab::Result<()> {
         source,
     })?;
     let node = |number| {
-        let spec = HostSpec::node(&format!("node{number}"));
+        let mut spec = HostSpec::node(&format!("node{number}"));
+        spec.disks.iter_mut().for_each(|disk| disk.bytes = args.disk_gib << 30);
         if args.systemd { spec.systemd() } else { spec }
     };
     let client = |number| match args.clients {

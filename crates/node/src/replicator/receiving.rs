@@ -20,9 +20,11 @@ use mount::backing::Root;
 use rustix::io::Errno;
 use wire::frame::PREFIX_BYTES;
 use wire::hello::{Joint, Welcome};
+use wire::owners::Owner;
 use wire::replication::{Backward, Forward, put_backward, take_forward};
 
 use crate::connection;
+use crate::owners::Owners;
 use crate::replicator::daemon_link::DaemonLink;
 use crate::replicator::log::{self, ActivityLog};
 use crate::replicator::outbox::Outbox;
@@ -306,6 +308,7 @@ impl Shared {
                 return Ok(());
             }
             Forward::Received(bytes) => self.outbox.confirmed(bytes),
+            Forward::Owners(owners) => self.check_owners(&owners),
             _ => self.apply(store, &message, to_sync)?,
         }
         if let Some(received) = self.outbox.took(PREFIX_BYTES + frame.len()) {
@@ -341,6 +344,17 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Whether files belong to the same people here as at the source.
+    fn check_owners(&self, theirs: &[Owner<'_>]) {
+        let ours = Owners::read();
+        let there = self.source.as_str();
+        let differ =
+            theirs.iter().map(|owner| ours.differs(owner.group, owner.name, owner.id, there));
+        let differ: Vec<String> = differ.flatten().collect();
+        let how = (!differ.is_empty()).then(|| differ.join("; "));
+        self.daemon.event(ReplicatorEvent::Owners { differ: how });
     }
 
     fn not_understood(&self, wrong: &dyn std::fmt::Display) -> io::Error {

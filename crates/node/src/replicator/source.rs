@@ -19,10 +19,12 @@ use mount::Order;
 use replica::op::FileId;
 use replica::{Session, Theirs};
 use wire::hello::{Hello, Purpose};
+use wire::owners::{OWNERS_MAX, Owner};
 use wire::recall::{Recalled, Strayed};
 use wire::replication::{Forward, Summary, put_forward};
 
 use crate::connection;
+use crate::owners::Owners;
 use crate::replicator::outbox::{Ended, Outbox};
 use crate::replicator::packing::Packer;
 use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
@@ -240,11 +242,23 @@ impl Source {
 
 impl Link {
     fn run(self: &Arc<Self>, peer: &[SocketAddr], hello: &Hello, to_walker: Sender<Heard>) {
+        self.tell_owners();
         match self.keep_linked(peer, hello, &to_walker) {
             // The outbox was closed by whoever ended the session; they have told why.
             Ok(()) => drop(self.finish()),
             Err(error) => self.lost(&error.to_string()),
         }
+    }
+
+    /// Tells whose files these are. What cannot be found out is no reason not to replicate.
+    fn tell_owners(&self) {
+        let owners = Owners::read();
+        let trees = self.primary.trees().iter();
+        let all: Vec<_> = trees.filter_map(|tree| owners.of(tree.root()).ok()).flatten().collect();
+        let all = all.iter().take(OWNERS_MAX);
+        let told = all.map(|owner| Owner { group: owner.group, name: &owner.name, id: owner.id });
+        let told = told.collect();
+        self.outbox.put(|out| put_forward(out, &Forward::Owners(told)));
     }
 
     /// Connects, and again whenever the connection breaks: nothing is lost by that.

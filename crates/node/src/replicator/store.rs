@@ -150,7 +150,7 @@ impl Store {
                 Ok(After::Answer(frame))
             }
             // The link's own business.
-            Forward::Received(_) | Forward::Ping(_) => Ok(After::Nothing),
+            Forward::Received(_) | Forward::Ping(_) | Forward::Owners(_) => Ok(After::Nothing),
         };
         result.map_err(|errno| NotApplied { errno, what: describe(message) })
     }
@@ -424,6 +424,7 @@ fn describe(message: &Forward<'_>) -> String {
         | Forward::Received(_)
         | Forward::Ping(_) => "a mark in the stream was not understood".to_owned(),
         Forward::Recall => "the activity log could not be told".to_owned(),
+        Forward::Owners(_) => "the owners could not be compared".to_owned(),
     }
 }
 
