@@ -117,6 +117,16 @@ fn files_go_over_the_border_and_directories_do_not() {
     fs::hard_link(mount.join("linked"), mount.join("b.tmp")).unwrap();
     fs::write(mount.join("b.tmp"), "by its other name").unwrap();
     assert_eq!(fs::read(there.join("linked")).unwrap(), b"by its other name");
+    // A file that had no name, and was synced.
+    let flags = rustix::fs::OFlags::TMPFILE | rustix::fs::OFlags::WRONLY;
+    let place = File::open(&mount).unwrap();
+    let unnamed = rustix::fs::openat(&place, ".", flags, rustix::fs::Mode::RUSR).unwrap();
+    rustix::fs::fsync(&unnamed).unwrap();
+    let link = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&unnamed));
+    let follow = rustix::fs::AtFlags::SYMLINK_FOLLOW;
+    rustix::fs::linkat(rustix::fs::CWD, &*link, &place, "c.tmp", follow).unwrap();
+    rustix::fs::fsync(&unnamed).unwrap();
+    assert!(!there.join("c.tmp").exists());
     for (from, to) in [("cache", "kept"), ("plain", "cache2/cache"), ("var", "var2")] {
         fs::create_dir_all(mount.join("cache2")).unwrap();
         let error = rename(from, to).unwrap_err();
@@ -127,6 +137,8 @@ fn files_go_over_the_border_and_directories_do_not() {
     compare(&cluster);
     let verified = cluster.must(cluster.primary(), &["verify", cluster.module()]);
     assert!(verified.contains("are equal"), "{verified}");
+    let told = cluster.must(cluster.primary(), &["events", cluster.module()]);
+    assert!(!told.contains("resync-ended"), "the session was lost: {told}");
 }
 
 #[test]

@@ -90,9 +90,10 @@ impl Server {
 pub(super) fn may_cross(crossing: Crossing, file: impl AsFd, flags: u32) -> Result<(), Errno> {
     let stat = backing::stat(file)?;
     let plain = RenameFlags::from_bits_retain(flags).difference(RenameFlags::NOREPLACE).is_empty();
+    let exchange = RenameFlags::from_bits_retain(flags).contains(RenameFlags::EXCHANGE);
     match crossing {
         Crossing::None => Ok(()),
-        Crossing::Below if stat.kind() != Kind::Directory => Ok(()),
+        Crossing::Below if stat.kind() != Kind::Directory && !exchange => Ok(()),
         Crossing::In | Crossing::Out if plain && stat.kind() == Kind::File && stat.nlink == 1 => {
             Ok(())
         }

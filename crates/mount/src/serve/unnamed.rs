@@ -76,6 +76,8 @@ impl Server {
         let body = body(&stat);
         let op = Op::SetAttr { file, attr };
         Ok(match unnamed {
+            // What is left out is not there at the peer.
+            _ if self.tree.is_excluded(file) => turn.finish(op, Ok(body)),
             Unnamed::Changed => turn.finish(op, Ok(body)),
             // It was made durable here; that must be so at the peer before it is relied on.
             Unnamed::Synced => turn.finish_durably(op, file, body),

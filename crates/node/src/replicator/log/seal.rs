@@ -65,7 +65,16 @@ impl ActivityLog {
         }
         let next = clock::random();
         self.note(|header| header.next_seal = next)?;
-        write(roots, next)
+        match write(roots, next) {
+            Err(error) if is_full(&error) => {
+                // A full disk is no reason to fail: the seal stays what it is.
+                if header.seal != 0 {
+                    write(roots, header.seal)?;
+                }
+                self.note(|header| header.next_seal = 0)
+            }
+            written => written,
+        }
     }
 }
 
@@ -82,6 +91,10 @@ fn write(roots: &[Arc<Root>], seal: u128) -> io::Result<()> {
         marker::write_seal(&**root, seal)?;
     }
     Ok(())
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn sync(roots: &[Arc<Root>]) -> io::Result<()> {
