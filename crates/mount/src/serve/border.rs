@@ -1,8 +1,9 @@
-//! Names that go over the border of what is replicated: for the peer, something comes into being or
-//! is removed.
+//! Names that go over the border of what is replicated.
 //!
-//! Files with one name can go; anything else gets `EXDEV`, as between file systems, upon which
-//! programs copy.
+//! A file with one name can go out: for the peer it is removed. Nothing can come in, and no file
+//! has names on both sides: that gets `EXDEV`, as between file systems, upon which programs copy.
+//! What came in could not come at once at the peer, and whether a file is left out would depend on
+//! names that nobody has looked up.
 
 use std::os::fd::AsFd;
 
@@ -13,7 +14,6 @@ use rustix::fs::RenameFlags;
 use super::Server;
 use super::turn::{Done, Turn};
 use crate::backing::{self, Kind};
-use crate::tree::Unnamed;
 
 /// Which way a renaming goes over the border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,13 +47,6 @@ impl Server {
         }
     }
 
-    /// Whether a file gets the first name under which it is replicated.
-    pub(super) fn is_new_to_peer(&self, node: u64, parent: u64, name: &[u8]) -> bool {
-        self.tree.has_excluded()
-            && self.tree.is_excluded(self.tree.id(node))
-            && !self.tree.is_excluded_name(self.tree.id(parent), name)
-    }
-
     /// A file has gone out of what is replicated.
     pub(super) fn tell_gone(
         &self,
@@ -66,24 +59,6 @@ impl Server {
         let op = Op::Remove { parent, name, directory: false, parent_mtime };
         Ok(turn.finish(op, Ok(Vec::new())))
     }
-
-    /// A file has come into what is replicated, perhaps in the place of another one.
-    pub(super) fn tell_come(
-        &self,
-        mut turn: Turn<'_>,
-        (parent, name): (u64, &[u8]),
-        node: Option<u64>,
-        replaced: bool,
-    ) -> Result<Done, Errno> {
-        let parent_mtime = backing::stat(&*self.tree.descriptor(parent)?)?.mtime;
-        if replaced {
-            let parent = self.tree.id(parent);
-            turn.also(Op::Remove { parent, name, directory: false, parent_mtime });
-        }
-        let node = node.ok_or(Errno::STALE)?;
-        // It was perhaps made durable before it came, and must be so at the peer.
-        self.tell_named(turn, (parent, name), node, Unnamed::Synced, |_| Vec::new())
-    }
 }
 
 /// Whether a file may be renamed that way.
@@ -94,9 +69,7 @@ pub(super) fn may_cross(crossing: Crossing, file: impl AsFd, flags: u32) -> Resu
     match crossing {
         Crossing::None => Ok(()),
         Crossing::Below if stat.kind() != Kind::Directory && !exchange => Ok(()),
-        Crossing::In | Crossing::Out if plain && stat.kind() == Kind::File && stat.nlink == 1 => {
-            Ok(())
-        }
+        Crossing::Out if plain && stat.kind() == Kind::File && stat.nlink == 1 => Ok(()),
         Crossing::Below | Crossing::In | Crossing::Out => Err(Errno::XDEV),
     }
 }

@@ -160,9 +160,14 @@ impl Server {
             let is_made = is_there && before.is_some();
             let unnamed = match &before {
                 Some(before) => Unnamed::of_note(before.note),
-                None if self.is_new_to_peer(target, request.node, name) => Some(Unnamed::Synced),
                 None => self.tree.unnamed(target),
             };
+            if unnamed.is_none() && !is_made {
+                let name_out = self.tree.is_excluded_name(self.tree.id(request.node), name);
+                if self.tree.is_excluded(self.tree.id(target)) != name_out {
+                    return Err(Errno::XDEV);
+                }
+            }
             if !is_there && before.is_none() {
                 turn.expect(&Before { names: vec![None], note: Unnamed::to_note(unnamed) });
             }
@@ -253,15 +258,9 @@ impl Server {
                     renamed
                 }
             };
-            let replaced = renamed.other.is_some();
-            let node = self.tree.node_of(&renamed.file);
             self.moved(renamed, (request.node, name), (new_parent, new_name), flags);
-            match crossing {
-                Crossing::None | Crossing::Below => {}
-                Crossing::Out => return self.tell_gone(turn, request.node, name),
-                Crossing::In => {
-                    return self.tell_come(turn, (new_parent, new_name), node, replaced);
-                }
+            if crossing == Crossing::Out {
+                return self.tell_gone(turn, request.node, name);
             }
             let op = Op::Rename {
                 parent: self.tree.id(request.node),

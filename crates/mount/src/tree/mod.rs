@@ -302,11 +302,6 @@ impl Tree {
         self.unnamed.store(table.unnamed().len(), Ordering::Release);
     }
 
-    /// The node of the file with this handle, if it is known.
-    pub(crate) fn node_of(&self, handle: &Handle) -> Option<u64> {
-        self.table().node_of(handle)
-    }
-
     /// Keeps lookups away while names change.
     pub(crate) fn names(&self) -> RwLockWriteGuard<'_, ()> {
         self.names.write().unwrap_or_else(PoisonError::into_inner)

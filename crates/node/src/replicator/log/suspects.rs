@@ -34,6 +34,8 @@ pub(in crate::replicator) struct Suspects {
     pub(in crate::replicator) parts: BTreeSet<(FileId, u64, u64)>,
     /// What was moved while no session was under way.
     pub(in crate::replicator) moved: Moved,
+    /// Objects all below which may differ, under whatever names they have by then.
+    doubted: std::collections::BTreeSet<FileId>,
     /// Ids that were pinned.
     pub(in crate::replicator) pinned: Vec<FileId>,
     /// Entries whose objects were on the move when they were looked for.
@@ -54,6 +56,17 @@ impl Suspects {
 
     /// Looks again for what was not found, while nothing moves.
     pub(in crate::replicator) fn retry(&mut self, trees: &Trees) {
+        // What was moved once more in between has another name now.
+        for file in std::mem::take(&mut self.doubted) {
+            let mut at = file;
+            let mut depth = 0;
+            let tree = trees.get(usize::from(file.tree));
+            while let Some((parent, _)) = tree.and_then(|tree| tree.name_of(at)) {
+                at = parent;
+                depth += 1;
+            }
+            self.doubt(trees, file, depth);
+        }
         for entry in std::mem::take(&mut self.missed) {
             if let Err(errno) = self.add_entry(trees, &entry) {
                 let name = String::from_utf8_lossy(&entry.name);
@@ -89,6 +102,7 @@ impl Suspects {
         match strayed(entry.part, stat.kind() == Kind::Directory) {
             None => {}
             Some(Strayed::All) => {
+                self.doubted.insert(file);
                 self.doubt(trees, file, components.len());
             }
             Some(Strayed::Names) => {
