@@ -90,6 +90,8 @@ pub struct Header {
     pub next_seal: u128,
     /// Digest of what is left out of the replication.
     pub excluded: u128,
+    /// Whether this copy may differ from what its number says, until both copies are equal again.
+    pub strayed: bool,
 }
 
 /// A stretch of one node's wall time; both ends belong to it.
@@ -155,6 +157,7 @@ impl Header {
         for id in [self.boot, self.seal, self.next_seal, self.excluded] {
             bytes.extend_from_slice(&id.to_le_bytes());
         }
+        bytes.push(u8::from(self.strayed));
         let sum = sum(&[&bytes]);
         bytes.extend_from_slice(&sum);
         bytes.resize(SECTOR, 0);
@@ -176,6 +179,7 @@ impl Header {
         let (boot, seal, next_seal) =
             (u128_of(&mut rest)?, u128_of(&mut rest)?, u128_of(&mut rest)?);
         let excluded = u128_of(&mut rest)?;
+        let strayed = *rest.split_off_first()? != 0;
         let summed = bytes.get(..SECTOR - rest.len())?;
         (rest.split_off(..SUM_BYTES)? == sum(&[summed])).then_some(())?;
         let point = Point { base, previous, as_target, cooled, begun };
@@ -191,6 +195,7 @@ impl Header {
             seal,
             next_seal,
             excluded,
+            strayed,
         })
     }
 }
@@ -342,6 +347,7 @@ mod tests {
             seal,
             next_seal,
             excluded,
+            strayed: true,
         }
     }
 

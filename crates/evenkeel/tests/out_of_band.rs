@@ -60,6 +60,51 @@ fn what_was_changed_on_either_node_while_stopped_is_found_and_mended() {
 }
 
 #[test]
+fn a_directory_that_takes_the_place_of_another_is_compared_with_all_below() {
+    let cluster = Cluster::protected(ledger(""));
+    let place = cluster.host(cluster.primary()).path("/srv/ledger").unwrap();
+    // Nothing but the content tells which is which.
+    for name in ["cur", "old"] {
+        fs::create_dir_all(place.join(name).join("sub/deep")).unwrap();
+        fs::write(place.join(name).join("sub/deep/file"), name).unwrap();
+        fs::write(place.join(name).join("sub/file"), name).unwrap();
+    }
+    logs::forget(&cluster);
+    let (primary, secondary) = (cluster.primary(), other(cluster.primary()));
+    for node in [primary, secondary] {
+        cluster.stop_and_compare();
+        let replica = cluster.replica(node);
+        for (from, to) in [("cur", "aside"), ("old", "cur"), ("aside", "old")] {
+            fs::rename(replica.join(from), replica.join(to)).unwrap();
+        }
+        start(&cluster);
+    }
+    cluster.stop_and_compare();
+    let found = fs::read(cluster.replica(secondary).join("cur/sub/deep/file")).unwrap();
+    assert_eq!(found, b"old", "the last primary's copy counts");
+}
+
+#[test]
+fn what_was_found_counts_until_it_was_compared() {
+    let cluster = Cluster::protected(ledger(""));
+    furnish(&cluster);
+    let (primary, secondary) = (cluster.primary(), other(cluster.primary()));
+    cluster.stop_and_compare();
+    tamper(&cluster.replica(secondary));
+    // It looks back alone, and waits for its peer.
+    cluster.lab().kill(primary).unwrap();
+    let refused = cluster.command(secondary, &["start", cluster.module(), "--node", secondary]);
+    drop(refused);
+    cluster
+        .until("it looks back", PATIENCE, || events(&cluster, secondary).contains("out-of-band"));
+    cluster.command(secondary, &["stop", cluster.module(), "--node", secondary]);
+    cluster.wait_for(secondary, "stopped", PATIENCE);
+    cluster.boot_node(primary);
+    start(&cluster);
+    cluster.stop_and_compare();
+}
+
+#[test]
 fn what_is_changed_between_a_power_loss_and_the_start_is_found() {
     let cluster = Cluster::protected(ledger(""));
     furnish(&cluster);

@@ -141,7 +141,8 @@ impl Mirror {
     fn copy_restored(&mut self, why: String) {
         // One that is to serve already was chosen by the operator.
         let waits = matches!(self.replicator.assigned, Some(Assignment::Hold { .. }));
-        if !waits || !self.is_current() {
+        let claims = matches!(self.record.copy, StoredCopy::Current | StoredCopy::Outdated { .. });
+        if !waits || !claims || self.fault.is_some() {
             return;
         }
         self.warn("copy-restored", why);
@@ -155,6 +156,10 @@ impl Mirror {
     }
 
     fn looked_back(&mut self, clean: bool, found: Option<String>) {
+        if matches!(self.replicator.assigned, None | Some(Assignment::Close)) {
+            // Of a process that ends.
+            return;
+        }
         if let Some(found) = found.filter(|_| self.replicator.looked_back.is_none()) {
             self.warn("out-of-band", found);
         }

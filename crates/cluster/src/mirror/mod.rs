@@ -375,7 +375,12 @@ impl Mirror {
                 self.state = State::Follow { session: *session, resume: false, step };
             }
             Assignment::Hold { .. } | Assignment::Close
-                if !running.addresses && !running.service => {}
+                if !running.addresses && !running.service =>
+            {
+                // Whether it could be done is found out by telling it once more.
+                self.replicator.assigned = None;
+                self.replicator.ack = None;
+            }
             Assignment::Serve(_)
             | Assignment::Receive { .. }
             | Assignment::Hold { .. }

@@ -96,6 +96,7 @@ impl Mirror {
             self.back_off();
         }
         self.covered_at = self.now;
+        self.replicator.looked_back = None;
         self.hold(Ending::Cut);
         true
     }

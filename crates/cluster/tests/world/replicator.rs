@@ -42,6 +42,8 @@ pub struct Replicator {
     waiting: Vec<u64>,
     looks_back: bool,
     looked_back: bool,
+    /// This process has made both copies equal.
+    shared: bool,
     /// What a process finds that looks back.
     pub tampered: bool,
     /// A copy of the disk.
@@ -83,6 +85,7 @@ impl World {
             replicator.running = true;
             replicator.looks_back = false;
             replicator.looked_back = false;
+            replicator.shared = false;
             replicator.process += 1;
         }
         replicator.serial = serial;
@@ -200,6 +203,9 @@ impl World {
         if matches!(replicator.told, Some(Assignment::Serve(_))) {
             replicator.restored = false;
         }
+        if replicator.looked_back {
+            return self.tell_looked_back(i);
+        }
         if !std::mem::replace(&mut replicator.looks_back, true) {
             let process = replicator.process;
             if replicator.restored {
@@ -214,7 +220,8 @@ impl World {
     pub fn tell_looked_back(&mut self, i: usize) {
         let replicator = &self.hosts[i].replicator;
         if replicator.running && replicator.looked_back {
-            let clean = replicator.process % 4 != 3 && !replicator.tampered;
+            let strayed = replicator.process % 4 == 3 || replicator.tampered;
+            let clean = replicator.shared || !strayed;
             let found = (!clean).then(|| "changed past replication: a file".to_owned());
             let event = ReplicatorEvent::LookedBack { clean, found };
             self.replicator_event(i, Duration::ZERO, event);
@@ -340,6 +347,9 @@ impl World {
         let tree = self.hosts[i].replicator.tree.clone();
         self.hosts[1 - i].replicator.tree.become_copy(&tree);
         self.hosts[1 - i].replicator.restored = false;
+        for side in 0..2 {
+            self.hosts[side].replicator.shared = true;
+        }
         self.hosts[i].replicator.synced = true;
         let number = tree.number();
         self.replicator_event(i, HOP, ReplicatorEvent::Synced { session, number });

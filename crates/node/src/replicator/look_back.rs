@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use activity::{Entry, Window};
+use activity::{Entry, Part, Window};
 use cluster::input::ReplicatorEvent;
 use mount::backing::{self, DirReader, Handle, Kind};
 use rustix::fs::{AtFlags, StatxFlags};
@@ -77,6 +77,8 @@ impl LookBack {
     /// The directories are out of everybody else's reach from here on. Only the first call counts.
     pub(super) fn begin(&mut self) -> io::Result<()> {
         if self.thread.is_some() || self.shared.told().is_some() {
+            // Whoever has this told once more may have forgotten.
+            self.introduce();
             return Ok(());
         }
         match &self.past {
@@ -104,7 +106,7 @@ impl LookBack {
     fn search(&mut self) -> io::Result<()> {
         let Some(window) = self.shared.log.cover()? else {
             self.shared.renew_seal()?;
-            self.shared.tell(true, None);
+            self.shared.tell(!self.shared.log.is_strayed(), None);
             return Ok(());
         };
         let mut search = Search::new(Arc::clone(&self.shared), window);
@@ -190,7 +192,7 @@ impl Search {
             Some(Ended::Failed(path, errno)) => Some(format!("{}: {errno}", path.display())),
             Some(Ended::Log(error)) => Some(format!("the activity log: {error}")),
         };
-        if let Err(error) = self.shared.log.looked_back(why.is_none()) {
+        if let Err(error) = self.shared.log.looked_back(why.is_none(), self.found > 0) {
             // It stays noted that there is something to look for.
             eprintln!("the activity log cannot be written: {error}");
             let sentence = format!("what was changed past replication cannot be noted: {error}");
@@ -210,7 +212,8 @@ impl Search {
                  in full ({why}); everything is compared"
             )),
         };
-        self.shared.tell(sentence.is_none(), sentence);
+        let clean = sentence.is_none() && !self.shared.log.is_strayed();
+        self.shared.tell(clean, sentence);
     }
 
     fn look_at_roots(&mut self) -> Result<(), Ended> {
@@ -333,7 +336,10 @@ impl Search {
     ) -> Result<(), Ended> {
         let (parent, name) = name
             .map_or((Vec::new(), Vec::new()), |(parent, name)| (parent.to_bytes(), name.to_vec()));
-        for part in parts_of(kind) {
+        // A directory that changed may be another one under its name, with all below it; but for
+        // the root.
+        let moved = (kind == Kind::Directory && !name.is_empty()).then_some(&Part::Moved);
+        for part in parts_of(kind).iter().chain(moved) {
             let (object, parent, name) = (object.to_bytes(), parent.clone(), name.clone());
             let entry = Entry { tree, object, parent, name, part: *part, alone: false };
             let mut bytes = Vec::new();

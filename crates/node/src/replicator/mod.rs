@@ -326,6 +326,8 @@ impl Replicator {
 
     /// Goes on serving where a predecessor died.
     fn resume(&mut self, notes: &Notes, keep: Keep, mut left: Left) -> io::Result<()> {
+        // Its mounts still cover the directories, and nothing has been changed yet.
+        self.look_back.begin()?;
         let (directories, log) = (&self.directories, &self.log);
         let with = (&self.keeper, &mut left);
         let primary = Primary::open(directories, keep, with, &self.daemon, log)?;
@@ -344,7 +346,7 @@ impl Replicator {
             self.daemon.event(ReplicatorEvent::LinkLost { session, why });
         }
         self.mode = Mode::Serving(Box::new(serving));
-        self.look_back.begin()
+        Ok(())
     }
 
     fn hello(&self, serve: &Serve) -> Option<Hello> {

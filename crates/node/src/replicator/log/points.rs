@@ -29,6 +29,7 @@ impl ActivityLog {
         match base {
             Some(point) => {
                 header.point = point;
+                header.strayed = false;
                 // What was not logged since the checkpoint began may differ still.
                 header.everything = inner.is_silent();
             }
@@ -123,6 +124,7 @@ impl ActivityLog {
         }
         self.note(|header| {
             seal::seal(header);
+            header.strayed = false;
             header.since = header.coming;
             header.coming = since;
             header.point.cooled = number;

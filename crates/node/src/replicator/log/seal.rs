@@ -68,9 +68,12 @@ impl ActivityLog {
         match write(roots, next) {
             Err(error) if is_full(&error) => {
                 // A full disk is no reason to fail: the seal stays what it is.
-                if header.seal != 0 {
-                    write(roots, header.seal)?;
+                for root in roots {
+                    if marker::read_seal(&**root)? == Some(next) {
+                        marker::write_seal(&**root, header.seal)?;
+                    }
                 }
+                sync(roots)?;
                 self.note(|header| header.next_seal = 0)
             }
             written => written,

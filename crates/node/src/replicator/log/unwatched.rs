@@ -77,6 +77,7 @@ impl ActivityLog {
         self.note(|header| {
             header.excluded = excluded;
             header.everything |= doubtful;
+            header.strayed |= doubtful;
         })?;
         let why = "what is left out of the replication was changed";
         Ok(doubtful.then(|| Past::Doubtful(why.to_owned())))
@@ -107,6 +108,7 @@ impl ActivityLog {
             let shows = matches!(past, Past::Shows);
             header.unwatched = shows.then_some(Window { from, until: None });
             header.everything |= matches!(past, Past::Doubtful(_));
+            header.strayed |= !shows;
         })?;
         Ok(past)
     }
@@ -152,11 +154,18 @@ impl ActivityLog {
         failed.map_or(Ok(true), |errno| Err(errno.into()))
     }
 
+    /// Whether something was found by this or an earlier process that was not compared yet.
+    pub(in crate::replicator) fn is_strayed(&self) -> bool {
+        self.lock().file.header().strayed
+    }
+
     /// The directories were looked through; if not to the end, anything may differ.
-    pub(in crate::replicator) fn looked_back(&self, complete: bool) -> io::Result<()> {
+    pub(in crate::replicator) fn looked_back(&self, complete: bool, found: bool) -> io::Result<()> {
+        let strayed = found || !complete;
         self.note(|header| {
             header.unwatched = None;
             header.everything |= !complete;
+            header.strayed |= strayed;
         })?;
         self.lock().watch = None;
         Ok(())
@@ -196,7 +205,10 @@ impl Inner {
             // What is gone has nothing to show.
             let Some(Ok(stat)) = tree.map(|tree| tree.stat(file)) else { continue };
             if watch.window.contains((stat.ctime.seconds, stat.ctime.nanoseconds)) {
-                keys.extend(parts_of(stat.kind()).iter().map(|part| Key { file, part: *part }));
+                let directory = stat.kind() == Kind::Directory && file.node != 1;
+                let moved = directory.then_some(&Part::Moved);
+                let parts = parts_of(stat.kind()).iter().chain(moved);
+                keys.extend(parts.map(|part| Key { file, part: *part }));
             }
         }
         keys

@@ -118,7 +118,7 @@ fn own_changes_do_not_hide_what_was_changed_before() {
     let (log, past) = place.open();
     assert!(matches!(past, Past::Shows));
     assert_eq!(log.cover().unwrap().unwrap().from, window.from);
-    log.looked_back(true).unwrap();
+    log.looked_back(true, false).unwrap();
     assert!(log.cover().unwrap().is_none(), "nothing is left to look for");
     assert_eq!(log.point().map(|point| point.begun), Some(0), "the entries name everything");
 }
@@ -129,7 +129,7 @@ fn a_search_that_came_to_no_end_leaves_nothing_certain() {
     place.stop();
     let (log, _) = place.open();
     log.cover().unwrap();
-    log.looked_back(false).unwrap();
+    log.looked_back(false, false).unwrap();
     assert_eq!(log.point(), None);
     drop(log);
     assert!(matches!(place.open().1, Past::Doubtful(_)));
@@ -154,13 +154,13 @@ fn a_process_that_was_killed_watched_until_what_it_left_was_removed() {
     place.stop();
     let (log, _) = place.open();
     log.cover().unwrap();
-    log.looked_back(true).unwrap();
+    log.looked_back(true, false).unwrap();
     drop(log);
     let (log, _) = ActivityLog::open(&place.log(), 0).unwrap();
     let covered = now();
     log.begin(&place.roots(), Some(covered)).unwrap();
     assert_eq!(header(&place.log()).unwatched.unwrap().from, covered);
-    log.looked_back(true).unwrap();
+    log.looked_back(true, false).unwrap();
     // Nobody knows since when the directories were open: since the newest checkpoint at worst.
     log.begin(&place.roots(), None).unwrap();
     let header = header(&place.log());
@@ -216,7 +216,7 @@ fn a_change_of_seals_may_end_anywhere() {
     let (log, _) = place.open();
     log.begin_seal(&place.roots()).unwrap();
     log.begin_seal(&place.roots()).unwrap();
-    log.looked_back(true).unwrap();
+    log.looked_back(true, false).unwrap();
     log.checkpoint(5, now(), shared()).unwrap();
     assert_eq!((header(&place.log()).seal, header(&place.log()).next_seal), (place.seal(), 0));
 }
@@ -230,7 +230,7 @@ fn a_machine_that_went_down_watched_until_then() {
     let place = Place::new("boot");
     place.stop();
     let (log, _) = place.open();
-    log.looked_back(true).unwrap();
+    log.looked_back(true, false).unwrap();
     log.note(|header| header.boot = 1).unwrap();
     log.begin(&place.roots(), None).unwrap();
     let from = header(&place.log()).unwatched.unwrap().from;
