@@ -27,7 +27,7 @@ Tasks of the Evenkeel repository
   cargo xtask soak suites [--again]    run the suites of tests/soak/suites on a mount (as root)
   cargo xtask soak fuzz [--seconds N]  run every fuzz target, and keep count likewise
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
-  cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--json]
+  cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
                                        measure replication beside its limits (as root)
   cargo xtask bench resync [--files N] measure the return of a node beside rsync (as root)
 ";

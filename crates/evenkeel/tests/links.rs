@@ -11,7 +11,7 @@ use std::thread;
 use serde_json::Value;
 use wire::control::Verb;
 
-use self::support::applications::{ledger, succeed};
+use self::support::applications::{Application, ledger, succeed};
 use self::support::random::Random;
 use self::support::{Cluster, NODES, PATIENCE, SYNC_PATIENCE, ask};
 
@@ -63,7 +63,16 @@ fn nothing_ended(cluster: &Cluster) {
 
 #[test]
 fn a_link_that_breaks_is_made_anew_without_a_resync() {
-    let cluster = Cluster::protected(ledger(""));
+    breaks_are_nothing(ledger(""));
+}
+
+#[test]
+fn so_it_is_where_links_are_encrypted() {
+    breaks_are_nothing(ledger("").with_keys());
+}
+
+fn breaks_are_nothing(application: Application) {
+    let cluster = Cluster::protected(application);
     let mut random = Random::new(1);
     let workload = cluster.workload(1);
     cluster.progress(&workload);
@@ -82,7 +91,8 @@ fn a_link_that_breaks_is_made_anew_without_a_resync() {
 #[test]
 fn a_resync_goes_on_after_its_link_broke() {
     // Slow enough to be met under way.
-    let cluster = Cluster::build(ledger("[replication]\nresync_rate = \"60kB/s\"\n"));
+    let slow = "[replication]\nresync_rate = \"60kB/s\"\n";
+    let cluster = Cluster::build(ledger(slow).with_keys());
     let mut random = Random::new(2);
     let many = cluster.host(NODES[0]).path("/srv/ledger/many").unwrap();
     fs::create_dir_all(&many).unwrap();

@@ -229,9 +229,9 @@ fn a_replicator_that_dies_under_load_is_a_pause() {
 }
 
 #[test]
-fn so_it_is_where_only_syncs_wait_for_the_peer() {
+fn so_it_is_where_only_syncs_wait_for_the_peer_and_links_are_encrypted() {
     let mode = "[replication]\nack = \"fsync\"\n";
-    deaths(ledger(mode), random::rounds(ROUNDS) / 2, &[RESUMED], kill_replicator);
+    deaths(ledger(mode).with_keys(), random::rounds(ROUNDS) / 2, &[RESUMED], kill_replicator);
 }
 
 #[test]

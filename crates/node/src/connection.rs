@@ -1,14 +1,21 @@
-//! TCP connections between nodes: the greeting, bounded reading of frames, limits of time.
+//! TCP connections between nodes: the greeting, who the other end is, bounded reading of frames,
+//! limits of time.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use model::NodeName;
 use wire::frame::{PREFIX_BYTES, frame_length};
 use wire::hello::{
-    HELLO_BYTES_MAX, Hello, Joint, Welcome, put_hello, put_welcome, take_hello, take_welcome,
+    HELLO_BYTES_MAX, Hello, Joint, Protection, Welcome, put_hello, put_welcome, take_hello,
+    take_welcome,
 };
+
+use crate::keys::{self, Keys};
+use crate::sealed::{PlainAnswer, Sealed};
+use crate::stream::Stream;
 
 /// Port of the peers, UDP for heartbeats and TCP for everything else.
 pub(crate) const PEER_PORT: u16 = 7620;
@@ -32,12 +39,21 @@ pub(crate) fn is_broken(error: &io::Error) -> bool {
     error.raw_os_error().is_some() || kinds.contains(&error.kind())
 }
 
+/// Whom to call, and with which keys.
+#[derive(Debug, Clone)]
+pub(crate) struct Callee {
+    pub(crate) name: NodeName,
+    /// Best first.
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) keys: Keys,
+}
+
 /// Calls the first address that answers, and greets it. A peer that is not in the session is not
 /// asked by another way.
-pub(crate) fn call(addresses: &[SocketAddr], hello: &Hello) -> io::Result<(TcpStream, Joint)> {
+pub(crate) fn call(callee: &Callee, hello: &Hello) -> io::Result<(Stream, Joint)> {
     let mut failures = Vec::new();
-    for address in addresses {
-        match call_one(address, hello) {
+    for address in &callee.addresses {
+        match call_one(callee, address, hello) {
             Ok(found) => return Ok(found),
             Err(error) if is_absent(&error) => return Err(error),
             Err(error) => failures.push(format!("{address}: {error}")),
@@ -46,31 +62,79 @@ pub(crate) fn call(addresses: &[SocketAddr], hello: &Hello) -> io::Result<(TcpSt
     Err(io::Error::other(failures.join("; ")))
 }
 
-fn call_one(address: &SocketAddr, hello: &Hello) -> io::Result<(TcpStream, Joint)> {
-    let mut stream = TcpStream::connect_timeout(address, GREETING_TIMEOUT)?;
-    prepare(&stream)?;
+fn call_one(callee: &Callee, address: &SocketAddr, hello: &Hello) -> io::Result<(Stream, Joint)> {
+    let mut socket = TcpStream::connect_timeout(address, GREETING_TIMEOUT)?;
+    prepare(&socket)?;
     let mut out = Vec::new();
     put_hello(&mut out, hello);
-    stream.write_all(&out)?;
+    socket.write_all(&out)?;
+    let stream = match hello.protection {
+        Protection::None => Stream::plain(socket),
+        Protection::Authenticated | Protection::Encrypted => {
+            let tls = callee.keys.calling(&callee.name)?;
+            Stream::sealed(Sealed::shake_hands(socket, tls, GREETING_TIMEOUT).map_err(refusal)?)
+        }
+    };
     match take_welcome(&read_short_frame(&stream)?).map_err(io::Error::other)? {
-        Welcome::Accepted(joint) => stream.set_read_timeout(None).map(|()| (stream, joint)),
+        Welcome::Accepted(joint) => Ok((agreed(&stream, hello.protection)?, joint)),
         Welcome::Absent(why) => Err(io::Error::other(Absent(why))),
         Welcome::Refused(why) => Err(io::Error::other(why)),
     }
 }
 
+/// What a node says that refuses before any keys are shown is in the clear, and believed only as
+/// a reason why there is no connection.
+fn refusal(error: io::Error) -> io::Error {
+    let answer = error.get_ref().and_then(|inner| inner.downcast_ref::<PlainAnswer>());
+    match answer.and_then(|PlainAnswer(frame)| take_welcome(frame).ok()) {
+        Some(Welcome::Refused(why) | Welcome::Absent(why)) => io::Error::other(why),
+        Some(Welcome::Accepted(_)) | None => error,
+    }
+}
+
 /// Reads the greeting of a caller that just connected.
-pub(crate) fn greeted(stream: &mut TcpStream) -> io::Result<Hello> {
+pub(crate) fn greeted(stream: &TcpStream) -> io::Result<Hello> {
     prepare(stream)?;
-    take_hello(&read_short_frame(stream)?).map_err(io::Error::other)
+    let mut frame = Vec::new();
+    read_frame(&mut Until::within(GREETING_TIMEOUT, stream), HELLO_BYTES_MAX, &mut frame)?;
+    take_hello(&frame).map_err(io::Error::other)
+}
+
+/// Finds out whether a caller is who it says, as it wants the connection protected.
+pub(crate) fn proven(
+    socket: TcpStream,
+    keys: &Keys,
+    from: &NodeName,
+    protection: Protection,
+) -> io::Result<Stream> {
+    if protection == Protection::None {
+        return Ok(Stream::plain(socket));
+    }
+    let sealed = Sealed::shake_hands(socket, keys.called()?, GREETING_TIMEOUT)?;
+    sealed.with(|tls| keys::is_of(tls, from)).map_err(io::Error::other)?;
+    Ok(Stream::sealed(sealed))
+}
+
+/// Accepts a caller; the connection to go on with.
+pub(crate) fn accept(stream: &Stream, ours: Joint, wanted: Protection) -> io::Result<Stream> {
+    welcome(stream, &Welcome::Accepted(ours))?;
+    agreed(stream, wanted)
 }
 
 /// Answers a greeting.
-pub(crate) fn welcome(stream: &mut TcpStream, welcome: &Welcome) -> io::Result<()> {
+pub(crate) fn welcome(mut stream: &Stream, welcome: &Welcome) -> io::Result<()> {
     let mut out = Vec::new();
     put_welcome(&mut out, welcome);
-    stream.write_all(&out)?;
-    stream.set_read_timeout(None)
+    stream.write_all(&out)
+}
+
+/// The connection as it is used from its greeting on.
+fn agreed(stream: &Stream, protection: Protection) -> io::Result<Stream> {
+    stream.socket().set_read_timeout(None)?;
+    match protection {
+        Protection::Authenticated => stream.unsealed(),
+        Protection::None | Protection::Encrypted => Ok(stream.clone()),
+    }
 }
 
 fn prepare(stream: &TcpStream) -> io::Result<()> {
@@ -79,10 +143,27 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_write_timeout(Some(GREETING_TIMEOUT))
 }
 
-fn read_short_frame(stream: &TcpStream) -> io::Result<Vec<u8>> {
+fn read_short_frame(stream: &Stream) -> io::Result<Vec<u8>> {
     let mut frame = Vec::new();
-    read_frame(&mut Until::within(GREETING_TIMEOUT, stream), HELLO_BYTES_MAX, &mut frame)?;
+    match stream {
+        Stream::Plain(socket) => {
+            let mut patient = Until::within(GREETING_TIMEOUT, socket);
+            read_frame(&mut patient, HELLO_BYTES_MAX, &mut frame)?;
+        }
+        Stream::Sealed(sealed) => {
+            read_frame(&mut Sparing(sealed), HELLO_BYTES_MAX, &mut frame)?;
+        }
+    }
     Ok(frame)
+}
+
+/// Reads no more from a connection than it must.
+struct Sparing<'a>(&'a Sealed);
+
+impl Read for Sparing<'_> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.0.read_sparingly(room)
+    }
 }
 
 /// Reads until an instant, however slowly the bytes trickle in.
@@ -223,8 +304,8 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let caller = std::thread::spawn(move || send(&mut TcpStream::connect(address).unwrap()));
-        let (mut stream, _) = listener.accept().unwrap();
-        let result = greeted(&mut stream).map_err(|error| error.to_string());
+        let (stream, _) = listener.accept().unwrap();
+        let result = greeted(&stream).map_err(|error| error.to_string());
         drop(stream);
         caller.join().unwrap();
         result
@@ -233,7 +314,8 @@ mod tests {
     fn hello() -> (Hello, Vec<u8>) {
         let purpose = wire::hello::Purpose::Control;
         let (cluster, from) = (ModuleName::new("demo").unwrap(), NodeName::new("node1").unwrap());
-        let hello = Hello { cluster, from, purpose };
+        let protection = Protection::None;
+        let hello = Hello { cluster, from, purpose, protection };
         let mut bytes = Vec::new();
         put_hello(&mut bytes, &hello);
         (hello, bytes)
@@ -299,3 +381,7 @@ mod tests {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "protected_tests.rs"]
+mod protected_tests;

@@ -44,6 +44,12 @@ impl Layout {
         self.configuration_directory().join("modules")
     }
 
+    /// The cluster's keys, once it has any.
+    #[must_use]
+    pub fn keys_directory(&self) -> PathBuf {
+        self.configuration_directory().join("keys")
+    }
+
     /// What must survive a reboot.
     #[must_use]
     pub fn state_directory(&self) -> PathBuf {

@@ -3,22 +3,28 @@
 //! All shell: threads, sockets, files and clocks around the pure cores `cluster` and `replica`.
 //! No decision is taken here; an effect is performed as told, and its outcome told back.
 
+mod authority;
 mod clock;
 mod connection;
 pub mod daemon;
 mod durable;
 mod files;
 pub mod keeper;
+mod keys;
 mod layout;
 mod marker;
 mod owners;
 mod packet;
 pub mod replicator;
+mod sealed;
+mod stream;
 mod witness;
 
+pub use authority::Authority;
 pub use daemon::DaemonOptions;
 pub use files::{Configuration, load as load_configuration};
 pub use keeper::KeeperOptions;
+pub use keys::check as check_keys;
 pub use layout::Layout;
 pub use replicator::ReplicatorOptions;
 pub use witness::{WitnessOptions, run as run_witness};

@@ -1,8 +1,8 @@
 //! The first frames of every peer connection: who calls, for what, and in which version.
 //!
 //! The version is negotiated before anything else is decoded. Inside an agreed version the
-//! unknown is refused. Authentication by certificates will come before this exchange; until then
-//! the daemon forms clusters only inside the lab.
+//! unknown is refused. The caller speaks first and in the clear; where the cluster has keys, TLS
+//! begins right after, and the answer is inside it.
 
 use model::{ModuleName, NodeName, SessionId};
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::{WireError, put_versioned, take_versioned};
 
 /// The version that this build speaks.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 const MAGIC: [u8; 4] = *b"EVKL";
 /// Longest greeting, in bytes, read before anything is known of the caller.
@@ -25,6 +25,21 @@ pub struct Hello {
     pub from: NodeName,
     /// What the connection is for.
     pub purpose: Purpose,
+    /// How it is to be protected.
+    pub protection: Protection,
+}
+
+/// How a connection is protected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protection {
+    /// Not at all: the cluster has no keys yet.
+    #[default]
+    None,
+    /// Both ends have shown who they are; what follows is in the clear.
+    Authenticated,
+    /// Both ends have shown who they are, under TLS 1.3, and go on under it.
+    Encrypted,
 }
 
 /// What a peer connection is for.

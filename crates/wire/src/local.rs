@@ -7,10 +7,10 @@ use std::net::SocketAddr;
 
 use cluster::effect::Assignment;
 use cluster::input::ReplicatorEvent;
-use model::{EpochId, SessionId, Time};
+use model::{EpochId, NodeName, SessionId, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::hello::Joint;
+use crate::hello::{Joint, Protection};
 
 /// Longest packet, in bytes.
 pub const PACKET_BYTES_MAX: usize = 64 << 10;
@@ -37,12 +37,7 @@ pub enum ToReplicator {
         epoch: EpochId,
     },
     /// A peer's connection for this session comes with this packet, as a descriptor.
-    Connection {
-        /// Session that the peer named.
-        session: SessionId,
-        /// Where the peer's end of it stands.
-        joint: Joint,
-    },
+    Connection(Caller),
     /// Compare both copies whole; answered by `Verified`, again and again until it has ended.
     Verify {
         /// Identifies the answers.
@@ -57,6 +52,19 @@ pub enum ToReplicator {
         /// In bytes per second.
         bytes_per_second: Option<u64>,
     },
+}
+
+/// What a peer said that has connected. Nothing of it is proven yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caller {
+    /// Who it says it is.
+    pub from: NodeName,
+    /// Session that it wants to go on with.
+    pub session: SessionId,
+    /// Where its end of that stands.
+    pub joint: Joint,
+    /// How the connection is to be protected, to which this node has agreed.
+    pub protection: Protection,
 }
 
 /// From a replicator to the daemon.

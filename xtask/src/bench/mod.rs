@@ -52,6 +52,7 @@ const WORKLOADS: [Workload; 7] = [
 struct Options {
     rounds: u32,
     only: Option<String>,
+    tls: bool,
     json: bool,
 }
 
@@ -63,7 +64,7 @@ pub(crate) fn replication(root: &Path, words: &[&str]) -> Result<(), String> {
     let options = parse(words)?;
     // As of now, for the tree may be changed while this runs.
     let about = format!("{}, {}", machine(root)?, commit(root)?);
-    let site = Site::build(root)?;
+    let site = Site::build(root, options.tls)?;
     if options.wants("pgbench") {
         database::prepare(&site)?;
     }
@@ -88,11 +89,12 @@ impl Options {
 }
 
 fn parse(words: &[&str]) -> Result<Options, String> {
-    let mut options = Options { rounds: ROUNDS, only: None, json: false };
+    let mut options = Options { rounds: ROUNDS, only: None, tls: false, json: false };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         match (*word, words.as_slice().first()) {
             ("--json", _) => options.json = true,
+            ("--tls", _) => options.tls = true,
             ("--rounds", Some(rounds)) => {
                 let parsed = rounds.parse().ok().filter(|rounds| *rounds > 0);
                 options.rounds = parsed.ok_or(format!("`{rounds}` is not a number of rounds"))?;
@@ -227,8 +229,10 @@ mod tests {
 
     #[test]
     fn options_are_read_and_wrong_ones_named() {
-        let expected = Options { rounds: 3, only: Some("files,untar".to_owned()), json: true };
-        assert_eq!(parse(&["--rounds", "3", "--json", "--only", "files,untar"]), Ok(expected));
+        let expected =
+            Options { rounds: 3, only: Some("files,untar".to_owned()), tls: true, json: true };
+        let words = ["--rounds", "3", "--json", "--tls", "--only", "files,untar"];
+        assert_eq!(parse(&words), Ok(expected));
         for wrong in [&["--rounds"][..], &["--rounds", "0"], &["--only", "x"], &["x"]] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }

@@ -15,6 +15,9 @@ pub(super) const ROOT: &str = "/mnt/state";
 pub(super) const NODES: [&str; 2] = ["node1", "node2"];
 pub(super) const WITNESS: &str = "client";
 const ECHO_PORT: u16 = 7700;
+/// What the names end with of modules whose links are encrypted.
+const TLS: &str = "-tls";
+const KEY_FILES: [&str; 3] = ["ca.pem", "node.pem", "node.key"];
 /// How long a pair may take to become protected.
 const PROTECTED_TIMEOUT: &str = "60s";
 /// How long a mount may take to appear, and a daemon to answer.
@@ -32,16 +35,22 @@ pub(super) enum Contender {
     Write,
     /// Replicated, each sync acknowledged by both nodes.
     Fsync,
+    /// As `Write`, over encrypted links.
+    WriteTls,
+    /// As `Fsync`, over encrypted links.
+    FsyncTls,
     /// GlusterFS with two copies.
     Gluster,
 }
 
 impl Contender {
-    pub(super) const ALL: [Contender; 5] = [
+    pub(super) const ALL: [Contender; 7] = [
         Contender::Native,
         Contender::Fuse,
         Contender::Write,
         Contender::Fsync,
+        Contender::WriteTls,
+        Contender::FsyncTls,
         Contender::Gluster,
     ];
 
@@ -51,6 +60,8 @@ impl Contender {
             Contender::Fuse => "fuse",
             Contender::Write => "write",
             Contender::Fsync => "fsync",
+            Contender::WriteTls => "write-tls",
+            Contender::FsyncTls => "fsync-tls",
             Contender::Gluster => "gluster",
         }
     }
@@ -94,7 +105,7 @@ impl Site {
     ///
     /// # Errors
     /// Something of it does not start; the text says what.
-    pub(super) fn build(root: &Path) -> Result<Site, String> {
+    pub(super) fn build(root: &Path, tls: bool) -> Result<Site, String> {
         let binary = root.join("target/release/evenkeel");
         if !binary.exists() {
             let path = binary.display();
@@ -115,6 +126,10 @@ impl Site {
         } else {
             eprintln!("left out: this version has no `ack = \"fsync\"`");
         }
+        if tls {
+            site.contenders.extend([Contender::WriteTls, Contender::FsyncTls]);
+        }
+        site.give_keys()?;
         site.start_cluster()?;
         site.start_mounts()?;
         site.start_echo()?;
@@ -222,15 +237,37 @@ impl Site {
         script += &format!("cat > cluster.toml <<'END'\n{cluster}END\nrm -f modules/*\n");
         for module in modules {
             let name = module.name();
+            let encrypt = name.ends_with(TLS);
+            let ack = name.trim_end_matches(TLS);
             let [disk, memory] =
                 [Ground::Disk, Ground::Memory].map(|g| format!("{}/{name}", g.base()));
             script += &format!(
                 "mkdir -p {disk} {memory}\ncat > modules/{name}.toml <<'END'\nmodule = \"{name}\"\n\
                  kind = \"mirror\"\nreplicate = [\"{disk}\", \"{memory}\"]\n\
-                 [replication]\nack = \"{name}\"\nEND\n"
+                 [replication]\nack = \"{ack}\"\nencrypt = {encrypt}\nEND\n"
             );
         }
         self.on(host, &["sh", "-ec", &script]).map(drop)
+    }
+
+    /// Gives the nodes keys, with which each module can be encrypted or not.
+    fn give_keys(&self) -> Result<(), String> {
+        let directory = std::env::temp_dir().join(format!("evenkeel-bench-{}", std::process::id()));
+        let shown = directory.display().to_string();
+        self.evenkeel(&[&["lab", "keys", &shown][..], &NODES].concat())?;
+        let given = NODES.iter().try_for_each(|node| {
+            let place = format!("{ROOT}/etc/evenkeel/keys");
+            let mut script = format!("umask 077; mkdir -p {place}; cd {place}\n");
+            for name in KEY_FILES {
+                let path = directory.join(node).join(name);
+                let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
+                script += &format!("cat > {name} <<'END'\n{text}END\n");
+            }
+            self.on(node, &["sh", "-ec", &script]).map(drop)
+        });
+        // They are of no use any more.
+        let _ = fs::remove_dir_all(&directory);
+        given
     }
 
     fn start_cluster(&mut self) -> Result<(), String> {
@@ -321,7 +358,10 @@ impl Drop for Site {
 }
 
 fn is_module(contender: &Contender) -> bool {
-    matches!(contender, Contender::Write | Contender::Fsync)
+    matches!(
+        contender,
+        Contender::Write | Contender::Fsync | Contender::WriteTls | Contender::FsyncTls
+    )
 }
 
 /// Address of a host of the lab, by its position.

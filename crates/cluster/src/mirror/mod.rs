@@ -254,6 +254,8 @@ pub(crate) struct Mirror {
     copy_failed: Option<String>,
     /// It failed while following: then not even a resync is tried before the operator says so.
     failed_following: bool,
+    /// Why the last session that was to bring the peer up to date ended before that.
+    join_failed: Option<String>,
     in_sync_since_boot: bool,
     by_policy: bool,
     talk: Talk,
@@ -312,6 +314,7 @@ impl Mirror {
             leaving: false,
             copy_failed: None,
             failed_following: false,
+            join_failed: None,
             in_sync_since_boot: false,
             by_policy: false,
             talk: Talk::default(),

@@ -109,20 +109,7 @@ impl Mirror {
             | ContactState::DataLinkOnly
             | ContactState::Lost => {}
         }
-        if role == Role::Alone && phase == Phase::Ready {
-            let text = if self.session.as_ref().is_some_and(|session| session.joined) {
-                format!(
-                    "{peer} is being brought up to date: until then only this node's copy counts"
-                )
-            } else {
-                format!("{peer} is not up to date: only this node's copy counts")
-            };
-            found.push(("alone", Severity::Warning, text));
-        }
-        if role == Role::Second && phase != Phase::Ready {
-            let text = "this copy is being brought up to date and cannot take over yet".to_owned();
-            found.push(("resync", Severity::Warning, text));
-        }
+        self.role_reasons((role, phase), contact, found);
         if let Some(how) = &self.replicator.owners_differ {
             let text = format!(
                 "{how}: what belongs to them at one node belongs to somebody else at the other"
@@ -132,6 +119,39 @@ impl Mirror {
         if self.undecided_since.is_some() {
             let text = format!("writes wait until it is decided how to go on without {peer}");
             found.push(("undecided", Severity::Critical, text));
+        }
+    }
+
+    /// What a role that is not the wanted one says of this node's copy and its peer's.
+    fn role_reasons(
+        &self,
+        (role, phase): (Role, Phase),
+        contact: ContactState,
+        found: &mut Vec<(&'static str, Severity, String)>,
+    ) {
+        let peer = &self.peer_name;
+        if role == Role::Alone && phase == Phase::Ready {
+            let text = if self.session.as_ref().is_some_and(|session| session.joined) {
+                format!(
+                    "{peer} is being brought up to date: until then only this node's copy counts"
+                )
+            } else {
+                let text = format!("{peer} is not up to date: only this node's copy counts");
+                match &self.join_failed {
+                    Some(why) => format!("{text}; the last attempt to mend that ended: {why}"),
+                    None => text,
+                }
+            };
+            found.push(("alone", Severity::Warning, text));
+        }
+        let waits = self.state == State::Wait && contact == ContactState::Alive;
+        if waits && self.block.is_none() {
+            let text = format!("this node waits until {peer} brings it up to date");
+            found.push(("waits", Severity::Warning, text));
+        }
+        if role == Role::Second && phase != Phase::Ready {
+            let text = "this copy is being brought up to date and cannot take over yet".to_owned();
+            found.push(("resync", Severity::Warning, text));
         }
     }
 
@@ -217,6 +237,7 @@ impl Mirror {
                 format!("then: evenkeel start {module}"),
             ],
             "split-brain" | "different-data" => vec![format!("evenkeel why {module}")],
+            "waits" => vec![format!("evenkeel why {module} on {peer}")],
             "alone" | "peer-silent" => vec![format!("bring {peer} back; it joins by itself")],
             _ => Vec::new(),
         }

@@ -38,8 +38,8 @@ impl Mirror {
             self.session = None;
             self.back_off();
             if session.assigned {
-                let failed = self.replicator.target_failed.as_ref();
-                let why = failed.filter(|(id, _)| *id == session.id).map(|(_, why)| why.clone());
+                self.join_failed = self.why_over(session.id);
+                let why = self.join_failed.as_ref();
                 let why = why.map(|why| format!(": {why}")).unwrap_or_default();
                 self.warn("resync-ended", format!("the session to {} ended{why}", self.peer_name));
                 self.assign_serve();
@@ -56,6 +56,7 @@ impl Mirror {
                 format!("{} holds all data: every write needs it from now on", self.peer_name),
             );
             self.adopt(epoch, false);
+            self.join_failed = None;
             self.session = Some(session);
             self.assign_serve();
             return true;
@@ -139,6 +140,13 @@ impl Mirror {
                 && peer.session.as_ref().is_none_or(|theirs| theirs.id != id)
                 && !self.is_joinable(&peer)
         }
+    }
+
+    /// Why a session is over, as far as the replicator has said.
+    fn why_over(&self, session: SessionId) -> Option<String> {
+        let (failed, lost) = (&self.replicator.target_failed, &self.replicator.lost);
+        let said = failed.iter().chain(lost).find(|(id, _)| *id == session);
+        said.map(|(_, why)| why.clone())
     }
 
     /// The epoch names both, but the target has no rights yet.

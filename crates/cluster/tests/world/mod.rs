@@ -185,6 +185,7 @@ impl World {
                 stall_timeout: Duration::from_secs(10),
                 resync_rate: None,
                 compression: Compression::None,
+                encrypt: true,
                 in_use: InUse::Refuse,
                 exclude: Vec::new(),
             },

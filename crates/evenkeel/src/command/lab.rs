@@ -3,9 +3,12 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use lab::{HostSpec, Lab, LabInfo, LabOptions};
+use model::NodeName;
+use node::Authority;
 
 use crate::command::print;
 
@@ -64,6 +67,14 @@ pub enum LabCommand {
     Heal {
         /// Name of the lab
         name: String,
+    },
+    /// Make keys of a cluster: a directory for each node, with what belongs in etc/evenkeel/keys
+    Keys {
+        /// Where the directories are made
+        directory: PathBuf,
+        /// Names of the nodes
+        #[arg(required = true, value_parser = NodeName::new)]
+        nodes: Vec<NodeName>,
     },
 }
 
@@ -129,8 +140,18 @@ fn dispatch(command: LabCommand) -> lab::Result<ExitCode> {
             if one_way { lab.cut_one_way(&one, &other)? } else { lab.cut(&one, &other)? }
         }
         LabCommand::Heal { name } => Lab::attach(&name)?.heal()?,
+        LabCommand::Keys { directory, nodes } => keys(&directory, &nodes)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn keys(directory: &Path, nodes: &[NodeName]) -> lab::Result<()> {
+    let failed = |source| lab::Error::Io { what: "cannot make keys".to_owned(), source };
+    let authority = Authority::new("lab").map_err(failed)?;
+    for node in nodes {
+        authority.furnish(node, &directory.join(node.as_str())).map_err(failed)?;
+    }
+    Ok(())
 }
 
 fn up(args: &UpArgs) -> lab::Result<()> {

@@ -45,6 +45,9 @@ pub(crate) struct ReplicatorArgs {
     number: u64,
     #[arg(long)]
     log: PathBuf,
+    /// Directory of the cluster's keys.
+    #[arg(long)]
+    keys: PathBuf,
     #[arg(long = "directory")]
     directories: Vec<PathBuf>,
     #[arg(long)]
@@ -80,7 +83,9 @@ pub(crate) fn daemon(context: &Context, args: DaemonArgs) -> ExitCode {
             let exit = match error {
                 StartError::Configuration(_) | StartError::UnknownNode { .. } => Exit::Usage,
                 StartError::OutsideLab => Exit::Refused,
-                StartError::NotPrivileged | StartError::NoFuse(_) => Exit::Usage,
+                StartError::NotPrivileged | StartError::NoFuse(_) | StartError::Keys(_) => {
+                    Exit::Usage
+                }
                 StartError::AlreadyRunning(_) | StartError::System { .. } => Exit::Failed,
             };
             ExitCode::from(exit.code())
@@ -101,6 +106,7 @@ pub(crate) fn replicator(args: ReplicatorArgs) -> ExitCode {
         node: args.node,
         number: args.number,
         log: args.log,
+        keys: args.keys,
         directories: args.directories,
         exclude: args.exclude,
         keeper: args.keeper,

@@ -36,6 +36,8 @@ pub struct Application {
     pub disks: Vec<Disk>,
     /// Whether the nodes boot a real systemd, which runs the daemon.
     pub systemd: bool,
+    /// Whether the cluster has keys, so that links are encrypted.
+    pub keys: bool,
     /// Puts the first data onto a node.
     pub prepare: fn(&Host),
     kind: Kind,
@@ -60,6 +62,7 @@ pub fn ledger(more: &str) -> Application {
         prepare: |node| seed(&node.path("/srv/ledger").unwrap()),
         disks: Vec::new(),
         systemd: false,
+        keys: false,
         kind: Kind::Ledger,
     }
 }
@@ -78,6 +81,7 @@ pub fn postgresql(more: &str) -> Application {
         prepare: init_database,
         disks: Vec::new(),
         systemd: false,
+        keys: false,
         kind: Kind::Postgresql,
     }
 }
@@ -86,6 +90,11 @@ impl Application {
     /// On nodes that boot a real systemd.
     pub fn below_systemd(self) -> Application {
         Application { systemd: true, ..self }
+    }
+
+    /// In a cluster that has keys.
+    pub fn with_keys(self) -> Application {
+        Application { keys: true, ..self }
     }
 }
 

@@ -23,6 +23,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lab::{Disk, Host, HostSpec, Lab, LabOptions, Process, SpawnSpec};
+use model::NodeName;
+use node::Authority;
 use rustix::fs::FlockOperation;
 use serde_json::{Value, json};
 use wire::control::{Exit, Reply, Request, SCHEMA, Verb};
@@ -145,6 +147,9 @@ impl Cluster {
         for node in NODES {
             cluster.furnish(node);
         }
+        if cluster.application.keys {
+            cluster.give_keys(&Authority::new("test").unwrap(), &NODES);
+        }
         change(&cluster.hosts);
         for node in NODES {
             // What an administrator wrote is durable long before the power fails.
@@ -189,6 +194,17 @@ impl Cluster {
         fs::create_dir_all(directory).unwrap();
         if node == NODES[0] {
             (self.application.prepare)(&self.host(node));
+        }
+    }
+
+    /// Gives nodes keys of their own, instead of those that they had.
+    pub fn give_keys(&self, authority: &Authority, nodes: &[&str]) {
+        for node in nodes {
+            let directory = self.host(node).path(Path::new(ROOT).join("etc/evenkeel/keys"));
+            let directory = directory.unwrap();
+            // There may be none yet.
+            let _ = fs::remove_dir_all(&directory);
+            authority.furnish(&NodeName::new(node).unwrap(), &directory).unwrap();
         }
     }
 

@@ -99,8 +99,15 @@ impl Fnv {
     }
 
     fn replication(self, replication: &ReplicationConfig) -> Self {
-        let ReplicationConfig { ack, stall_timeout, resync_rate, compression, in_use, exclude } =
-            replication;
+        let ReplicationConfig {
+            ack,
+            stall_timeout,
+            resync_rate,
+            compression,
+            encrypt,
+            in_use,
+            exclude,
+        } = replication;
         let ack = match ack {
             Ack::Write => "write",
             Ack::Fsync => "fsync",
@@ -115,7 +122,8 @@ impl Fnv {
         };
         let rate = resync_rate.map_or(0, u128::from);
         let all = self.text(ack).number(stall_timeout.as_millis()).number(rate);
-        exclude.iter().fold(all.text(compression).text(in_use), |all, pattern| all.text(pattern))
+        let all = all.text(compression).number((*encrypt).into()).text(in_use);
+        exclude.iter().fold(all, |all, pattern| all.text(pattern))
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
@@ -217,6 +225,7 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
             "stall_timeout = '9s'",
             "resync_rate = '1MB/s'",
             "compression = 'lz4'",
+            "encrypt = false",
             "in_use = 'allow'",
             "exclude = ['*.tmp']",
         ] {

@@ -173,6 +173,8 @@ pub struct ReplicationConfig {
     pub resync_rate: Option<u64>,
     /// How what travels between the nodes is compressed.
     pub compression: Compression,
+    /// Whether what travels between the nodes is encrypted, once the cluster has keys.
+    pub encrypt: bool,
     /// What to do about programs that use a directory from before it is replicated.
     pub in_use: InUse,
     /// Patterns of what is not replicated.

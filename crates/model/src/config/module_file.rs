@@ -40,8 +40,8 @@ const COMMAND: Keys = Keys {
 const SCRIPTS: Keys = Keys { place: "[scripts]", known: &["start", "stop"], later: &[] };
 const REPLICATION: Keys = Keys {
     place: "[replication]",
-    known: &["ack", "compression", "exclude", "in_use", "resync_rate", "stall_timeout"],
-    later: &["encrypt", "before_resync"],
+    known: &["ack", "compression", "encrypt", "exclude", "in_use", "resync_rate", "stall_timeout"],
+    later: &["before_resync"],
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
@@ -305,6 +305,7 @@ fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> Replicat
         stall_timeout: STALL_TIMEOUT,
         resync_rate: None,
         compression: Compression::None,
+        encrypt: true,
         in_use: InUse::Refuse,
         exclude: Vec::new(),
     };
@@ -321,6 +322,9 @@ fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> Replicat
     let compression = section.text(report, "compression", |text| values::word(text, COMPRESSIONS));
     if let Some(compression) = compression {
         replication.compression = compression.value;
+    }
+    if let Some(encrypt) = section.truth(report, "encrypt") {
+        replication.encrypt = encrypt;
     }
     let in_use = section.text(report, "in_use", |text| values::word(text, IN_USE));
     if let Some(in_use) = in_use {

@@ -259,6 +259,16 @@ impl<'t, 'i> Section<'t, 'i> {
         Some(array.iter().filter_map(|value| report.parse(&what, value, &parse)).collect())
     }
 
+    /// Value of a key that is `true` or `false`.
+    pub(super) fn truth(&self, report: &mut Report<'_>, key: &str) -> Option<bool> {
+        let value = self.get(key)?;
+        let truth = value.get_ref().as_bool();
+        if truth.is_none() {
+            report.wrong_type(&format!("`{key}`"), "`true` or `false`", value);
+        }
+        truth
+    }
+
     /// Reports that `key` is absent, unless a misspelling of it has been reported.
     pub(super) fn missing(&self, report: &mut Report<'_>, key: &str, example: &str) {
         let known = self.keys.known;

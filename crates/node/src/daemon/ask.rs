@@ -11,7 +11,7 @@ use wire::control::{self, Exit, LINE_BYTES_MAX, Reply, SCHEMA, Verb};
 use wire::hello::{Hello, Purpose};
 use wire::witness::{Question, WITNESS_BYTES_MAX, put_question, take_reply};
 
-use crate::connection;
+use crate::connection::{self, Callee};
 use crate::daemon::event::{Event, Line};
 
 /// Within this time the witness must have answered.
@@ -65,38 +65,29 @@ pub(crate) fn question(
 /// A peer's daemon to pass requests on to.
 #[derive(Debug, Clone)]
 pub(crate) struct Peer {
-    pub(crate) name: NodeName,
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) hello: Hello,
+    callee: Callee,
+    hello: Hello,
 }
 
 impl Peer {
     /// A peer, greeted as `from` of `cluster`.
-    pub(crate) fn new(
-        cluster: &ModuleName,
-        from: &NodeName,
-        name: &NodeName,
-        addresses: Vec<SocketAddr>,
-    ) -> Peer {
+    pub(crate) fn new(cluster: &ModuleName, from: &NodeName, callee: Callee) -> Peer {
         let (cluster, from) = (cluster.clone(), from.clone());
-        Peer {
-            name: name.clone(),
-            addresses,
-            hello: Hello { cluster, from, purpose: Purpose::Control },
-        }
+        let protection = callee.keys.protection(true);
+        Peer { callee, hello: Hello { cluster, from, purpose: Purpose::Control, protection } }
     }
 
     /// Has the peer do something, telling its progress, and returns its reply.
     pub(crate) fn request(&self, verb: Verb, lines: &Sender<Line>) -> Reply {
         self.try_request(verb, lines).unwrap_or_else(|error| {
-            let sentence = format!("{} cannot be reached: {error}", self.name);
+            let sentence = format!("{} cannot be reached: {error}", self.callee.name);
             Reply::new(Exit::Unreachable, sentence)
         })
     }
 
     fn try_request(&self, verb: Verb, lines: &Sender<Line>) -> io::Result<Reply> {
-        let (mut stream, _) = connection::call(&self.addresses, &self.hello)?;
-        stream.set_read_timeout(Some(REMOTE_TIMEOUT))?;
+        let (mut stream, _) = connection::call(&self.callee, &self.hello)?;
+        stream.socket().set_read_timeout(Some(REMOTE_TIMEOUT))?;
         let request = control::Request { schema: SCHEMA, verb };
         let mut line = serde_json::to_vec(&request).map_err(io::Error::other)?;
         line.push(b'\n');
@@ -105,7 +96,7 @@ impl Peer {
         loop {
             match read_line(&mut reader)?.ok_or(io::ErrorKind::UnexpectedEof)? {
                 Answered::Progress(text) => {
-                    let text = format!("{}: {text}", self.name);
+                    let text = format!("{}: {text}", self.callee.name);
                     let _ = lines.send(Line::Progress(text));
                 }
                 Answered::Reply(reply) => return Ok(reply),

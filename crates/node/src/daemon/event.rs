@@ -5,10 +5,9 @@ use std::sync::mpsc::Sender;
 
 use cluster::Input;
 use cluster::witness;
-use model::{ModuleName, SessionId};
+use model::ModuleName;
 use wire::control::{Reply, Verb};
-use wire::hello::Joint;
-use wire::local::FromReplicator;
+use wire::local::{Caller, FromReplicator};
 
 /// Something that happened, from any thread.
 pub(crate) enum Event {
@@ -37,10 +36,8 @@ pub(crate) enum Event {
     Connection {
         /// Module.
         module: ModuleName,
-        /// Session.
-        session: SessionId,
-        /// Where its end of it stands.
-        joint: Joint,
+        /// Who it says it is, and for which session it comes.
+        caller: Caller,
         /// The connection; its greeting is not answered yet.
         stream: TcpStream,
     },

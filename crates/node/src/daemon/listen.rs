@@ -16,10 +16,13 @@ use std::time::Duration;
 use model::ModuleName;
 use serde_json::json;
 use wire::control::{Exit, LINE_BYTES_MAX, Reply, Request, SCHEMA};
-use wire::hello::{Joint, Purpose, Welcome};
+use wire::hello::{Hello, Joint, Purpose, Welcome};
+use wire::local::Caller;
 
 use crate::connection::{self, PEER_PORT};
 use crate::daemon::event::{Event, Line};
+use crate::keys::Keys;
+use crate::stream::Stream;
 
 /// Connections served at a time, over each entrance.
 const CONNECTIONS_MAX: usize = 64;
@@ -56,6 +59,7 @@ pub(crate) fn at_peer_port(
     addresses: &[IpAddr],
     cluster: &ModuleName,
     peers: &[IpAddr],
+    keys: &Keys,
     events: &Sender<Event>,
 ) -> io::Result<()> {
     let limit = Limit::default();
@@ -65,6 +69,7 @@ pub(crate) fn at_peer_port(
             io::Error::new(error.kind(), what)
         })?;
         let (events, limit, cluster) = (events.clone(), limit.clone(), cluster.clone());
+        let keys = keys.clone();
         let peers = peers.to_vec();
         std::thread::Builder::new().name("peers".to_owned()).spawn(move || {
             for stream in listener.incoming().flatten() {
@@ -72,38 +77,49 @@ pub(crate) fn at_peer_port(
                 if !known {
                     continue;
                 }
-                let (events, cluster) = (events.clone(), cluster.clone());
-                limit.serve("peer", move || peer(stream, &cluster, &events));
+                let (events, cluster, keys) = (events.clone(), cluster.clone(), keys.clone());
+                limit.serve("peer", move || peer(stream, &cluster, &keys, &events));
             }
         })?;
     }
     Ok(())
 }
 
-fn peer(mut stream: TcpStream, cluster: &ModuleName, events: &Sender<Event>) -> io::Result<()> {
-    let hello = match connection::greeted(&mut stream) {
+fn peer(
+    stream: TcpStream,
+    cluster: &ModuleName,
+    keys: &Keys,
+    events: &Sender<Event>,
+) -> io::Result<()> {
+    let refuse = |stream, why| connection::welcome(&Stream::plain(stream), &Welcome::Refused(why));
+    let hello = match connection::greeted(&stream) {
         Ok(hello) => hello,
         Err(error) => {
             // Even one that does not understand this sees from it which version is spoken here.
-            let _ = connection::welcome(&mut stream, &Welcome::Refused(error.to_string()));
+            let _ = refuse(stream, error.to_string());
             return Err(error);
         }
     };
     if hello.cluster != *cluster {
         let why = format!("this node belongs to cluster {cluster}, not {}", hello.cluster);
-        return connection::welcome(&mut stream, &Welcome::Refused(why));
+        return refuse(stream, why);
     }
-    match hello.purpose {
+    let Hello { from, purpose, protection, .. } = hello;
+    match purpose {
         Purpose::Replication { module, session, joint } => {
             // Who knows the sessions welcomes the caller.
-            let _ = events.send(Event::Connection { module, session, joint, stream });
+            let caller = Caller { from, session, joint, protection };
+            let _ = events.send(Event::Connection { module, caller, stream });
             Ok(())
         }
         Purpose::Control => {
-            connection::welcome(&mut stream, &Welcome::Accepted(Joint::default()))?;
-            stream.set_read_timeout(Some(REQUEST_TIMEOUT))?;
-            let reading = stream.try_clone()?;
-            answer(reading, stream, events)
+            if let Err(why) = keys.agree(protection, true) {
+                return refuse(stream, why);
+            }
+            let stream = connection::proven(stream, keys, &from, protection)?;
+            let stream = connection::accept(&stream, Joint::default(), protection)?;
+            stream.socket().set_read_timeout(Some(REQUEST_TIMEOUT))?;
+            answer(&stream, &stream, events)
         }
     }
 }

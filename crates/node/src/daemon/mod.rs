@@ -34,9 +34,9 @@ use std::time::Duration;
 use cluster::input::{JobId, ReplicatorEvent};
 use cluster::{Input, Node};
 use model::config::ClusterConfig;
-use model::{ModuleName, NodeName, SessionId, Time};
-use wire::hello::{Joint, Welcome};
-use wire::local::FromReplicator;
+use model::{ModuleName, NodeName, Time};
+use wire::hello::Welcome;
+use wire::local::{Caller, FromReplicator};
 
 use crate::clock;
 use crate::connection;
@@ -45,7 +45,9 @@ use crate::daemon::heartbeat::{Heartbeats, PULSE};
 use crate::daemon::journal::Journal;
 use crate::daemon::module::Module;
 use crate::daemon::requests::Waiting;
+use crate::keys::Keys;
 use crate::layout::Layout;
+use crate::stream::Stream;
 
 pub use start::{StartError, run};
 
@@ -132,8 +134,8 @@ impl Daemon {
                     self.replicator_ended(module, how);
                 }
             }
-            Event::Connection { module, session, joint, stream } => {
-                self.connection(&module, (session, joint), stream);
+            Event::Connection { module, caller, stream } => {
+                self.connection(&module, caller, stream);
             }
             Event::WitnessHeard { module, request, result } => {
                 self.witness_heard(module, request, result);
@@ -150,15 +152,28 @@ impl Daemon {
     }
 
     /// Hands a peer's connection on to the replicator, which knows the sessions.
-    fn connection(&self, name: &ModuleName, session: (SessionId, Joint), mut stream: TcpStream) {
-        let refusal = match self.modules.get(name).map(|module| module.replicator.as_ref()) {
-            // If it cannot take it, the peer sees its connection closed and tries again.
-            Some(Some(replicator)) => return drop(replicator.connection(session, &stream)),
-            Some(None) => format!("module {name} is not running on this node"),
-            None => format!("this node has no module {name}"),
-        };
-        // A caller that does not listen has gone.
-        let _ = connection::welcome(&mut stream, &Welcome::Refused(refusal));
+    fn connection(&self, name: &ModuleName, caller: Caller, stream: TcpStream) {
+        // If the replicator cannot take it, the peer sees its connection closed and tries again.
+        if let Err(refusal) = self.pass_on(name, caller, &stream) {
+            // A caller that does not listen has gone.
+            let _ = connection::welcome(&Stream::plain(stream), &Welcome::Refused(refusal));
+        }
+    }
+
+    fn pass_on(&self, name: &ModuleName, caller: Caller, stream: &TcpStream) -> Result<(), String> {
+        let module = self.modules.get(name);
+        let module = module.ok_or_else(|| format!("this node has no module {name}"))?;
+        let replicator = module.replicator.as_ref();
+        let replicator =
+            replicator.ok_or_else(|| format!("module {name} is not running on this node"))?;
+        self.keys().agree(caller.protection, module.config.replication.encrypt)?;
+        drop(replicator.connection(caller, stream));
+        Ok(())
+    }
+
+    /// The cluster's keys on this node.
+    fn keys(&self) -> Keys {
+        Keys::new(&self.layout.keys_directory())
     }
 
     fn is_current(&self, module: &ModuleName, generation: u64) -> bool {

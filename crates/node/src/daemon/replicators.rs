@@ -18,9 +18,9 @@ use std::time::Duration;
 
 use cluster::effect::Assignment;
 use model::config::ModuleConfig;
-use model::{EpochId, ModuleName, NodeName, SessionId};
-use wire::hello::Joint;
-use wire::local::{FromReplicator, ToReplicator};
+use model::{EpochId, ModuleName, NodeName};
+
+use wire::local::{Caller, FromReplicator, ToReplicator};
 
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
@@ -193,12 +193,8 @@ impl Replicator {
     }
 
     /// Hands over a connection that a peer opened for a session.
-    pub(crate) fn connection(
-        &self,
-        (session, joint): (SessionId, Joint),
-        stream: &TcpStream,
-    ) -> io::Result<()> {
-        let message = ToReplicator::Connection { session, joint };
+    pub(crate) fn connection(&self, caller: Caller, stream: &TcpStream) -> io::Result<()> {
+        let message = ToReplicator::Connection(caller);
         self.way.send(&message, Some(stream.as_fd()))
     }
 
@@ -242,6 +238,8 @@ fn spawn(start: &Start<'_>, listener: OwnedFd, group: &Cgroup) -> io::Result<Chi
         .args(["--number", &start.number.to_string()])
         .arg("--log")
         .arg(start.layout.activity_file(&start.config.name))
+        .arg("--keys")
+        .arg(start.layout.keys_directory())
         .stdin(Stdio::from(listener))
         .stdout(output.try_clone()?)
         .stderr(output)

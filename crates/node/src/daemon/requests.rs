@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use wire::control::{Exit, Reply, Verb, WaitFor};
 
 use crate::clock;
+use crate::connection::Callee;
 use crate::daemon::ask::Peer;
 use crate::daemon::effects::check_openers;
 use crate::daemon::event::{Event, Line};
@@ -200,7 +201,9 @@ impl Daemon {
 
     pub(super) fn peer(&self, node: &NodeName) -> Peer {
         let addresses = replication_addresses(&self.cluster, node);
-        Peer::new(&self.cluster.cluster, &self.name, node, addresses)
+        let keys = self.keys();
+        let callee = Callee { name: node.clone(), addresses, keys };
+        Peer::new(&self.cluster.cluster, &self.name, callee)
     }
 
     pub(super) fn nodes_for(
@@ -254,6 +257,7 @@ impl Daemon {
             let extra = json!({
                 "progress": module.progress,
                 "resync_rate": module.resync_rate,
+                "protection": self.keys().protection(module.config.replication.encrypt),
                 "nodes": module.config.nodes,
                 "addresses_configured": module.config.vips,
                 "replicate": module.config.replicate,

@@ -26,6 +26,7 @@ use crate::daemon::replicators::{Replicator, Start};
 use crate::daemon::{Daemon, DaemonOptions, WitnessSeen, listen, requests};
 use crate::durable;
 use crate::files::{self, ConfigurationError};
+use crate::keys::{self, Keys};
 use crate::layout::Layout;
 
 /// A file that only the lab puts into a node.
@@ -56,6 +57,9 @@ pub enum StartError {
          the lab; try it with `evenkeel lab up` or `evenkeel demo`"
     )]
     OutsideLab,
+    /// The cluster's keys are of no use.
+    #[error("{0}")]
+    Keys(io::Error),
     /// Not root.
     #[error("run the daemon as root: it mounts, sets addresses and starts services")]
     NotPrivileged,
@@ -84,6 +88,7 @@ pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     if configuration.cluster.nodes.len() > 1 && !fs::exists(LAB_MARK).unwrap_or(false) {
         return Err(StartError::OutsideLab);
     }
+    keys::check(&layout.keys_directory(), &name).map_err(StartError::Keys)?;
     let _lock = lock(&layout)?;
     let (sender, events) = channel();
     let daemon = build(layout, configuration, name, &sender)
@@ -304,7 +309,8 @@ fn open_entrances(
         .unwrap_or_default();
     let others = cluster.nodes.iter().filter(|node| node.name != *name);
     let peers: Vec<_> = others.flat_map(|node| node.addresses.values().copied()).collect();
-    listen::at_peer_port(&own, &cluster.cluster, &peers, sender)?;
+    let keys = Keys::new(&layout.keys_directory());
+    listen::at_peer_port(&own, &cluster.cluster, &peers, &keys, sender)?;
     listen::at_control_socket(&layout.control_socket(), sender)
 }
 

@@ -4,7 +4,6 @@
 //! The connection itself is `source`'s.
 
 use std::io;
-use std::net::TcpStream;
 use std::sync::mpsc::{SendError, Sender};
 
 use cluster::input::ReplicatorEvent;
@@ -13,9 +12,10 @@ use wire::replication::{Backward, Forward, put_forward, take_backward};
 
 use crate::connection;
 use crate::replicator::source::{Heard, Link};
+use crate::stream::Stream;
 
 impl Link {
-    pub(super) fn hear(&self, stream: &TcpStream, to_walker: &Sender<Heard>) -> io::Result<()> {
+    pub(super) fn hear(&self, stream: &Stream, to_walker: &Sender<Heard>) -> io::Result<()> {
         let mut frames = connection::Frames::new(stream, 1 << 16);
         loop {
             let frame = frames.next()?;

@@ -16,13 +16,16 @@ use mount::backing::{self, Root};
 use replica::op::{Attr, FileId, Op, Stamp};
 use wire::FRAME_BYTES_MAX;
 use wire::frame::{PREFIX_BYTES, put_frame};
-use wire::hello::{Joint, Welcome, take_welcome};
+use wire::hello::{Joint, Protection, Welcome, take_welcome};
+use wire::local::Caller;
 use wire::replication::{Attributes, Backward, Ensure, Forward, put_forward, take_backward};
 
 use super::Receiving;
 use crate::connection;
+use crate::keys::Keys;
 use crate::replicator::Directory;
 use crate::replicator::daemon_link::DaemonLink;
+use crate::replicator::greeter::Greeter;
 use crate::replicator::log::ActivityLog;
 
 const ROOT: FileId = FileId::root(0);
@@ -69,7 +72,11 @@ impl Site {
     fn connect(&mut self, session: SessionId, joint: Joint) -> (TcpStream, Welcome) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        self.receiving.connected(session, joint, listener.accept().unwrap().0);
+        let from = NodeName::new("node1").unwrap();
+        let caller = Caller { from, session, joint, protection: Protection::None };
+        let greeter = Greeter::new(Keys::new(&self.folder.join("keys")));
+        let entrance = Some(self.receiving.entrance());
+        greeter.greet(caller, listener.accept().unwrap().0, entrance);
         let mut frame = Vec::new();
         connection::read_frame(&mut stream, 1024, &mut frame).unwrap();
         (stream, take_welcome(&frame).unwrap())

@@ -16,6 +16,7 @@ mod daemon_link;
 mod delta;
 mod excluded;
 mod formerly;
+mod greeter;
 mod hearing;
 mod keep;
 mod keeper_link;
@@ -24,6 +25,7 @@ mod links;
 mod log;
 mod look_back;
 mod moved;
+mod options;
 mod outbox;
 mod packing;
 mod ping;
@@ -41,80 +43,30 @@ mod verifier;
 mod walker;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use cluster::effect::{Assignment, Ending, Serve};
 use cluster::input::ReplicatorEvent;
-use model::{ModuleName, NodeName, SessionId};
+use model::{NodeName, SessionId};
 use mount::backing::Root;
-use replica::Exclude;
-use wire::hello::{Hello, Joint, Purpose, Welcome};
 use wire::local::{FromReplicator, Kept, ToReplicator, Verification};
 
-use crate::connection;
+use crate::keys::Keys;
 use crate::marker;
 use crate::replicator::daemon_link::{DaemonLink, Packet};
+use crate::replicator::greeter::Greeter;
 use crate::replicator::keep::{Keep, Notes};
 use crate::replicator::keeper_link::{KeeperLink, Left};
 use crate::replicator::log::ActivityLog;
 use crate::replicator::log::unwatched::Past;
 use crate::replicator::look_back::LookBack;
+use crate::replicator::options::Directory;
+pub use crate::replicator::options::ReplicatorOptions;
 use crate::replicator::primary::Primary;
 use crate::replicator::receiving::Receiving;
 use crate::replicator::serving::Serving;
-
-/// How to run a replicator. Standard input is its listening socket.
-#[derive(Debug, Clone)]
-pub struct ReplicatorOptions {
-    /// Module.
-    pub module: ModuleName,
-    /// Cluster, for the greeting of peers.
-    pub cluster: ModuleName,
-    /// This node.
-    pub node: NodeName,
-    /// Last operation number of the copy.
-    pub number: u64,
-    /// File of the activity log.
-    pub log: PathBuf,
-    /// Directories to replicate, in the order of the configuration.
-    pub directories: Vec<PathBuf>,
-    /// Patterns of what is not replicated of them.
-    pub exclude: Vec<String>,
-    /// The descriptor that leads to the keeper.
-    pub keeper: Option<i32>,
-    /// Until when what a dead replicator had left covered the directories: wall time, in seconds
-    /// and nanoseconds.
-    pub covered: Option<(i64, u32)>,
-}
-
-/// A replicated directory.
-#[derive(Clone)]
-struct Directory {
-    path: PathBuf,
-    /// Opened before anything was mounted over it.
-    root: Arc<Root>,
-    /// What is not replicated of it.
-    exclude: Exclude,
-}
-
-impl ReplicatorOptions {
-    /// Digest of what is left out; 0 when that is nothing.
-    fn excluded(&self) -> u128 {
-        if self.exclude.is_empty() {
-            return 0;
-        }
-        let hash = blake3::hash(self.exclude.join("\n").as_bytes());
-        let (first, _) = hash.as_bytes().split_first_chunk().unwrap_or((&[0; 16], &[]));
-        u128::from_le_bytes(*first)
-    }
-
-    fn directory(&self, path: &Path, root: Arc<Root>) -> Directory {
-        let exclude = Exclude::new(self.exclude.iter().map(String::as_str));
-        Directory { path: path.to_owned(), root, exclude }
-    }
-}
 
 struct Replicator {
     options: ReplicatorOptions,
@@ -123,6 +75,7 @@ struct Replicator {
     keeper: Arc<KeeperLink>,
     log: Arc<ActivityLog>,
     look_back: LookBack,
+    greeter: Greeter,
     mode: Mode,
     number: u64,
     serial: u64,
@@ -173,8 +126,10 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     let daemon = DaemonLink::start(&options.module, &directories, state, sender)?;
     watch_keeper(&keeper, &daemon)?;
     let look_back = LookBack::new(past, &directories, &log, &daemon);
+    let greeter = Greeter::new(Keys::new(&options.keys));
     let mut replicator = Replicator {
         options,
+        greeter,
         directories,
         daemon,
         keeper,
@@ -252,17 +207,17 @@ impl Replicator {
                         return;
                     }
                 }
-                ToReplicator::Connection { session, joint } => match (&mut self.mode, descriptor) {
-                    (_, None) => {}
-                    (Mode::Receiving(receiving), Some(stream)) => {
-                        receiving.connected(session, joint, stream.into());
+                ToReplicator::Connection(caller) => {
+                    let entrance = match &self.mode {
+                        Mode::Receiving(receiving) => Some(receiving.entrance()),
+                        Mode::Plain | Mode::Held | Mode::Serving(_) => None,
+                    };
+                    // A caller that is not heard sees its connection closed.
+                    let socket = descriptor.map(std::net::TcpStream::from);
+                    if let Some(socket) = socket {
+                        self.greeter.greet(caller, socket, entrance);
                     }
-                    (Mode::Plain | Mode::Held | Mode::Serving(_), Some(stream)) => {
-                        let why = "this node receives no session now".to_owned();
-                        // A caller that does not listen has gone.
-                        let _ = connection::welcome(&mut stream.into(), &Welcome::Absent(why));
-                    }
-                },
+                }
                 ToReplicator::Query => self.introduce(),
                 ToReplicator::Verify { serial, repair } => self.verify(serial, repair),
                 // Taken by the link itself.
@@ -331,7 +286,7 @@ impl Replicator {
         let (directories, log) = (&self.directories, &self.log);
         let with = (&self.keeper, &mut left);
         let primary = Primary::open(directories, keep, with, &self.daemon, log)?;
-        let to = self.hello(&notes.serve).map(|hello| (hello, notes.peer.clone()));
+        let to = self.options.to(&notes.serve, &notes.peer);
         let with = (&self.keeper, &mut left);
         let serving = Serving::resume(primary, with, directories, notes, to)?;
         self.keeper.resumed();
@@ -349,19 +304,7 @@ impl Replicator {
         Ok(())
     }
 
-    fn hello(&self, serve: &Serve) -> Option<Hello> {
-        serve.session.as_ref().map(|session| Hello {
-            cluster: self.options.cluster.clone(),
-            from: self.options.node.clone(),
-            purpose: Purpose::Replication {
-                module: self.options.module.clone(),
-                session: session.id,
-                joint: Joint::default(),
-            },
-        })
-    }
-
-    fn assign(&mut self, serial: u64, assignment: Assignment, peer: Vec<std::net::SocketAddr>) {
+    fn assign(&mut self, serial: u64, assignment: Assignment, peer: Vec<SocketAddr>) {
         let result = match &assignment {
             Assignment::Close => self.close(),
             Assignment::Hold { ending } => self.hold(*ending),
@@ -467,13 +410,8 @@ impl Replicator {
         Ok(true)
     }
 
-    fn serve(
-        &mut self,
-        serial: u64,
-        serve: &Serve,
-        peer: Vec<std::net::SocketAddr>,
-    ) -> io::Result<bool> {
-        let to = self.hello(serve).map(|hello| (hello, peer.clone()));
+    fn serve(&mut self, serial: u64, serve: &Serve, peer: Vec<SocketAddr>) -> io::Result<bool> {
+        let to = self.options.to(serve, &peer);
         if let Mode::Serving(serving) = &mut self.mode {
             serving.change(serve, to)?;
             serving.open(serve.epoch)?;

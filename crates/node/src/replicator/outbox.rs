@@ -8,9 +8,10 @@
 //! A full outbox does not block whoever adds to it, because that would hold up the order of
 //! changes; answers are held back instead until it has room, which slows the callers down.
 
+mod inner;
+
 use std::collections::VecDeque;
 use std::io::{self, Write};
-use std::net::TcpStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use fuse::Answer;
@@ -20,9 +21,12 @@ use wire::hello::Joint;
 
 use crate::clock;
 use crate::replicator::keep::Keep;
+use crate::replicator::outbox::inner::Inner;
 use crate::replicator::packing::Packer;
 use crate::replicator::ping::PING_EVERY;
 use crate::replicator::place::{Place, WORDS};
+use crate::sealed::Sealed;
+use crate::stream::Stream;
 
 /// Bytes kept until the other end has confirmed them; more wait behind. No frame is longer.
 pub(super) const RING_BYTES: usize = 32 << 20;
@@ -30,6 +34,8 @@ pub(super) const RING_BYTES: usize = 32 << 20;
 const FULL_BYTES: u64 = 8 << 20;
 /// Bytes beyond which the link's own thread sends, beside whoever put them.
 const AT_ONCE_BYTES_MAX: usize = 128 << 10;
+/// Bytes that are copied at a time to be sealed.
+const PIECE_BYTES: usize = 256 << 10;
 /// What was taken from the other end is confirmed whenever it is so many bytes more.
 const CONFIRM_BYTES: u64 = 256 << 10;
 
@@ -38,45 +44,6 @@ pub(super) struct Outbox {
     inner: Mutex<Inner>,
     changed: Condvar,
     sender: RingSender,
-}
-
-struct Inner {
-    ring: Ring,
-    place: Place,
-    /// Identity of the stream.
-    stream: u128,
-    /// Identity of the other end's stream, once it is known.
-    theirs: Option<u128>,
-    /// The other end has confirmed everything up to here.
-    head: u64,
-    /// Up to here it was given to a connection, or is just being given.
-    sent: u64,
-    /// Up to here it is in the ring.
-    tail: u64,
-    /// What has no room in the ring yet, whole frames each.
-    behind: VecDeque<Vec<u8>>,
-    behind_bytes: u64,
-    /// Bytes taken of what the other end sends, and how many of them it was told of.
-    received: u64,
-    told: u64,
-    /// Whether somebody is writing to the connection: nobody else may then.
-    busy: bool,
-    /// Whether somebody waits for what is pending.
-    urgent: bool,
-    /// Whether the link's own thread waits for something to send.
-    waiting: bool,
-    /// How many wait for room.
-    crowd: usize,
-    /// The connection, for sending at once.
-    at_once: Option<Arc<TcpStream>>,
-    /// Whether a connection stands.
-    joined: bool,
-    /// Room for the frames that are being made.
-    spare: Vec<u8>,
-    held: Vec<Answer>,
-    /// Whether nothing more is added, and it is closed once everything is sent.
-    closing: bool,
-    closed: bool,
 }
 
 /// Why sending over a connection ended.
@@ -195,14 +162,15 @@ impl Outbox {
         }
         inner.confirm(theirs.received);
         inner.sent = theirs.received;
+        inner.kept = false;
         inner.joined = true;
         Ok(())
     }
 
     /// From now on frames may be sent over this connection at once.
-    pub(super) fn attach(&self, stream: TcpStream) {
+    pub(super) fn attach(&self, stream: Stream) {
         let mut inner = self.lock();
-        inner.at_once = (!inner.closed && inner.joined).then(|| Arc::new(stream));
+        inner.at_once = (!inner.closed && inner.joined).then_some(stream);
     }
 
     /// The connection broke: whoever sends over it ends; frames are kept.
@@ -245,23 +213,33 @@ impl Outbox {
         while inner.urgent && !inner.busy {
             let (from, length) = inner.pending();
             let Some(stream) = inner.at_once.clone() else { break };
-            if length == 0 || length > AT_ONCE_BYTES_MAX {
+            if length == 0 || length > AT_ONCE_BYTES_MAX || inner.kept {
                 break;
             }
             inner.urgent = false;
             inner.busy = true;
             inner.sent += length as u64;
-            drop(inner);
             // An error is met again, and told, by the thread.
-            let count = self.sender.send(&*stream, from, length, true).unwrap_or(0);
+            let (count, kept) = match &stream {
+                Stream::Plain(socket) => {
+                    drop(inner);
+                    (self.sender.send(&**socket, from, length, true).unwrap_or(0), false)
+                }
+                Stream::Sealed(sealed) => {
+                    let bytes = inner.ring.read(from, length);
+                    drop(inner);
+                    (sealed.write_at_once(&bytes).unwrap_or(0), sealed.has_kept())
+                }
+            };
             inner = self.lock();
             inner.busy = false;
+            inner.kept = kept;
             inner.sent -= (length - count) as u64;
-            if inner.closed || !inner.joined || count < length {
+            if inner.closed || !inner.joined || count < length || kept {
                 break;
             }
         }
-        if inner.unsent() > 0 || inner.closed {
+        if inner.unsent() > 0 || inner.kept || inner.closed {
             self.wake(inner);
         }
     }
@@ -270,14 +248,14 @@ impl Outbox {
     /// between frames, which are not part of the stream.
     pub(super) fn send_all(
         &self,
-        mut stream: &TcpStream,
+        mut stream: &Stream,
         mut packer: Option<Packer>,
         mut ping: impl FnMut(&mut Vec<u8>),
     ) -> Ended {
         let mut pings = Vec::new();
         loop {
             let mut inner = self.next();
-            if inner.closed || inner.closing && inner.unsent() == 0 {
+            if inner.closed || inner.closing && inner.unsent() == 0 && !inner.kept {
                 return Ended::Closed;
             }
             if !inner.joined {
@@ -288,22 +266,36 @@ impl Outbox {
             inner.urgent = false;
             inner.sent += length as u64;
             let packed = packer.as_mut().map(|packer| packer.pack(&inner.ring.read(from, length)));
-            let written = match packed {
-                Some(packed) => {
-                    drop(inner);
-                    stream.write_all(packed)
-                }
-                None => {
-                    drop(inner);
-                    self.sender.send_all(stream, from, length)
-                }
+            drop(inner);
+            let written = match (packed, stream) {
+                (Some(packed), _) => stream.write_all(packed),
+                (None, Stream::Plain(socket)) => self.sender.send_all(&**socket, from, length),
+                (None, Stream::Sealed(sealed)) => self.seal_all(sealed, from, length),
             };
             ping(&mut pings);
             let written = written.and_then(|()| stream.write_all(&pings));
             pings.clear();
-            self.lock().busy = false;
+            let mut inner = self.lock();
+            inner.busy = false;
+            inner.kept = false;
+            drop(inner);
             if let Err(error) = written {
                 return Ended::Broken(error);
+            }
+        }
+    }
+
+    /// Sends whole frames sealed, in pieces, so that whoever puts more is not held up.
+    fn seal_all(&self, sealed: &Sealed, mut from: u64, mut length: usize) -> io::Result<()> {
+        // Also without a piece, for what an earlier call has left.
+        loop {
+            let piece = length.min(PIECE_BYTES);
+            let bytes = self.lock().ring.read(from, piece);
+            sealed.write_all(&bytes)?;
+            from += piece as u64;
+            length -= piece;
+            if length == 0 {
+                return Ok(());
             }
         }
     }
@@ -319,7 +311,7 @@ impl Outbox {
         }
         let waited = self.changed.wait_timeout_while(inner, PING_EVERY, |inner| {
             let ending = inner.closed || inner.closing;
-            inner.waiting = inner.pending().1 == 0 && !ending && inner.joined;
+            inner.waiting = inner.pending().1 == 0 && !inner.kept && !ending && inner.joined;
             inner.waiting
         });
         inner = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -399,90 +391,6 @@ impl Outbox {
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Inner {
-    fn new(ring: Ring, place: Place, stream: u128) -> Inner {
-        Inner {
-            ring,
-            place,
-            stream,
-            theirs: None,
-            head: 0,
-            sent: 0,
-            tail: 0,
-            behind: VecDeque::new(),
-            behind_bytes: 0,
-            received: 0,
-            told: 0,
-            busy: false,
-            urgent: false,
-            waiting: false,
-            crowd: 0,
-            at_once: None,
-            joined: false,
-            spare: Vec::new(),
-            held: Vec::new(),
-            closing: false,
-            closed: false,
-        }
-    }
-
-    fn publish(&self) {
-        self.place.publish(self.tail);
-    }
-
-    fn append(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
-        let mut frames = std::mem::take(&mut self.spare);
-        fill(&mut frames);
-        if self.behind.is_empty() && self.fits(frames.len()) {
-            self.ring.write(self.tail, &frames);
-            self.tail += frames.len() as u64;
-            self.publish();
-            frames.clear();
-            self.spare = frames;
-        } else if !frames.is_empty() {
-            // What waits behind is not kept: a successor cannot go on with this stream.
-            self.place.is_whole(false);
-            self.publish();
-            self.behind_bytes += frames.len() as u64;
-            self.behind.push_back(frames);
-        }
-    }
-
-    fn fits(&self, length: usize) -> bool {
-        (self.tail - self.head) as usize + length <= RING_BYTES
-    }
-
-    /// What of the ring was not sent: where it begins, and its length.
-    fn pending(&self) -> (u64, usize) {
-        (self.sent, (self.tail - self.sent) as usize)
-    }
-
-    fn unsent(&self) -> u64 {
-        self.tail - self.sent + self.behind_bytes
-    }
-
-    /// The other end has taken everything up to here; true if that made room for what was behind.
-    fn confirm(&mut self, received: u64) -> bool {
-        if received > self.head {
-            self.head = received;
-            self.place.confirmed(received);
-        }
-        let mut moved = false;
-        while self.behind.front().is_some_and(|frames| self.fits(frames.len())) {
-            let Some(frames) = self.behind.pop_front() else { break };
-            self.ring.write(self.tail, &frames);
-            self.tail += frames.len() as u64;
-            self.behind_bytes -= frames.len() as u64;
-            moved = true;
-        }
-        if moved {
-            self.publish();
-            self.place.is_whole(self.behind.is_empty());
-        }
-        moved
     }
 }
 

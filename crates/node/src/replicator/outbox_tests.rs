@@ -1,19 +1,24 @@
 //! An outbox over real connections: order, slowness, and connections that break.
 
 use std::io::Read;
-use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 
+use wire::hello::Protection;
+
 use super::*;
+use crate::stream;
 
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Both ends of a connection.
-fn connection() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-    (ours, listener.accept().unwrap().0)
+fn connection(protection: Protection) -> (Stream, Stream) {
+    match protection {
+        Protection::Encrypted => stream::tests::sealed_pair(),
+        Protection::None | Protection::Authenticated => stream::tests::plain_pair(),
+    }
 }
+
+const BOTH: [Protection; 2] = [Protection::None, Protection::Encrypted];
 
 fn joint(received: u64) -> Joint {
     Joint { stream: 1, received }
@@ -35,7 +40,7 @@ fn fill(outbox: &Outbox) -> (usize, Receiver<()>) {
 }
 
 /// Reads exactly so many bytes.
-fn take(from: &mut TcpStream, count: usize) -> Vec<u8> {
+fn take(from: &mut Stream, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     from.read_exact(&mut bytes).unwrap();
     bytes
@@ -43,17 +48,19 @@ fn take(from: &mut TcpStream, count: usize) -> Vec<u8> {
 
 #[test]
 fn callers_who_wait_for_nobody_are_slowed_down_by_a_link_that_takes_nothing() {
-    let outbox = Outbox::new().unwrap();
-    let (count, arrived) = fill(&outbox);
-    assert_eq!(count, FULL_BYTES as usize / PIECE_BYTES + 1);
-    let (ours, mut theirs) = connection();
-    outbox.join(joint(0)).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
-        take(&mut theirs, count * PIECE_BYTES);
-        arrived.recv().unwrap();
-        outbox.close();
-    });
+    for protection in BOTH {
+        let outbox = Outbox::new().unwrap();
+        let (count, arrived) = fill(&outbox);
+        assert_eq!(count, FULL_BYTES as usize / PIECE_BYTES + 1);
+        let (ours, mut theirs) = connection(protection);
+        outbox.join(joint(0)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
+            take(&mut theirs, count * PIECE_BYTES);
+            arrived.recv().unwrap();
+            outbox.close();
+        });
+    }
 }
 
 #[test]
@@ -66,72 +73,78 @@ fn nobody_is_held_back_once_the_session_is_over() {
 
 #[test]
 fn what_is_urgent_is_sent_by_whoever_asks_and_the_rest_by_the_thread() {
-    let (ours, mut theirs) = connection();
-    let outbox = Outbox::new().unwrap();
-    outbox.put_quietly(|out| out.extend_from_slice(b"early"));
-    outbox.join(joint(0)).unwrap();
-    outbox.attach(ours.try_clone().unwrap());
-    outbox.send_at_once();
-    outbox.put_quietly(|out| out.extend_from_slice(b" late"));
-    outbox.urge();
-    outbox.send_at_once();
-    assert_eq!(take(&mut theirs, 10), b"early late");
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
-        outbox.put_quietly(|out| out.extend_from_slice(b"rest"));
+    for protection in BOTH {
+        let (ours, mut theirs) = connection(protection);
+        let outbox = Outbox::new().unwrap();
+        outbox.put_quietly(|out| out.extend_from_slice(b"early"));
+        outbox.join(joint(0)).unwrap();
+        outbox.attach(ours.clone());
         outbox.send_at_once();
-        assert_eq!(take(&mut theirs, 4), b"rest");
-        outbox.close();
-        assert!(matches!(thread.join().unwrap(), Ended::Closed));
-    });
+        outbox.put_quietly(|out| out.extend_from_slice(b" late"));
+        outbox.urge();
+        outbox.send_at_once();
+        assert_eq!(take(&mut theirs, 10), b"early late");
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
+            outbox.put_quietly(|out| out.extend_from_slice(b"rest"));
+            outbox.send_at_once();
+            assert_eq!(take(&mut theirs, 4), b"rest");
+            outbox.close();
+            assert!(matches!(thread.join().unwrap(), Ended::Closed));
+        });
+    }
 }
 
 #[test]
 fn a_new_connection_goes_on_where_the_other_end_stands() {
-    let outbox = Outbox::new().unwrap();
-    let (ours, mut theirs) = connection();
-    outbox.join(joint(0)).unwrap();
-    outbox.put(|out| out.extend_from_slice(b"0123456789"));
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
-        assert_eq!(take(&mut theirs, 10), b"0123456789");
-        outbox.confirmed(4);
-        outbox.part();
-        assert!(matches!(thread.join().unwrap(), Ended::Broken(_)));
-    });
-    outbox.put(|out| out.extend_from_slice(b"abc"));
-    let other = Joint { stream: 2, received: 6 };
-    assert!(outbox.join(other).unwrap_err().contains("begun anew"));
-    for wrong in [3, 11, 14, u64::MAX] {
-        assert!(outbox.join(joint(wrong)).unwrap_err().contains("bytes"), "{wrong}");
+    for protection in BOTH {
+        let outbox = Outbox::new().unwrap();
+        let (ours, mut theirs) = connection(protection);
+        outbox.join(joint(0)).unwrap();
+        outbox.put(|out| out.extend_from_slice(b"0123456789"));
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
+            assert_eq!(take(&mut theirs, 10), b"0123456789");
+            outbox.confirmed(4);
+            outbox.part();
+            assert!(matches!(thread.join().unwrap(), Ended::Broken(_)));
+        });
+        outbox.put(|out| out.extend_from_slice(b"abc"));
+        let other = Joint { stream: 2, received: 6 };
+        assert!(outbox.join(other).unwrap_err().contains("begun anew"));
+        for wrong in [3, 11, 14, u64::MAX] {
+            assert!(outbox.join(joint(wrong)).unwrap_err().contains("bytes"), "{wrong}");
+        }
+        let (ours, mut theirs) = connection(protection);
+        outbox.join(joint(6)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
+            assert_eq!(take(&mut theirs, 7), b"6789abc");
+            outbox.close();
+        });
     }
-    let (ours, mut theirs) = connection();
-    outbox.join(joint(6)).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
-        assert_eq!(take(&mut theirs, 7), b"6789abc");
-        outbox.close();
-    });
 }
 
 #[test]
 fn what_has_no_room_waits_for_confirmation_and_keeps_its_order() {
-    let outbox = Outbox::new().unwrap();
-    let count = 3 * RING_BYTES / PIECE_BYTES;
-    for index in 0..count {
-        outbox.put_quietly(|out| out.resize(out.len() + PIECE_BYTES, index as u8));
-    }
-    let (ours, mut theirs) = connection();
-    outbox.join(joint(0)).unwrap();
-    std::thread::scope(|scope| {
-        scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
+    for protection in BOTH {
+        let outbox = Outbox::new().unwrap();
+        let count = 3 * RING_BYTES / PIECE_BYTES;
         for index in 0..count {
-            let piece = take(&mut theirs, PIECE_BYTES);
-            assert!(piece.iter().all(|byte| *byte == index as u8), "piece {index}");
-            outbox.confirmed(((index + 1) * PIECE_BYTES) as u64);
+            outbox.put_quietly(|out| out.resize(out.len() + PIECE_BYTES, index as u8));
         }
-        outbox.close();
-    });
+        let (ours, mut theirs) = connection(protection);
+        outbox.join(joint(0)).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| outbox.send_all(&ours, None, |_| {}));
+            for index in 0..count {
+                let piece = take(&mut theirs, PIECE_BYTES);
+                assert!(piece.iter().all(|byte| *byte == index as u8), "piece {index}");
+                outbox.confirmed(((index + 1) * PIECE_BYTES) as u64);
+            }
+            outbox.close();
+        });
+    }
 }
 
 #[test]

@@ -4,22 +4,23 @@
 //! What was applied is confirmed whenever nothing more is waiting to be read, so that a stream is
 //! confirmed in large strides and a single operation at once.
 
+mod syncing;
+
 use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::Shutdown;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use activity::image::Clock;
 use cluster::input::ReplicatorEvent;
 use model::{NodeName, SessionId};
 use mount::backing::Root;
 use rustix::io::Errno;
 use wire::frame::PREFIX_BYTES;
-use wire::hello::{Joint, Welcome};
+use wire::hello::Welcome;
+use wire::local::Caller;
 use wire::owners::Owner;
 use wire::replication::{Backward, Forward, put_backward, take_forward};
 
@@ -30,15 +31,11 @@ use crate::replicator::log::{self, ActivityLog};
 use crate::replicator::outbox::Outbox;
 use crate::replicator::packing::{first, unpack};
 use crate::replicator::ping::{Pings, SILENCE_MAX};
+use crate::replicator::receiving::syncing::{Durability, QUICK_STREAK};
 use crate::replicator::store::{After, NotApplied, Store};
 use crate::replicator::{Directory, roots};
+use crate::stream::Stream;
 
-/// Threads that sync.
-const SYNCERS: usize = 2;
-/// A sync that takes no longer is not worth a thread's being woken.
-const QUICK: Duration = Duration::from_micros(50);
-/// So many syncs in a row must have been quick for the next one to be expected to be.
-const QUICK_STREAK: u32 = 8;
 /// How long a broken connection may take to be made anew; longer than the source tries.
 const RELINK_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bytes read from the link at once.
@@ -47,8 +44,12 @@ const READ_BYTES: usize = 1 << 20;
 /// A replicator that receives.
 pub(super) struct Receiving {
     shared: Arc<Shared>,
-    store: Option<Store>,
-    thread: Option<JoinHandle<()>>,
+}
+
+/// Where the connections of a source come in, once it has shown who it is.
+#[derive(Clone)]
+pub(super) struct Entrance {
+    shared: Arc<Shared>,
 }
 
 struct Shared {
@@ -64,24 +65,28 @@ struct Shared {
     quick: AtomicU32,
     state: Mutex<State>,
     changed: Condvar,
+    applying: Mutex<Applying>,
+    /// Held by whoever makes everything durable and seals it: each seal is of its own sync.
+    sealing: Mutex<()>,
+}
+
+/// What is applied, until the first connection stands, and from then on the thread that does it.
+struct Applying {
+    store: Option<Store>,
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
 struct State {
-    stream: Option<TcpStream>,
-    /// The newest connection, with where its other end stands, until it is taken up.
-    incoming: Option<(TcpStream, Joint)>,
+    stream: Option<Stream>,
+    /// The newest connection, with where its other end stands and how it is protected, until it is
+    /// taken up.
+    incoming: Option<(Stream, Caller)>,
     /// Whether a connection has stood.
     linked: bool,
     /// Why nothing more is applied.
     failure: Option<String>,
     ended: bool,
-}
-
-/// Something to be made durable.
-enum Durability {
-    File { number: u64, file: Arc<OwnedFd>, data_only: bool },
-    Everything { number: u64, base: Option<(u128, u128)>, since: Clock },
 }
 
 impl Receiving {
@@ -96,7 +101,7 @@ impl Receiving {
         let roots = roots(directories);
         let excluded = directories.iter().map(|directory| directory.exclude.clone()).collect();
         let store = Store::new(roots.clone(), number, Arc::clone(log)).without(excluded);
-        let store = Some(store);
+        let applying = Mutex::new(Applying { store: Some(store), thread: None });
         let shared = Arc::new(Shared {
             session,
             source: source.clone(),
@@ -109,8 +114,10 @@ impl Receiving {
             quick: AtomicU32::new(0),
             state: Mutex::default(),
             changed: Condvar::new(),
+            applying,
+            sealing: Mutex::default(),
         });
-        Ok(Receiving { shared, store, thread: None })
+        Ok(Receiving { shared })
     }
 
     pub(super) fn session(&self) -> SessionId {
@@ -128,41 +135,59 @@ impl Receiving {
         self.shared.number.load(Ordering::Acquire)
     }
 
-    /// The source has connected. Another connection of its takes the place of an earlier one, which
-    /// it has found broken.
-    pub(super) fn connected(&mut self, session: SessionId, joint: Joint, mut stream: TcpStream) {
-        if session != self.shared.session {
-            let why = "this node receives another session now".to_owned();
-            // A caller that does not listen has gone.
-            let _ = connection::welcome(&mut stream, &Welcome::Absent(why));
-            return;
-        }
-        {
-            let mut state = self.shared.state();
-            if let Some(earlier) = state.stream.take() {
-                let _ = earlier.shutdown(Shutdown::Both);
-            }
-            state.incoming = Some((stream, joint));
-        }
-        self.shared.changed.notify_all();
-        let Some(store) = self.store.take() else { return };
-        let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name("apply".to_owned()).spawn(move || {
-            let why = shared.run(store).err();
-            shared.lost(&why.map_or_else(|| "it was closed".to_owned(), |why| why.to_string()));
-        });
-        self.thread = thread.ok();
+    /// Where connections of the source come in.
+    pub(super) fn entrance(&self) -> Entrance {
+        Entrance { shared: Arc::clone(&self.shared) }
     }
 
     /// Ends the session for good; what was read from the link is applied first. Says the number of
     /// the last operation.
     pub(super) fn end(self) -> u64 {
         self.shared.finish();
-        if let Some(thread) = self.thread {
+        let thread = self.shared.applying().thread.take();
+        if let Some(thread) = thread {
             // A thread that panicked applies nothing more.
             let _ = thread.join();
         }
         self.shared.number.load(Ordering::Acquire)
+    }
+}
+
+impl Entrance {
+    /// Says in a sentence why a caller has no business here.
+    pub(super) fn admits(&self, caller: &Caller) -> Result<(), String> {
+        if caller.session != self.shared.session {
+            return Err("this node receives another session now".to_owned());
+        }
+        if caller.from != self.shared.source {
+            return Err(format!("the source of this session is {}", self.shared.source));
+        }
+        Ok(())
+    }
+
+    /// The source has connected. Another connection of its takes the place of an earlier one, which
+    /// it has found broken.
+    pub(super) fn connected(&self, caller: Caller, stream: Stream) {
+        {
+            let mut state = self.shared.state();
+            if let Some(earlier) = state.stream.take() {
+                let _ = earlier.shutdown(Shutdown::Both);
+            }
+            state.incoming = Some((stream, caller));
+        }
+        self.shared.changed.notify_all();
+        let mut applying = self.shared.applying();
+        // Whoever ends the session waits for the thread that there is by then.
+        if self.shared.state().ended {
+            return;
+        }
+        let Some(store) = applying.store.take() else { return };
+        let shared = Arc::clone(&self.shared);
+        let thread = std::thread::Builder::new().name("apply".to_owned()).spawn(move || {
+            let why = shared.run(store).err();
+            shared.lost(&why.map_or_else(|| "it was closed".to_owned(), |why| why.to_string()));
+        });
+        applying.thread = thread.ok();
     }
 }
 
@@ -188,16 +213,15 @@ impl Shared {
         to_sync: &Sender<Durability>,
     ) -> io::Result<()> {
         let mut broken = None;
-        while let Some((mut stream, theirs)) = self.next_connection() {
-            if let Err(why) = self.outbox.join(theirs) {
+        while let Some((stream, caller)) = self.next_connection() {
+            if let Err(why) = self.outbox.join(caller.joint) {
                 // It is not the source of this session, or not any more.
-                let _ = connection::welcome(&mut stream, &Welcome::Absent(why));
+                let _ = connection::welcome(&stream, &Welcome::Absent(why));
                 continue;
             }
-            let welcome = Welcome::Accepted(self.outbox.joint());
             // A caller that does not listen has gone, and may call again.
-            let greeted = connection::welcome(&mut stream, &welcome);
-            let served = greeted.and_then(|()| self.use_connection(store, &stream, to_sync));
+            let agreed = connection::accept(&stream, self.outbox.joint(), caller.protection);
+            let served = agreed.and_then(|stream| self.use_connection(store, &stream, to_sync));
             self.outbox.part();
             let _ = stream.shutdown(Shutdown::Both);
             match served {
@@ -212,7 +236,7 @@ impl Shared {
     }
 
     /// The next connection of the source, if one comes in time and the session has not ended.
-    fn next_connection(&self) -> Option<(TcpStream, Joint)> {
+    fn next_connection(&self) -> Option<(Stream, Caller)> {
         let mut state = self.state();
         state.stream = None;
         let waiting = |state: &mut State| state.incoming.is_none() && !state.ended;
@@ -221,20 +245,21 @@ impl Shared {
         if state.ended {
             return None;
         }
-        let (stream, theirs) = state.incoming.take()?;
-        state.stream = stream.try_clone().ok();
-        Some((stream, theirs))
+        let (stream, caller) = state.incoming.take()?;
+        state.stream = Some(stream.clone());
+        Some((stream, caller))
     }
 
     fn use_connection(
         self: &Arc<Self>,
         store: &mut Store,
-        stream: &TcpStream,
+        stream: &Stream,
         to_sync: &Sender<Durability>,
     ) -> io::Result<()> {
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(SILENCE_MAX))?;
-        stream.set_write_timeout(Some(SILENCE_MAX))?;
+        let socket = stream.socket();
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(SILENCE_MAX))?;
+        socket.set_write_timeout(Some(SILENCE_MAX))?;
         self.pings.begin_anew();
         if std::mem::replace(&mut self.state().linked, true) {
             // A source that has lost its memory of the last answers waits for one.
@@ -242,8 +267,8 @@ impl Shared {
         } else {
             self.daemon.event(ReplicatorEvent::LinkUp { session: self.session });
         }
-        self.outbox.attach(stream.try_clone()?);
-        let (answering, writing) = (Arc::clone(self), stream.try_clone()?);
+        self.outbox.attach(stream.clone());
+        let (answering, writing) = (Arc::clone(self), stream.clone());
         let answerer = std::thread::Builder::new().name("answer".to_owned()).spawn(move || {
             answering.outbox.send_all(&writing, None, |out| {
                 if let Some(ping) = answering.pings.due() {
@@ -268,7 +293,7 @@ impl Shared {
     fn apply_all(
         &self,
         store: &mut Store,
-        stream: &TcpStream,
+        stream: &Stream,
         to_sync: &Sender<Durability>,
     ) -> io::Result<()> {
         let mut frames = connection::Frames::new(stream, READ_BYTES);
@@ -382,77 +407,6 @@ impl Shared {
         io::Error::other(why)
     }
 
-    fn start_syncers(self: &Arc<Self>) -> io::Result<(Sender<Durability>, Vec<JoinHandle<()>>)> {
-        let (sender, receiver) = channel();
-        let receiver = Arc::new(Mutex::new(receiver));
-        let mut threads = Vec::new();
-        for index in 0..SYNCERS {
-            let (shared, receiver) = (Arc::clone(self), Arc::clone(&receiver));
-            let name = format!("sync-{index}");
-            let thread = std::thread::Builder::new().name(name);
-            threads.push(thread.spawn(move || shared.sync_all(&receiver))?);
-        }
-        Ok((sender, threads))
-    }
-
-    fn sync_all(&self, work: &Mutex<Receiver<Durability>>) {
-        loop {
-            let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(durability) = next else { return };
-            if let Err(failed) = self.make_durable(durability) {
-                self.failed(&failed);
-                return;
-            }
-        }
-    }
-
-    /// Syncs, and says so to the source.
-    fn make_durable(&self, durability: Durability) -> Result<(), NotApplied> {
-        let start = Instant::now();
-        let result = match &durability {
-            Durability::File { file, data_only: true, .. } => rustix::fs::fdatasync(file),
-            Durability::File { file, data_only: false, .. } => rustix::fs::fsync(file),
-            Durability::Everything { number, base, since } => self
-                .begin_seal(base.is_some())
-                .and_then(|()| self.sync_everything())
-                .and_then(|()| self.share(*number, *base, *since)),
-        };
-        // What a failed sync has lost is not known: nothing here is proven any more.
-        result.map_err(|errno| NotApplied {
-            errno: Errno::IO,
-            what: format!("syncing the copy failed with {errno}"),
-        })?;
-        match durability {
-            Durability::File { number, .. } => {
-                let streak = self.quick.load(Ordering::Relaxed).saturating_add(1);
-                let streak = if start.elapsed() < QUICK { streak } else { 0 };
-                self.quick.store(streak, Ordering::Relaxed);
-                self.put(&Backward::Durable { number });
-            }
-            Durability::Everything { number, .. } => self.put(&Backward::BarrierDone { number }),
-        }
-        Ok(())
-    }
-
-    /// What is shared with the source is sealed with it.
-    fn begin_seal(&self, shared: bool) -> Result<(), Errno> {
-        if shared { self.log.begin_seal(&self.roots).map_err(not_logged) } else { Ok(()) }
-    }
-
-    /// Notes what is shared with the source from here on, before the source is told so.
-    fn share(&self, number: u64, base: Option<(u128, u128)>, since: Clock) -> Result<(), Errno> {
-        let Some((base, previous)) = base else { return Ok(()) };
-        self.log.share(base, previous, number, since).map_err(not_logged)
-    }
-
-    fn sync_everything(&self) -> Result<(), Errno> {
-        for root in &self.roots {
-            // By the descriptor held since the start, which tells of every failure.
-            rustix::fs::syncfs(&**root)?;
-        }
-        Ok(())
-    }
-
     fn put(&self, message: &Backward<'_>) {
         self.outbox.put_quietly(|out| put_backward(out, message));
         self.outbox.urge();
@@ -481,14 +435,13 @@ impl Shared {
         first
     }
 
+    fn applying(&self) -> MutexGuard<'_, Applying> {
+        self.applying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn not_logged(error: io::Error) -> Errno {
-    eprintln!("the activity log cannot be written: {error}");
-    Errno::from_io_error(&error).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

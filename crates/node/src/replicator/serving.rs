@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use wire::hello::Hello;
 use wire::local::Kept;
 
+use crate::connection::Callee;
 use crate::replicator::Directory;
 use crate::replicator::keep::Notes;
 use crate::replicator::keeper_link::{KeeperLink, Left};
@@ -50,7 +51,7 @@ impl Serving {
         keeper: &Arc<KeeperLink>,
         directories: &[Directory],
         serve: &Serve,
-        to: Option<(Hello, Vec<SocketAddr>)>,
+        to: Option<(Hello, Callee)>,
     ) -> io::Result<Serving> {
         let mut serving = Serving::of(primary, keeper, directories);
         // What every answer needs is in force before there can be anything to answer.
@@ -69,7 +70,7 @@ impl Serving {
         (keeper, left): (&Arc<KeeperLink>, &mut Left),
         directories: &[Directory],
         notes: &Notes,
-        to: Option<(Hello, Vec<SocketAddr>)>,
+        to: Option<(Hello, Callee)>,
     ) -> io::Result<Serving> {
         let mut serving = Serving::of(primary, keeper, directories);
         serving.ruled_after = notes.ruled_after;
@@ -171,11 +172,7 @@ impl Serving {
     }
 
     /// Takes a new rule and session while the directories go on being served.
-    pub(super) fn change(
-        &mut self,
-        serve: &Serve,
-        to: Option<(Hello, Vec<SocketAddr>)>,
-    ) -> io::Result<()> {
+    pub(super) fn change(&mut self, serve: &Serve, to: Option<(Hello, Callee)>) -> io::Result<()> {
         let wanted = serve.session.as_ref().map(|session| session.id);
         if let Some(source) = self.source.take_if(|source| Some(source.id()) != wanted) {
             source.end();
@@ -185,7 +182,7 @@ impl Serving {
         {
             self.last_session = Some(session.id);
             let (primary, order) = (&self.primary, &self.order);
-            self.source = Some(Source::begin(primary, order, serve, session, hello, peer)?);
+            self.source = Some(Source::begin(primary, order, serve, session, (hello, peer))?);
         }
         self.ruled_after = self.primary.require(serve.replication.ack, serve.required.clone());
         Ok(())

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::Shutdown;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -23,7 +23,7 @@ use wire::owners::{OWNERS_MAX, Owner};
 use wire::recall::{Recalled, Strayed};
 use wire::replication::{Forward, Summary, put_forward};
 
-use crate::connection;
+use crate::connection::{self, Callee};
 use crate::owners::Owners;
 use crate::replicator::outbox::{Ended, Outbox};
 use crate::replicator::packing::Packer;
@@ -31,6 +31,7 @@ use crate::replicator::ping::{PING_EVERY, Pings, SILENCE_MAX};
 use crate::replicator::primary::{Live, Primary};
 use crate::replicator::verifier::Verifier;
 use crate::replicator::walker::Walker;
+use crate::stream::Stream;
 
 /// How long the target may need to be ready for the session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ pub(super) struct Link {
 
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) stream: Option<TcpStream>,
+    pub(super) stream: Option<Stream>,
     /// Whether a connection has stood.
     pub(super) linked: bool,
     /// The highest barrier that the target has confirmed.
@@ -89,8 +90,7 @@ impl Source {
         order: &Arc<Order>,
         serve: &Serve,
         session: &ServeSession,
-        hello: Hello,
-        peer: Vec<SocketAddr>,
+        to: (Hello, Callee),
     ) -> io::Result<Source> {
         // No change is recorded before the session knows of it.
         let _order = order.lock();
@@ -104,7 +104,7 @@ impl Source {
                 put_forward(out, &Forward::Recall);
             }
         });
-        Source::start(primary, order, serve, session, (hello, peer), outbox, known)
+        Source::start(primary, order, serve, session, to, outbox, known)
     }
 
     /// Goes on with the session of a predecessor whose target lacked nothing; none when that
@@ -114,7 +114,7 @@ impl Source {
         order: &Arc<Order>,
         serve: &Serve,
         session: &ServeSession,
-        to: (Hello, Vec<SocketAddr>),
+        to: (Hello, Callee),
     ) -> io::Result<Option<Source>> {
         if !primary.keep().is_settled(session.id) {
             return Ok(None);
@@ -129,7 +129,7 @@ impl Source {
         order: &Arc<Order>,
         serve: &Serve,
         session: &ServeSession,
-        (hello, peer): (Hello, Vec<SocketAddr>),
+        (hello, callee): (Hello, Callee),
         outbox: Arc<Outbox>,
         known: Session,
     ) -> io::Result<Source> {
@@ -157,7 +157,7 @@ impl Source {
         let mut threads = Vec::new();
         let sending = Arc::clone(&link);
         threads.push(std::thread::Builder::new().name("send".to_owned()).spawn(move || {
-            sending.run(&peer, &hello, to_walker);
+            sending.run(&callee, &hello, to_walker);
         })?);
         let checking = Arc::clone(&link);
         threads.push(std::thread::Builder::new().name("checkpoint".to_owned()).spawn(
@@ -241,9 +241,9 @@ impl Source {
 }
 
 impl Link {
-    fn run(self: &Arc<Self>, peer: &[SocketAddr], hello: &Hello, to_walker: Sender<Heard>) {
+    fn run(self: &Arc<Self>, callee: &Callee, hello: &Hello, to_walker: Sender<Heard>) {
         self.tell_owners();
-        match self.keep_linked(peer, hello, &to_walker) {
+        match self.keep_linked(callee, hello, &to_walker) {
             // The outbox was closed by whoever ended the session; they have told why.
             Ok(()) => drop(self.finish()),
             Err(error) => self.lost(&error.to_string()),
@@ -264,13 +264,13 @@ impl Link {
     /// Connects, and again whenever the connection breaks: nothing is lost by that.
     fn keep_linked(
         self: &Arc<Self>,
-        peer: &[SocketAddr],
+        callee: &Callee,
         hello: &Hello,
         to_walker: &Sender<Heard>,
     ) -> io::Result<()> {
         let mut broken = None;
         loop {
-            let stream = match (self.connect(peer, hello, broken.is_some()), broken) {
+            let stream = match (self.connect(callee, hello, broken.is_some()), broken) {
                 (Ok(stream), _) => stream,
                 (Err(error), Some(broken)) => {
                     let why = format!("{broken}; it could not be made anew: {error}");
@@ -293,12 +293,12 @@ impl Link {
     /// Sends and hears over a connection; says why that ended, unless the session has.
     fn use_connection(
         self: &Arc<Self>,
-        stream: &TcpStream,
+        stream: &Stream,
         to_walker: &Sender<Heard>,
     ) -> io::Result<Option<io::Error>> {
-        let reading = stream.try_clone()?;
+        let reading = stream.clone();
         if self.compression == Compression::None {
-            self.outbox.attach(stream.try_clone()?);
+            self.outbox.attach(stream.clone());
         }
         let first = !std::mem::replace(&mut self.lock().linked, true);
         let (hearing, to_walker) = (Arc::clone(self), to_walker.clone());
@@ -327,25 +327,26 @@ impl Link {
         })
     }
 
-    fn connect(&self, peer: &[SocketAddr], hello: &Hello, again: bool) -> io::Result<TcpStream> {
+    fn connect(&self, callee: &Callee, hello: &Hello, again: bool) -> io::Result<Stream> {
         let until = Instant::now() + CONNECT_TIMEOUT;
         loop {
             let mut hello = hello.clone();
             if let Purpose::Replication { joint, .. } = &mut hello.purpose {
                 *joint = self.outbox.joint();
             }
-            let error = match connection::call(peer, &hello) {
+            let error = match connection::call(callee, &hello) {
                 Ok((stream, theirs)) => {
                     self.outbox.join(theirs).map_err(io::Error::other)?;
                     self.pings.begin_anew();
                     // Longer than a stall, which has a reason of its own to tell.
-                    stream.set_write_timeout(Some(self.stall_timeout + SILENCE_MAX))?;
-                    stream.set_read_timeout(Some(SILENCE_MAX))?;
+                    let socket = stream.socket();
+                    socket.set_write_timeout(Some(self.stall_timeout + SILENCE_MAX))?;
+                    socket.set_read_timeout(Some(SILENCE_MAX))?;
                     let mut state = self.lock();
                     if state.ended {
                         return Err(io::ErrorKind::Interrupted.into());
                     }
-                    state.stream = Some(stream.try_clone()?);
+                    state.stream = Some(stream.clone());
                     return Ok(stream);
                 }
                 Err(error) => error,

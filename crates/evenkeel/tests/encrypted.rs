@@ -1,0 +1,71 @@
+//! A cluster with keys: its links are encrypted, and nobody without its keys is spoken with. What
+//! travels is looked at by tests of the crate `node`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+
+mod support;
+
+use std::fs;
+
+use node::Authority;
+use serde_json::Value;
+
+use self::support::applications::ledger;
+use self::support::{Cluster, NODES, PATIENCE, ROOT, SYNC_PATIENCE};
+
+/// Sentences of all that is said to be wrong on a node.
+fn reasons(cluster: &Cluster, node: &str) -> String {
+    let status = cluster.module_status(node).unwrap_or_default();
+    let reasons = status["reasons"].as_array().cloned().unwrap_or_default();
+    let sentences = reasons.iter().filter_map(|reason| reason["sentence"].as_str());
+    sentences.collect::<Vec<_>>().join("\n")
+}
+
+fn protection(cluster: &Cluster, node: &str) -> Value {
+    cluster.module_status(node).unwrap()["detail"]["protection"].clone()
+}
+
+fn refusal(cluster: &Cluster, node: &str, arguments: &[&str]) -> String {
+    let output = cluster.command(node, arguments);
+    assert!(!output.status.success());
+    let text = [output.stdout, output.stderr].concat();
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn who_has_no_keys_of_the_cluster_is_not_spoken_with() {
+    let cluster = Cluster::build(ledger("").with_keys());
+    let module = cluster.module();
+    cluster.give_keys(&Authority::new("other").unwrap(), &NODES[1..]);
+    let words = refusal(&cluster, NODES[0], &["start", module]);
+    assert!(words.contains("node2 cannot be reached"), "{words}");
+    assert!(words.contains("invalid peer certificate"), "{words}");
+    std::thread::scope(|scope| {
+        // The other node's module is started there; now sessions are offered that fail.
+        scope.spawn(|| cluster.command(NODES[1], &["start", module, "--node", NODES[1]]));
+        cluster.until("the reason is told", PATIENCE, || {
+            reasons(&cluster, NODES[0]).contains("invalid peer certificate")
+        });
+        assert!(cluster.serves(NODES[0]), "the application goes on");
+        // Other keys count from the next connection on.
+        let keys = cluster.host(NODES[1]).path(format!("{ROOT}/etc/evenkeel/keys")).unwrap();
+        fs::remove_dir_all(&keys).unwrap();
+        cluster.until("the other reason is told", PATIENCE, || {
+            reasons(&cluster, NODES[0]).contains("this node has no keys of the cluster")
+        });
+        cluster.give_keys(&Authority::new("test").unwrap(), &NODES);
+    });
+    cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
+    assert_eq!(NODES.map(|node| protection(&cluster, node)), ["encrypted"; 2]);
+    cluster.stop_and_compare();
+}
+
+#[test]
+fn what_is_replicated_may_go_in_the_clear_between_nodes_that_have_shown_who_they_are() {
+    let cluster = Cluster::protected(ledger("[replication]\nencrypt = false\n").with_keys());
+    assert_eq!(NODES.map(|node| protection(&cluster, node)), ["authenticated"; 2]);
+    let workload = cluster.workload(1);
+    cluster.progress(&workload);
+    cluster.nothing_lost(&workload.stop());
+    cluster.stop_and_compare();
+}
