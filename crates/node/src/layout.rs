@@ -86,6 +86,13 @@ impl Layout {
         self.state_directory().join(format!("modules/{module}/activity.log"))
     }
 
+    /// Until when what a dead replicator had left covered a module's directories. It is there from
+    /// when they are plain again until the next replicator knows.
+    #[must_use]
+    pub fn covered_file(&self, module: &ModuleName) -> PathBuf {
+        self.state_directory().join(format!("modules/{module}/covered.json"))
+    }
+
     /// What the daemon remembers of a running module, for a daemon that follows it in the same
     /// boot.
     #[must_use]

@@ -55,9 +55,9 @@ pub(crate) struct ReplicatorArgs {
     /// The descriptor that leads to the keeper.
     #[arg(long)]
     keeper: Option<i32>,
-    /// Until when something covered the directories, in seconds since 1970.
-    #[arg(long, value_parser = wall_time)]
-    covered: Option<(i64, u32)>,
+    /// File that says until when something covered the directories.
+    #[arg(long)]
+    covered: PathBuf,
 }
 
 /// How to run the keeper of a replicator.
@@ -123,13 +123,6 @@ pub(crate) fn keeper(context: &Context, args: KeeperArgs) -> ExitCode {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),
         Err(error) => finish(Err(error)),
     }
-}
-
-/// Seconds, a dot, and all nine digits of the nanoseconds.
-fn wall_time(text: &str) -> Result<(i64, u32), String> {
-    let time = text.split_once('.').filter(|(_, digits)| digits.len() == 9);
-    let time = time.and_then(|(seconds, digits)| seconds.parse().ok().zip(digits.parse().ok()));
-    time.ok_or_else(|| format!("`{text}` is no time such as 1790000000.000000000"))
 }
 
 fn finish(result: std::io::Result<()>) -> ExitCode {

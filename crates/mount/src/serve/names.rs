@@ -136,7 +136,9 @@ impl Server {
         let (node, stat, body) = made.inspect_err(|_| {
             // The caller is told that it failed, so it must not be there.
             let is_directory = Kind::of_mode(mode) == Kind::Directory;
-            let _ = backing::remove(&*directory, name, is_directory);
+            if backing::remove(&*directory, name, is_directory).is_err() {
+                turn.made();
+            }
         })?;
         let parent_mtime = backing::stat(&*directory)?.mtime;
         let (parent, file) = (self.tree.id(request.node), self.tree.id(node));
@@ -174,6 +176,7 @@ impl Server {
             if !is_made {
                 as_caller(request, || backing::link(&*file, &*directory, name))?;
             }
+            turn.made();
             self.tree.refer(target);
             self.tree.name_added(target, request.node, name);
             if let Some(unnamed) = unnamed {
@@ -214,6 +217,7 @@ impl Server {
                     (handle, Some(file))
                 }
             };
+            turn.made();
             self.tree.name_removed(&handle, file, request.node, name);
             let op = Op::Remove {
                 parent: self.tree.id(request.node),
@@ -258,6 +262,7 @@ impl Server {
                     renamed
                 }
             };
+            turn.made();
             self.moved(renamed, (request.node, name), (new_parent, new_name), flags);
             if crossing == Crossing::Out {
                 return self.tell_gone(turn, request.node, name);

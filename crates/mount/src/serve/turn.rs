@@ -3,6 +3,7 @@
 //! What is applied is in the other modules; each change ends in exactly one `Done`.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use fuse::{Answer, Connection, Errno};
@@ -24,6 +25,8 @@ pub(super) struct Turn<'a> {
     what: &'a str,
     /// Operations of this change that a predecessor has recorded already.
     recorded: u64,
+    /// Whether something was changed that is not recorded yet.
+    made: &'a Cell<bool>,
 }
 
 /// Proof that the caller of a change is taken care of.
@@ -36,6 +39,7 @@ impl<'a> Turn<'a> {
         recorder: &'a mut dyn Recorder,
         call: &'a Call<'a>,
         what: &'a str,
+        made: &'a Cell<bool>,
     ) -> Turn<'a> {
         let next = recorder.next();
         let recorded = match &call.doubt {
@@ -48,7 +52,7 @@ impl<'a> Turn<'a> {
             }
         };
         let (tree, connection) = (&server.tree, &server.connection);
-        Turn { recorder, tree, connection, call, what, recorded }
+        Turn { recorder, tree, connection, call, what, recorded, made }
     }
 
     /// What was under the change's names before a predecessor may have changed them.
@@ -59,6 +63,17 @@ impl<'a> Turn<'a> {
     /// Whether a predecessor may have made this change.
     pub(super) fn is_doubtful(&self) -> bool {
         self.call.doubt.is_some()
+    }
+
+    /// Something was changed: from here on an error means that the peer cannot be told of it.
+    pub(super) fn made(&self) {
+        self.made.set(true);
+    }
+
+    /// What follows is told again by a successor, whatever of it a predecessor has told: it may
+    /// come in other pieces, and changes nothing when it comes twice.
+    pub(super) fn tell_again(&mut self) {
+        self.recorded = 0;
     }
 
     /// Notes what is under the change's names, which are about to be changed.
@@ -204,9 +219,10 @@ impl Server {
             Ok(recorder) => recorder,
             Err(errno) => return self.connection.reply_error(request.unique, errno),
         };
-        let turn = Turn::new(self, &mut **recorder, request, what);
+        let made = Cell::new(false);
+        let turn = Turn::new(self, &mut **recorder, request, what, &made);
         if let Err(errno) = apply(turn) {
-            if is_bad(errno) {
+            if is_bad(errno) || made.get() {
                 recorder.copy_failed(what, errno);
             }
             // Nothing was changed: a successor may as well try it from the beginning.

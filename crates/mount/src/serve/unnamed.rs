@@ -60,6 +60,7 @@ impl Server {
         let (parent, file) = (self.tree.id(parent), self.tree.id(node));
         let parent_mtime = backing::stat(&*directory)?.mtime;
         turn.also(created(parent, name, file, &stat, b"", parent_mtime));
+        turn.tell_again();
         // What cannot be read back cannot be told: the copies are no longer equal.
         if let Err(errno) = self.tell_all(&mut turn, node, &stat) {
             turn.broken(errno);

@@ -118,7 +118,7 @@ impl Daemon {
         let Some(module) = self.modules.get_mut(name) else { return Ok(()) };
         if module.replicator.is_none() {
             if assignment == Assignment::Close {
-                module.clean_leftovers();
+                module.clean_leftovers(&self.layout);
                 let number = module.number;
                 let event = ReplicatorEvent::Assigned { serial, number, drained: false };
                 self.later(Input::Replicator { module: name.clone(), event });
@@ -127,7 +127,7 @@ impl Daemon {
             self.next_generation += 1;
             // Nothing of the application may run while no replicator covers the directories.
             module.application.kill_now()?;
-            module.clean_leftovers();
+            module.clean_leftovers(&self.layout);
             check_data(&self.layout, module).map_err(io::Error::other)?;
             check_openers(module).map_err(io::Error::other)?;
             module.replicator = Some(Replicator::start(&Start {
@@ -136,7 +136,6 @@ impl Daemon {
                 node: &self.name,
                 config: &module.config,
                 number: module.number,
-                covered: module.covered.take(),
                 generation,
                 events: &self.sender,
             })?);

@@ -14,6 +14,8 @@ use crate::daemon::addresses::Addresses;
 use crate::daemon::application::Application;
 use crate::daemon::replicators::Replicator;
 use crate::daemon::verify::Asked;
+use crate::durable;
+use crate::layout::Layout;
 
 /// What the daemon holds of one module.
 pub(crate) struct Module {
@@ -31,8 +33,6 @@ pub(crate) struct Module {
     pub(crate) closing: Option<(u64, u64)>,
     /// Last operation number of a cleanly closed copy, for the next replicator.
     pub(crate) number: u64,
-    /// Until when what a dead replicator had left covered the directories, in wall time.
-    pub(crate) covered: Option<(i64, u32)>,
     /// Who waits for the end of a verification.
     pub(crate) verifying: Option<Asked>,
     /// What the markers say, as far as is known.
@@ -62,8 +62,8 @@ impl Module {
     }
 
     /// Removes mounts that a dead replicator left, so that paths lead to the plain directories.
-    /// If all of them were covered until then, that is kept in mind for the next replicator.
-    pub(crate) fn clean_leftovers(&mut self) {
+    /// If all of them were covered until then, that is noted for the next replicator.
+    pub(crate) fn clean_leftovers(&mut self, layout: &Layout) {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
         let mut covered = true;
         for path in &self.config.replicate {
@@ -76,7 +76,10 @@ impl Module {
             }
         }
         if covered {
-            self.covered = Some((time.tv_sec, u32::try_from(time.tv_nsec).unwrap_or(0)));
+            let until = (time.tv_sec, u32::try_from(time.tv_nsec).unwrap_or(0));
+            if let Err(error) = durable::write(&layout.covered_file(&self.config.name), &until) {
+                eprintln!("! {}: {error}", self.config.name);
+            }
         }
     }
 }

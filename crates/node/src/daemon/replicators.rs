@@ -114,8 +114,6 @@ pub(crate) struct Start<'a> {
     pub(crate) config: &'a ModuleConfig,
     /// Last operation number, when the copy was closed cleanly.
     pub(crate) number: u64,
-    /// Until when what a dead replicator had left covered the directories, in wall time.
-    pub(crate) covered: Option<(i64, u32)>,
     pub(crate) generation: u64,
     pub(crate) events: &'a Sender<Event>,
 }
@@ -238,6 +236,8 @@ fn spawn(start: &Start<'_>, listener: OwnedFd, group: &Cgroup) -> io::Result<Chi
         .args(["--number", &start.number.to_string()])
         .arg("--log")
         .arg(start.layout.activity_file(&start.config.name))
+        .arg("--covered")
+        .arg(start.layout.covered_file(&start.config.name))
         .arg("--keys")
         .arg(start.layout.keys_directory())
         .stdin(Stdio::from(listener))
@@ -245,9 +245,6 @@ fn spawn(start: &Start<'_>, listener: OwnedFd, group: &Cgroup) -> io::Result<Chi
         .stderr(output)
         .current_dir("/")
         .process_group(0);
-    if let Some((seconds, nanoseconds)) = start.covered {
-        command.arg("--covered").arg(format!("{seconds}.{nanoseconds:09}"));
-    }
     for directory in &start.config.replicate {
         command.arg("--directory").arg(directory);
     }

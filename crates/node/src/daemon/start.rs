@@ -227,7 +227,6 @@ fn prepare(
         node,
         config: &config,
         number,
-        covered: None,
         generation,
         events,
     })?;
@@ -242,7 +241,6 @@ fn prepare(
         closing: None,
         closing_serial: None,
         number,
-        covered: None,
         verifying: None,
         marked: None,
     };
@@ -290,7 +288,7 @@ fn clear_away(layout: &Layout, module: &mut Module) -> io::Result<()> {
     if let Err(error) = module.addresses.release(&module.config.vips) {
         eprintln!("! {} address: {error}", module.config.name);
     }
-    module.clean_leftovers();
+    module.clean_leftovers(layout);
     match fs::remove_file(layout.running_file(&module.config.name)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),

@@ -53,6 +53,7 @@ use model::{NodeName, SessionId};
 use mount::backing::Root;
 use wire::local::{FromReplicator, Kept, ToReplicator, Verification};
 
+use crate::durable;
 use crate::keys::Keys;
 use crate::marker;
 use crate::replicator::daemon_link::{DaemonLink, Packet};
@@ -109,13 +110,7 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     let past = match &kept {
         // Which goes on to watch.
         Some(_) => Past::Shows,
-        None => match (log.leave_out(options.excluded())?, &roots(&directories)) {
-            (None, roots) => log.begin(roots, options.covered)?,
-            (Some(doubtful), roots) => match log.begin(roots, options.covered)? {
-                Past::Restored => Past::Restored,
-                _ => doubtful,
-            },
-        },
+        None => begin(&log, &options, &roots(&directories))?,
     };
     let (serial, assignment) = match &kept {
         None => (0, Assignment::Hold { ending: Ending::Cut }),
@@ -145,6 +140,22 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     }
     replicator.serve_daemon(&packets);
     Ok(())
+}
+
+/// Begins a log anew, with what is known of the time since it was written last.
+fn begin(log: &ActivityLog, options: &ReplicatorOptions, roots: &[Arc<Root>]) -> io::Result<Past> {
+    let covered = durable::read(&options.covered)?;
+    let doubtful = log.leave_out(options.excluded())?;
+    let past = match (log.begin(roots, covered)?, doubtful) {
+        (Past::Restored, _) => Past::Restored,
+        (past, None) => past,
+        (_, Some(doubtful)) => doubtful,
+    };
+    // The log knows it now.
+    if covered.is_some() {
+        durable::remove(&options.covered)?;
+    }
+    Ok(past)
 }
 
 fn open_directories(options: &ReplicatorOptions) -> io::Result<Vec<Directory>> {

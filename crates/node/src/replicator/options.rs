@@ -36,9 +36,9 @@ pub struct ReplicatorOptions {
     pub exclude: Vec<String>,
     /// The descriptor that leads to the keeper.
     pub keeper: Option<i32>,
-    /// Until when what a dead replicator had left covered the directories: wall time, in seconds
-    /// and nanoseconds.
-    pub covered: Option<(i64, u32)>,
+    /// File that says until when what a dead replicator had left covered the directories, if it
+    /// is there: wall time, in seconds and nanoseconds.
+    pub covered: PathBuf,
 }
 
 /// A replicated directory.
