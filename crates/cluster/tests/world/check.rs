@@ -19,6 +19,10 @@ pub struct Tree {
 }
 
 impl Tree {
+    pub fn holds(&self, write: u64) -> bool {
+        self.applied.contains(&write)
+    }
+
     pub fn apply(&mut self, write: u64) {
         self.applied.push(write);
     }

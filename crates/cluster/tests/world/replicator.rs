@@ -136,12 +136,14 @@ impl World {
                 }
             }
             Message::Applied { session, write } => {
-                let host = &mut self.hosts[i];
+                let host = &self.hosts[i];
                 // Until the target may promote itself, the source alone vouches.
                 let author = host.record.epoch.as_ref().map(|epoch| &epoch.author);
                 let pair = host.record.target_may_promote || author != Some(&host.name);
+                // A target that has lost its power since it said so vouches for nothing.
+                let pair = pair && self.hosts[1 - i].replicator.tree.holds(write);
                 let holders: &[usize] = if pair { &[0, 1] } else { &[i] };
-                let replicator = &mut host.replicator;
+                let replicator = &mut self.hosts[i].replicator;
                 if !self.cut && replicator.link == Some(session) {
                     if let Some(at) = replicator.waiting.iter().position(|w| *w == write) {
                         replicator.waiting.remove(at);
