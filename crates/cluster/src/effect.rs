@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use model::config::ReplicationConfig;
-use model::{EpochId, ModuleName, NodeName, SessionId, Severity};
+use model::{Copy, EpochId, ModuleName, NodeName, SessionId, Severity};
 use serde::{Deserialize, Serialize};
 
 use crate::input::JobId;
@@ -59,6 +59,18 @@ pub enum Effect {
         module: ModuleName,
         /// What to do.
         action: ServiceAction,
+    },
+    /// Run the script that is to see the copy before a resync changes it, ending one that still
+    /// runs; answered by `Input::ResyncPrepared` with this serial, after a limited time.
+    PrepareResync {
+        /// Module.
+        module: ModuleName,
+        /// Identifies the answer; grows.
+        serial: u64,
+        /// The node that the resync comes from.
+        source: NodeName,
+        /// What the copy is worth.
+        copy: Copy,
     },
     /// Record a decision or an observation: this is the log.
     Explain(Event),

@@ -148,6 +148,15 @@ pub enum Input {
         /// How, with its last lines of output.
         how: String,
     },
+    /// The script that runs before a resync has ended.
+    ResyncPrepared {
+        /// Module.
+        module: ModuleName,
+        /// Serial of the effect that asked for it.
+        serial: u64,
+        /// What went wrong, if anything.
+        error: Option<ScriptError>,
+    },
     /// A record could not be made durable. The node must not act on it.
     PersistFailed {
         /// Module.
@@ -166,6 +175,15 @@ pub enum Input {
     },
     /// `deadline()` has passed.
     Tick,
+}
+
+/// How a script did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScriptError {
+    /// What became of it, as the end of a sentence that begins with the script.
+    pub how: String,
+    /// The last lines that it wrote.
+    pub said: Vec<String>,
 }
 
 /// What the operator wants of a node.

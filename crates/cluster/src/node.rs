@@ -113,6 +113,7 @@ fn module_of(input: &Input) -> Option<&ModuleName> {
         | Input::AddressesSet { module, .. }
         | Input::ServiceDone { module, .. }
         | Input::ServiceDied { module, .. }
+        | Input::ResyncPrepared { module, .. }
         | Input::PersistFailed { module, .. }
         | Input::Operator { module, .. } => Some(module),
     }

@@ -46,6 +46,7 @@ fn promises_hold_whatever_happens() {
 fn play(seed: u64) -> World {
     let mut dice = Dice(seed);
     let mut world = World::new(seed, true);
+    world.script = (seed % 3 == 1).then(|| Duration::from_millis(seed % 7 * 300));
     world.boot(0);
     world.boot(1);
     world.run_for(Duration::from_millis(300));
@@ -122,6 +123,7 @@ fn mishap(world: &mut World, dice: &mut Dice) {
             world.loose = true;
             world.frozen[i] = world.now + Duration::from_millis(dice.roll(5000));
         }
+        19 => world.hosts[i].script_broken = !world.hosts[i].script_broken,
         _ => {}
     }
 }
@@ -135,6 +137,7 @@ fn mend(world: &mut World, dice: &mut Dice) {
     world.witness_delay.clear();
     let first = dice.roll(2) as usize;
     for i in [first, 1 - first] {
+        world.hosts[i].script_broken = false;
         world.hosts[i].crash_after = None;
         if !world.hosts[i].up {
             world.boot(i);

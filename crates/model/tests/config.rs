@@ -73,6 +73,7 @@ stop_timeout = "2m"
 [scripts]
 start = "true"
 stop = "true"
+before_resync = "/usr/local/sbin/keep-copy"
 [replication]
 ack = "write"
 [failover]
@@ -86,6 +87,7 @@ without_witness = "wait"
     assert_eq!((full.vips[0].prefix, full.vips[0].interface.as_deref()), (64, Some("eth0")));
     assert_eq!(full.commands[0].stop_signal, config::StopSignal::Int);
     assert_eq!(full.commands[0].stop_timeout.as_secs(), 120);
+    assert_eq!(full.scripts.before_resync.as_deref(), Some("/usr/local/sbin/keep-copy"));
     assert_eq!(full.failover.timeout.as_millis(), 500);
 }
 

@@ -51,6 +51,7 @@ impl Mirror {
                 self.warn("service-died", format!("a program of the application died: {how}"));
                 self.front.died = Some(how);
             }
+            Input::ResyncPrepared { serial, error, .. } => self.resync_prepared(serial, error),
             Input::PersistFailed { error, .. } => self.persist_failed(error),
             Input::Operator { job, command, .. } => self.command(job, command),
         }

@@ -26,6 +26,7 @@ mod facts;
 mod inputs;
 mod lose;
 mod operator;
+mod prepare;
 mod reasons;
 mod role;
 mod source;
@@ -247,6 +248,7 @@ pub(crate) struct Mirror {
     replicator: Replicator,
     front: Front,
     session: Option<Session>,
+    script: prepare::Script,
     proposal: Option<Epoch>,
     consent: Option<EpochId>,
     handover: Option<u64>,
@@ -308,6 +310,7 @@ impl Mirror {
             replicator: Replicator::default(),
             front: Front::default(),
             session: None,
+            script: prepare::Script::default(),
             proposal: None,
             consent: None,
             handover: None,

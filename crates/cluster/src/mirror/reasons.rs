@@ -28,12 +28,13 @@ impl Mirror {
             if before.is_none() && (blocks || code == "split-brain") {
                 self.explain(severity, code, sentence.clone());
             }
+            let evidence = [self.evidence(), self.script_said(code)].concat();
             let reason = Reason {
                 code: code.to_owned(),
                 sentence,
                 severity,
                 since,
-                evidence: self.evidence(),
+                evidence,
                 next: self.next_steps(code),
             };
             self.reasons.insert(code.to_owned(), reason);
@@ -235,6 +236,10 @@ impl Mirror {
             "copy-failed" => vec![
                 format!("mend or replace the disk of {}", self.me),
                 format!("then: evenkeel start {module}"),
+            ],
+            "before-resync-failed" => vec![
+                "mend the script, or what it needs: it is tried again by itself".to_owned(),
+                format!("to have it tried at once: evenkeel start {module}"),
             ],
             "split-brain" | "different-data" => vec![format!("evenkeel why {module}")],
             "waits" => vec![format!("evenkeel why {module} on {peer}")],

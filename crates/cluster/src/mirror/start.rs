@@ -318,9 +318,11 @@ impl Mirror {
         if let Some(offer) = offer
             && is_acting(peer)
             && self.burnt != Some(offer.id)
-            && self.due(self.retry_at)
         {
-            return self.follow(offer.id, peer);
+            if self.due(self.retry_at) && self.is_prepared(offer.id, peer) {
+                return self.follow(offer.id, peer);
+            }
+            return self.block_unprepared();
         }
         self.block = None;
         if peer.role == Role::Stop && !self.peer_had_its_time() {
@@ -443,6 +445,7 @@ impl Mirror {
     pub(crate) fn go(&mut self, state: State) {
         self.state = state;
         self.block = None;
+        self.forget_preparation();
         self.peer_stopped_since = None;
         self.undecided_since = None;
     }

@@ -15,7 +15,7 @@ impl Mirror {
     /// Joins an offered session. Whether anything is copied follows from the source's epoch:
     /// only a source that already needs this node resumes without.
     pub(crate) fn follow(&mut self, session: SessionId, peer: &Report) -> bool {
-        let resume = peer.epoch.as_ref().is_some_and(|epoch| epoch.members.contains(&self.me));
+        let resume = self.is_needed_by(peer);
         let same = self.standing(peer) == Standing::Same;
         if resume && !(same && self.copy() == Copy::Intact) {
             return false;
@@ -44,6 +44,11 @@ impl Mirror {
         self.assign(Assignment::Receive { session, source });
         self.go(State::Follow { session, resume, step: Follow::Preparing });
         true
+    }
+
+    /// Whether the source's epoch names this node: what it offers then is no resync.
+    pub(super) fn is_needed_by(&self, peer: &Report) -> bool {
+        peer.epoch.as_ref().is_some_and(|epoch| epoch.members.contains(&self.me))
     }
 
     pub(crate) fn follow_step(&mut self, session: SessionId, resume: bool, step: Follow) -> bool {

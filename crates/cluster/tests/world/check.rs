@@ -117,6 +117,16 @@ impl Checks {
         assert_eq!(held.len(), tree.applied.len(), "a write twice:\n{}", tail(log));
     }
 
+    pub fn worth_keeping(&self, i: usize, tree: &Tree, log: &[String]) {
+        assert!(!tree.mixed, "node{} keeps a mixture:\n{}", i + 1, tail(log));
+    }
+
+    /// A copy that may become a mixture from now on has been kept as it is.
+    pub fn kept(&self, i: usize, kept: Option<&Tree>, tree: &Tree, log: &[String]) {
+        let found = kept.is_some_and(|kept| kept.same_as(tree));
+        assert!(found, "node{} is changed before it was kept:\n{}", i + 1, tail(log));
+    }
+
     pub fn same(&self, a: &Tree, b: &Tree, log: &[String]) {
         assert!(a.same_as(b), "an in-sync session between different trees:\n{}", tail(log));
     }

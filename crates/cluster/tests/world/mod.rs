@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use cluster::effect::{Event, Outcome, Serve};
 use cluster::input::{Boot, BootModule, Command, DataState, JobId, ReplicatorEvent};
+use cluster::record::StoredCopy;
 use cluster::report::Heartbeat;
 use cluster::witness::{Answer, Request, Witness};
 use cluster::{Contact, Effect, Input, Node, Record};
@@ -45,6 +46,9 @@ pub struct Host {
     pub config_key: u64,
     pub replicator: Replicator,
     pub service: bool,
+    /// What the script before a resync has kept, and whether it fails.
+    pub kept: Option<check::Tree>,
+    pub script_broken: bool,
     pub addresses: bool,
     pub shown: (model::Role, model::Phase),
     /// Stop performing effects after this many, and lose power: a crash inside a batch.
@@ -80,6 +84,8 @@ pub struct World {
     pub mute: Option<usize>,
     pub frozen: [Time; 2],
     pub broken_service: Option<usize>,
+    /// How long the script before a resync takes, if there is one.
+    pub script: Option<Duration>,
     /// Something happened after which both may hold the address for a while.
     pub loose: bool,
     pub checks: check::Checks,
@@ -125,6 +131,8 @@ impl World {
             config_key: 0,
             replicator: Replicator::default(),
             service: false,
+            kept: None,
+            script_broken: false,
             addresses: false,
             shown: (model::Role::Stop, model::Phase::Ready),
             crash_after: None,
@@ -145,6 +153,7 @@ impl World {
             mute: None,
             frozen: [Time::ZERO; 2],
             broken_service: None,
+            script: None,
             loose: false,
             checks: check::Checks::default(),
             log: Vec::new(),
@@ -179,7 +188,10 @@ impl World {
             vips: Vec::new(),
             services: Vec::new(),
             commands: Vec::new(),
-            scripts: Scripts::default(),
+            scripts: Scripts {
+                before_resync: self.script.map(|_| "keep".to_owned()),
+                ..Scripts::default()
+            },
             replication: ReplicationConfig {
                 ack: Ack::Write,
                 stall_timeout: Duration::from_secs(10),
@@ -431,6 +443,11 @@ impl World {
         match effect {
             Effect::Persist { record, .. } => {
                 let host = &mut self.hosts[i];
+                let mixes = |record: &Record| record.copy == StoredCopy::Inconsistent;
+                if self.script.is_some() && mixes(&record) && !mixes(&host.record) {
+                    let tree = &host.replicator.tree;
+                    self.checks.kept(i, host.kept.as_ref(), tree, &self.log);
+                }
                 host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
                 host.record = *record;
             }
@@ -452,6 +469,7 @@ impl World {
                 let done = Input::ServiceDone { module: shop(), action, error };
                 self.after(millis(100), Happening::Give(i, done));
             }
+            Effect::PrepareResync { serial, .. } => self.keep(i, serial),
             Effect::Explain(event) => {
                 let line = format!("{} {}: {}", self.hosts[i].name, event.code, event.sentence);
                 self.note(&line);

@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
+use cluster::Input;
 use cluster::effect::{Assignment, Ending, Serve};
-use cluster::input::{ReplicatorEvent, Running};
+use cluster::input::{ReplicatorEvent, Running, ScriptError};
 use model::SessionId;
 
 use super::check::Tree;
@@ -92,6 +93,22 @@ impl World {
         replicator.told = Some(assignment);
         let process = replicator.process;
         self.after(ASSIGN, Happening::Link(i, Message::InForce { serial, process }));
+    }
+
+    /// The script before a resync keeps the tree as it is, unless it is broken.
+    pub fn keep(&mut self, i: usize, serial: u64) {
+        let tree = self.hosts[i].replicator.tree.clone();
+        self.checks.worth_keeping(i, &tree, &self.log);
+        let broken = self.hosts[i].script_broken;
+        if !broken {
+            self.hosts[i].kept = Some(tree);
+        }
+        let error = broken.then(|| ScriptError {
+            how: "ended with exit status: 1".to_owned(),
+            said: vec!["no room for a snapshot".to_owned()],
+        });
+        let ended = Input::ResyncPrepared { module: super::shop(), serial, error };
+        self.after(self.script.unwrap_or_default(), Happening::Give(i, ended));
     }
 
     pub fn replicator_dies(&mut self, i: usize) {

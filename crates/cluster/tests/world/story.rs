@@ -77,6 +77,9 @@ pub fn perform(world: &mut World, command: &str) {
             world.frozen[node(n)] = world.now + span(time);
         }
         ["mute", n] => world.mute = Some(node(n)),
+        ["script", time] => world.script = Some(span(time)),
+        ["break-script", n] => world.hosts[node(n)].script_broken = true,
+        ["mend-script", n] => world.hosts[node(n)].script_broken = false,
         ["break-service", n] => world.broken_service = Some(node(n)),
         ["heal"] => {
             world.mute = None;

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use super::{
     Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, InUse, ModuleConfig,
-    ModuleKind, ReplicationConfig, ReplicationUse, StopSignal, Vip, WithoutWitness,
+    ModuleKind, ReplicationConfig, ReplicationUse, Scripts, StopSignal, Vip, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -36,7 +36,7 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
         ("vip", hash.list(vips, Fnv::vip)),
         ("services", hash.list(services, |hash, unit| hash.text(unit))),
         ("command", hash.list(commands, Fnv::command)),
-        ("scripts", hash.option(scripts.start.as_deref()).option(scripts.stop.as_deref())),
+        ("scripts", hash.scripts(scripts)),
         ("replication", hash.replication(replication)),
         ("failover", hash.failover(failover)),
     ];
@@ -96,6 +96,12 @@ impl Fnv {
     fn vip(self, vip: &Vip) -> Self {
         let Vip { address, prefix, interface } = vip;
         self.address(*address).number((*prefix).into()).option(interface.as_deref())
+    }
+
+    fn scripts(self, scripts: &Scripts) -> Self {
+        let Scripts { start, stop, before_resync } = scripts;
+        let all = self.option(start.as_deref()).option(stop.as_deref());
+        before_resync.iter().fold(all, |all, script| all.text(script))
     }
 
     fn replication(self, replication: &ReplicationConfig) -> Self {
@@ -230,6 +236,9 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
             "exclude = ['*.tmp']",
         ] {
             check(short, &format!("{short}[replication]\n{other}"), &["replication"]);
+        }
+        for other in ["start = 'a'", "stop = 'a'", "before_resync = 'a'"] {
+            check(short, &format!("{short}[scripts]\n{other}"), &["scripts"]);
         }
         check(short, &short.replace("/srv/a", "/srv/b"), &["replicate"]);
         check(

@@ -97,7 +97,7 @@ pub struct ModuleConfig {
     pub services: Vec<String>,
     /// Programs that Evenkeel runs itself, in start order.
     pub commands: Vec<CommandConfig>,
-    /// Scripts of the application.
+    /// Scripts of the module.
     pub scripts: Scripts,
     /// How replication acknowledges.
     pub replication: ReplicationConfig,
@@ -153,13 +153,16 @@ pub enum StopSignal {
     Quit,
 }
 
-/// Scripts of the application, run by `/bin/sh -c` as root; exit status 0 means success.
+/// Scripts of the module, run by `/bin/sh -c` as root; exit status 0 means success.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scripts {
     /// Starts the application; it may leave processes behind.
     pub start: Option<String>,
     /// Stops it.
     pub stop: Option<String>,
+    /// Runs at the target of a resync before its copy is changed, such as to keep a snapshot.
+    #[serde(default)]
+    pub before_resync: Option<String>,
 }
 
 /// How replication acknowledges.

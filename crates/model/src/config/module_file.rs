@@ -37,11 +37,12 @@ const COMMAND: Keys = Keys {
     known: &["name", "run", "user", "stop_signal", "stop_timeout"],
     later: &[],
 };
-const SCRIPTS: Keys = Keys { place: "[scripts]", known: &["start", "stop"], later: &[] };
+const SCRIPTS: Keys =
+    Keys { place: "[scripts]", known: &["start", "stop", "before_resync"], later: &[] };
 const REPLICATION: Keys = Keys {
     place: "[replication]",
     known: &["ack", "compression", "encrypt", "exclude", "in_use", "resync_rate", "stall_timeout"],
-    later: &["before_resync"],
+    later: &[],
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
@@ -295,7 +296,7 @@ fn read_scripts(report: &mut Report<'_>, root: &Section<'_, '_>) -> Scripts {
         return Scripts::default();
     };
     let mut script = |key| section.text(report, key, values::filled).map(|script| script.value);
-    Scripts { start: script("start"), stop: script("stop") }
+    Scripts { start: script("start"), stop: script("stop"), before_resync: script("before_resync") }
 }
 
 fn read_replication(report: &mut Report<'_>, root: &Section<'_, '_>) -> ReplicationConfig {

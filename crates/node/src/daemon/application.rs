@@ -5,11 +5,13 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use cluster::Input;
 use cluster::effect::ServiceAction;
@@ -233,15 +235,7 @@ impl Shared {
     }
 
     fn last_words(&self) -> String {
-        let read = || -> io::Result<String> {
-            let mut file = File::open(&self.log)?;
-            let length = file.metadata()?.len();
-            file.seek(SeekFrom::Start(length.saturating_sub(EVIDENCE_BYTES)))?;
-            let mut text = Vec::new();
-            file.read_to_end(&mut text)?;
-            Ok(String::from_utf8_lossy(&text).trim().to_owned())
-        };
-        match read() {
+        match log_end(&self.log) {
             Ok(text) if text.is_empty() => "it said nothing".to_owned(),
             Ok(text) => format!("its last words: {text}"),
             Err(error) => format!("its log cannot be read: {error}"),
@@ -266,16 +260,30 @@ impl Program {
         if kill_process(pid, signal).is_err() {
             return;
         }
-        let seconds = i64::try_from(self.config.stop_timeout.as_secs()).unwrap_or(i64::MAX);
-        let nanoseconds = i64::from(self.config.stop_timeout.subsec_nanos());
-        let limit = Timespec { tv_sec: seconds, tv_nsec: nanoseconds };
-        let mut ended = [PollFd::new(&handle, PollFlags::IN)];
-        let _ = rustix::io::retry_on_intr(|| poll(&mut ended, Some(&limit)));
+        ends_within(&handle, self.config.stop_timeout);
     }
 }
 
+/// The end of a log, as evidence.
+pub(super) fn log_end(log: &Path) -> io::Result<String> {
+    let mut file = File::open(log)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(EVIDENCE_BYTES)))?;
+    let mut text = Vec::new();
+    file.read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).trim().to_owned())
+}
+
+/// Waits for the end of a process, but no longer than this; says whether it came.
+pub(super) fn ends_within(process: &OwnedFd, limit: Duration) -> bool {
+    let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+    let limit = Timespec { tv_sec: seconds, tv_nsec: i64::from(limit.subsec_nanos()) };
+    let mut ended = [PollFd::new(process, PollFlags::IN)];
+    rustix::io::retry_on_intr(|| poll(&mut ended, Some(&limit))).is_ok_and(|count| count > 0)
+}
+
 #[allow(unsafe_code, reason = "a process must join its group before it can start others")]
-fn join_before_exec(
+pub(super) fn join_before_exec(
     command: &mut Command,
     join: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) {

@@ -46,6 +46,11 @@ impl Daemon {
                 }
                 Effect::SetAddresses { module, held } => self.set_addresses(&module, held),
                 Effect::RunService { module, action } => self.run_service(&module, action),
+                Effect::PrepareResync { module, serial, source, copy } => {
+                    if let Some(module) = self.modules.get(&module) {
+                        module.before_resync.run(serial, source, copy);
+                    }
+                }
                 Effect::Explain(event) => self.journal.write(event),
                 Effect::Answer { job, outcome } => self.answer(job, outcome),
             }
@@ -241,7 +246,8 @@ fn module_of(effect: &Effect) -> Option<&ModuleName> {
         | Effect::AskWitness { module, .. }
         | Effect::Assign { module, .. }
         | Effect::SetAddresses { module, .. }
-        | Effect::RunService { module, .. } => Some(module),
+        | Effect::RunService { module, .. }
+        | Effect::PrepareResync { module, .. } => Some(module),
         Effect::Explain(event) => event.module.as_ref(),
         Effect::Announce | Effect::Answer { .. } => None,
     }

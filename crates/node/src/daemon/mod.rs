@@ -13,6 +13,7 @@
 mod addresses;
 mod application;
 mod ask;
+mod before_resync;
 mod cgroup;
 mod effects;
 mod event;

@@ -18,6 +18,7 @@ use thiserror::Error;
 
 use crate::clock;
 use crate::daemon::application::Application;
+use crate::daemon::before_resync::BeforeResync;
 use crate::daemon::event::Event;
 use crate::daemon::heartbeat::Heartbeats;
 use crate::daemon::journal::Journal;
@@ -220,6 +221,8 @@ fn prepare(
     let record: Record = durable::read(&layout.record_file(&config.name))?.unwrap_or_default();
     let application =
         Application::new(&config, layout.log_file(&config.name, "application"), events)?;
+    let log = layout.log_file(&config.name, "before-resync");
+    let before_resync = BeforeResync::new(&config, node, log, events)?;
     let number = record.number.unwrap_or(0);
     let adopted = Replicator::adopt(&Start {
         layout,
@@ -236,6 +239,7 @@ fn prepare(
         replicator: None,
         addresses: crate::daemon::addresses::Addresses::default(),
         application,
+        before_resync,
         progress: wire::local::Progress::default(),
         resync_rate: config.replication.resync_rate,
         closing: None,
