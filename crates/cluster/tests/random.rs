@@ -123,8 +123,7 @@ fn mishap(world: &mut World, dice: &mut Dice) {
             world.loose = true;
             world.frozen[i] = world.now + Duration::from_millis(dice.roll(5000));
         }
-        19 => world.hosts[i].script_broken = !world.hosts[i].script_broken,
-        _ => {}
+        _ => world.hosts[i].script_broken = !world.hosts[i].script_broken,
     }
 }
 

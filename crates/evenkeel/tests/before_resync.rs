@@ -29,18 +29,19 @@ const SLOW: &str = "1MB/s";
 fn the_copy_is_kept_as_it_was_before_its_first_byte_changes() {
     let cluster = build();
     let secondary = other(cluster.primary());
-    let (runs, place) = (runs(&cluster, secondary), cluster.replica(secondary));
-    assert_eq!(runs, ["ledger node1 none"], "it runs before the first resync too");
+    let noted = runs(&cluster, secondary);
+    assert_eq!(noted, ["ledger node1 none"], "it runs before the first resync too");
     tell(&cluster, "old");
     leave(&cluster, "new");
     cluster.boot_node(secondary);
     cluster.wait_for(cluster.primary(), "protected", SYNC_PATIENCE);
     assert_eq!(kept(&cluster, secondary), "old");
-    assert_eq!(fs::read_to_string(place.join(STORY)).unwrap(), "new");
-    assert_eq!(self::runs(&cluster, secondary)[1..], ["ledger node1 intact"]);
+    let replica = fs::read_to_string(cluster.replica(secondary).join(STORY)).unwrap();
+    assert_eq!(replica, "new");
+    assert_eq!(runs(&cluster, secondary)[1..], ["ledger node1 crashed"]);
     let events = cluster.must(secondary, &["events"]);
     assert!(events.contains("before-resync"), "{events}");
-    assert!(self::runs(&cluster, cluster.primary()).is_empty(), "a source keeps nothing");
+    assert!(runs(&cluster, cluster.primary()).is_empty(), "a source keeps nothing");
     cluster.stop_and_compare();
 }
 
@@ -67,7 +68,7 @@ fn no_resync_is_begun_as_long_as_the_script_fails() {
     }
     assert_eq!(cluster.role(secondary), "WAIT");
     assert_eq!(cluster.role(primary), "ALONE");
-    assert_eq!(copy(&cluster, secondary), "intact", "its record is what it was");
+    assert_eq!(copy(&cluster, secondary), "crashed", "its record is what it was");
     let replica = fs::read_to_string(cluster.replica(secondary).join(STORY)).unwrap();
     assert_eq!(replica, "old", "nothing of the copy was changed");
     cluster.progress(&workload);
@@ -120,6 +121,9 @@ fn what_was_kept_can_be_made_the_modules_data_when_the_source_is_lost() {
          rm -r {ROOT}/var/lib/evenkeel/modules/ledger"
     );
     succeed(&host, &["sh", "-c", &restore]);
+    // The marker is one of what was kept too.
+    let root = host.path("/srv/ledger").unwrap();
+    rustix::fs::removexattr(root, "trusted.evenkeel").unwrap();
     cluster.start_daemon(secondary);
     cluster.must(secondary, &["force-primary", cluster.module(), "--node", secondary]);
     cluster.wait_for_role(secondary, &["ALONE"]);
