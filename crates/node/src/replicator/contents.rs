@@ -100,7 +100,7 @@ impl Walker {
 }
 
 fn put_blocks(link: &Link, file: FileId, offset: u64, data: &[u8], blocks: u32, sparse: bool) {
-    link.outbox.put(|out| {
+    link.outbox.put_quietly(|out| {
         for (index, block) in data.chunks(BLOCK_BYTES).enumerate() {
             let wanted = blocks & (1 << index) != 0;
             // An empty file that was given its size reads as zeros already.

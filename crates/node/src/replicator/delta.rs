@@ -226,8 +226,9 @@ impl Walker {
             .find(|(parent, name)| known.is_bound(*parent) && known.is_trusted(*parent, name));
         let Some((parent, name)) = trusted else { return Ok(false) };
         let mut put = Ok(());
-        live.outbox
-            .put(|out| put = compare::put_ensure(out, trees, file, (true, true), (parent, &name)));
+        live.outbox.put_quietly(|out| {
+            put = compare::put_ensure(out, trees, file, (true, true), (parent, &name))
+        });
         live.known.attributes_are_right(file);
         match put {
             Err(Errno::NOENT | Errno::STALE) => Ok(false),
@@ -248,7 +249,7 @@ impl Walker {
             let mut inner = link.primary.lock();
             let Some(live) = inner.live_of(link.id) else { return Ok(false) };
             if let Some(steps) = live.known.reach(file, &TreeNames(trees)) {
-                live.outbox.put(|out| steps.iter().for_each(|step| put_bind(out, step)));
+                live.outbox.put_quietly(|out| steps.iter().for_each(|step| put_bind(out, step)));
                 live.pin_bound(trees, &steps);
                 return Ok(true);
             }

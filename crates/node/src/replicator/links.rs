@@ -77,7 +77,7 @@ impl Walker {
         let names = TreeNames(trees);
         let without = Without { names: &names, parent, name };
         if let Some(steps) = live.known.reach(file, &without) {
-            live.outbox.put(|out| steps.iter().for_each(|step| put_bind(out, step)));
+            live.outbox.put_quietly(|out| steps.iter().for_each(|step| put_bind(out, step)));
             live.pin_bound(trees, &steps);
             return true;
         }

@@ -137,6 +137,24 @@ impl Outbox {
         self.lock().urgent = true;
     }
 
+    /// Lets frames leave that were put quietly, if there are any.
+    pub(super) fn flush(&self) {
+        let inner = self.lock();
+        if inner.pending().1 > 0 {
+            self.wake(inner);
+        }
+    }
+
+    /// Sends what was put quietly, if there is anything.
+    pub(super) fn send_rest(&self) {
+        let mut inner = self.lock();
+        if inner.pending().1 > 0 {
+            inner.urgent = true;
+            drop(inner);
+            self.send_at_once();
+        }
+    }
+
     /// Whether the other end is known from an earlier connection.
     pub(super) fn is_resumed(&self) -> bool {
         self.lock().theirs.is_some()

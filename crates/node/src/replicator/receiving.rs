@@ -38,6 +38,8 @@ use crate::stream::Stream;
 
 /// How long a broken connection may take to be made anew; longer than the source tries.
 const RELINK_TIMEOUT: Duration = Duration::from_secs(8);
+/// Frames whose answers leave together, when there is no end of frames.
+const FRAMES_AT_ONCE: u64 = 64;
 /// Bytes read from the link at once.
 const READ_BYTES: usize = 1 << 20;
 
@@ -299,11 +301,13 @@ impl Shared {
         let mut frames = connection::Frames::new(stream, READ_BYTES);
         let mut confirmed = store.number();
         let mut room = Vec::new();
-        loop {
+        for count in 1_u64.. {
             if frames.is_empty() && store.number() != confirmed {
                 confirmed = store.number();
                 self.number.store(confirmed, Ordering::Release);
                 self.put(&Backward::Applied { number: confirmed });
+            } else if frames.is_empty() || count.is_multiple_of(FRAMES_AT_ONCE) {
+                self.outbox.send_rest();
             }
             let frame = frames.next()?;
             match unpack(frame, &mut room).map_err(|wrong| self.not_understood(&wrong))? {
@@ -317,6 +321,7 @@ impl Shared {
                 }
             }
         }
+        Ok(())
     }
 
     /// Takes in one frame.
@@ -354,7 +359,9 @@ impl Shared {
         match after {
             After::Nothing => {}
             After::Absent(file) => self.put(&Backward::Absent { file }),
-            After::Answer(frames) => self.outbox.put(|out| out.extend_from_slice(&frames)),
+            After::Answer(frames) => {
+                self.outbox.put_quietly(|out| out.extend_from_slice(&frames));
+            }
             After::Sync { number, file, data_only } => {
                 let durability = Durability::File { number, file, data_only };
                 if self.quick.load(Ordering::Relaxed) >= QUICK_STREAK {

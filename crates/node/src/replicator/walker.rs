@@ -28,6 +28,9 @@ use crate::replicator::source::{Heard, Link, next};
 const BLOCKS_AT_ONCE: usize = 4;
 const _: () = assert!(BLOCKS_AT_ONCE <= BLOCKS_MAX, "one message must hold them");
 
+/// Tasks whose messages leave together: waking the thread that sends costs more than a task.
+const TASKS_AT_ONCE: usize = 16;
+
 /// A name that file systems make in their root and that is nobody's data.
 pub(super) const LOST_AND_FOUND: &[u8] = b"lost+found";
 
@@ -67,17 +70,24 @@ impl Walker {
         if !self.plan() {
             return Ok(());
         }
+        let mut quiet = 0;
         loop {
             if !self.link.outbox.wait_for_room() {
                 return Ok(());
             }
             self.take_left_over();
             if let Some(task) = self.walk.next_task() {
+                quiet += 1;
+                if quiet == TASKS_AT_ONCE {
+                    quiet = 0;
+                    self.link.outbox.flush();
+                }
                 self.perform(task).map_err(io::Error::from)?;
                 while let Ok(heard) = self.heard.try_recv() {
                     self.hear(heard);
                 }
             } else if self.walk.awaits_answers() {
+                self.link.outbox.flush();
                 let Some(heard) = next(&self.link, &self.heard) else { return Ok(()) };
                 self.hear(heard);
             } else if self.settle() {
@@ -338,8 +348,9 @@ impl Walker {
         }
         let held = live.known.is_bound(file);
         let mut put = Ok(());
-        live.outbox
-            .put(|out| put = compare::put_ensure(out, trees, file, (held, apart), (parent, name)));
+        live.outbox.put_quietly(|out| {
+            put = compare::put_ensure(out, trees, file, (held, apart), (parent, name))
+        });
         // The lookup has pinned the id.
         live.pinned.push(file);
         put?;
@@ -413,7 +424,7 @@ impl Walker {
     fn put_attributes(&self, file: FileId) -> Result<(), Errno> {
         let trees = self.link.primary.trees();
         let mut put = Ok(());
-        self.link.outbox.put(|out| put = compare::put_attributes(out, trees, file));
+        self.link.outbox.put_quietly(|out| put = compare::put_attributes(out, trees, file));
         put
     }
 
@@ -422,7 +433,7 @@ impl Walker {
     }
 
     pub(super) fn put(&self, message: &Forward<'_>) {
-        self.link.outbox.put(|out| put_forward(out, message));
+        self.link.outbox.put_quietly(|out| put_forward(out, message));
     }
 }
 
