@@ -15,6 +15,7 @@ struct Package {
 }
 
 const PACKAGES: &[Package] = &[
+    Package { name: "btrfs-progs", reason: "a file system whose quotas the tests exceed" },
     Package { name: "e2fsprogs", reason: "mkfs.ext4: each node of the lab has its own disk" },
     Package { name: "fio", reason: "reads and writes that verify themselves, on a mirror" },
     Package { name: "iproute2", reason: "ss: ends connections under the nodes' hands" },
@@ -108,8 +109,8 @@ mod tests {
 
     #[test]
     fn only_what_is_not_installed_is_missing() {
-        let lines = "e2fsprogs installed\nfio installed\niproute2 installed\n\
-                     postgresql config-files\nsystemd installed\n\
+        let lines = "btrfs-progs installed\ne2fsprogs installed\nfio installed\n\
+                     iproute2 installed\npostgresql config-files\nsystemd installed\n\
                      dbus installed\npostgresql-contrib-9.6 installed\n";
         let names: Vec<&str> = missing(lines).iter().map(|package| package.name).collect();
         assert_eq!(names, ["postgresql", "postgresql-contrib"]);
