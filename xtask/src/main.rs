@@ -26,6 +26,7 @@ Tasks of the Evenkeel repository
   cargo xtask soak NAME [--rounds N]   repeat a test and keep count in tests/soak/NAME.json
   cargo xtask soak suites [--again]    run the suites of tests/soak/suites on a mount (as root)
   cargo xtask soak fuzz [--seconds N]  run every fuzz target, and keep count likewise
+  cargo xtask soak memory [--files N]  measure memory with very many files (as root)
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
                                        measure replication beside its limits (as root)
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
             Ok(seconds) => fuzz::soak(&root, Some(seconds)),
             Err(_) => Err(format!("`{seconds}` is not a number of seconds")),
         },
+        ["soak", "memory", options @ ..] => bench::memory(&root, options),
         ["fuzz-merge"] => fuzz::merge(&root),
         ["soak", name] => soak::soak(&root, name, None),
         ["soak", name, "--rounds", rounds] => match rounds.parse() {

@@ -9,8 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::link;
 use super::resync::{change, populate};
+use super::{link, memory};
 
 /// How long a burst of calls lasts.
 const BURST: Duration = Duration::from_millis(300);
@@ -48,6 +48,7 @@ pub(crate) fn burst(name: &str, place: &str) -> Result<(), String> {
             "untar" => show("untar", untar(directory)?),
             "populate" => populate(place)?,
             "change" => change(place)?,
+            name if name.starts_with("memory-") => memory::load(name, place)?,
             "link" => link::measure(place, &mut |series, times| show(series, times))?,
             "link-echo" => link::echo(place)?,
             _ => return Err(io::Error::other("there is no such workload")),

@@ -8,6 +8,7 @@ mod burst;
 mod database;
 mod figures;
 mod link;
+mod memory;
 mod pair;
 mod resync;
 mod site;
@@ -19,6 +20,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::burst::burst;
 use self::figures::{Figures, series, unit};
+pub(crate) use self::memory::memory;
 pub(crate) use self::resync::resync;
 use self::site::{Contender, Ground, Site};
 use crate::run;

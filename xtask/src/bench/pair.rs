@@ -48,6 +48,13 @@ impl Pair {
         Ok(pair)
     }
 
+    /// Adds to the module's file on both nodes, before anything is started.
+    pub(super) fn configure_more(&self, more: &str) -> Result<(), String> {
+        let path = format!("{ROOT}/etc/evenkeel/modules/{}.toml", self.module);
+        let script = format!("cat >> {path} <<'END'\n{more}END\n");
+        NODES.iter().try_for_each(|node| self.shell(node, &script).map(drop))
+    }
+
     /// The path of this program.
     pub(super) fn task(&self) -> String {
         self.task.display().to_string()
@@ -94,9 +101,25 @@ impl Pair {
 
     /// Boots the second node and waits until the pair is protected again.
     pub(super) fn return_second(&mut self) -> Result<(), String> {
-        self.evenkeel(&["lab", "start", self.lab, NODES[1]])?;
+        self.boot_second()?;
+        self.rejoin_second()
+    }
+
+    /// Boots the second node; nothing is started on it yet.
+    pub(super) fn boot_second(&self) -> Result<(), String> {
+        self.evenkeel(&["lab", "start", self.lab, NODES[1]]).map(drop)
+    }
+
+    /// Starts the second node's daemon and waits until the pair is protected again.
+    pub(super) fn rejoin_second(&mut self) -> Result<(), String> {
         self.start_daemon(NODES[1])?;
         self.wait_for("protected")
+    }
+
+    /// Whether the module comes to a state within so many seconds.
+    pub(super) fn comes_to(&self, state: &str, seconds: u64) -> bool {
+        let timeout = format!("{seconds}s");
+        self.command(&["wait", self.module, "--for", state, "--timeout", &timeout]).is_ok()
     }
 
     /// How the last resync went.
