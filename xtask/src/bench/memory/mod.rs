@@ -92,8 +92,7 @@ impl Soak {
         eprintln!("the first sync");
         self.gauge.begin();
         self.pair.start()?;
-        figures.add("sync.peak", self.gauge.peak());
-        figures.add("sync.after", self.gauge.settled());
+        self.note("sync.peak", "sync.after", figures);
         Ok(())
     }
 
@@ -102,8 +101,7 @@ impl Soak {
         eprintln!("reading every file on {}", NODES[0]);
         self.gauge.begin();
         self.load("memory-read", DATA, self.files as u64)?;
-        figures.add("read.peak", self.gauge.peak());
-        figures.add("read.after", self.gauge.settled());
+        self.note("read.peak", "read.after", figures);
         for _ in 0..DROP_TIMES {
             std::fs::write("/proc/sys/vm/drop_caches", "2")
                 .map_err(|error| format!("cannot drop what the kernel caches: {error}"))?;
@@ -122,8 +120,7 @@ impl Soak {
         self.pair.boot_second()?;
         self.gauge.aim(&self.pair)?;
         self.pair.rejoin_second()?;
-        figures.add("delta.peak", self.gauge.peak());
-        figures.add("delta.after", self.gauge.settled());
+        self.note("delta.peak", "delta.after", figures);
         figures.why = self.pair.progress()?["why"].as_str().unwrap_or("unknown").to_owned();
         Ok(())
     }
@@ -171,6 +168,14 @@ impl Soak {
             true => Ok(()),
             false => Err(format!("{} does not return after {name}", NODES[1])),
         }
+    }
+
+    /// Notes the peak of the phase that has ended, and what is left of it.
+    fn note(&self, peak: &'static str, after: &'static str, figures: &mut Figures) {
+        // Whatever ends within the last sample counts too.
+        let left = self.gauge.settled();
+        figures.add(peak, self.gauge.peak());
+        figures.add(after, left);
     }
 
     /// Runs a load on the first node.
