@@ -23,6 +23,8 @@ const TARGET_BYTES: u64 = 200 * MIB;
 const TARGET_FILES: u64 = 10_000_000;
 /// Bytes of each write that may be held up at once, in its request and in a frame of it.
 const COPIES: u64 = 2;
+/// What reading everything once more may add besides a tenth.
+const AGAIN_BYTES: u64 = 8 * MIB;
 /// What a stall may add besides what is held up: the ring, a request of each thread of the server,
 /// and what is known of some more files.
 const STALL_BYTES: u64 = 64 * MIB;
@@ -138,6 +140,11 @@ impl Figures {
             files("full sync, peak", self.of("sync.peak"), SYNC_BYTES),
             files("after the sync", self.of("sync.after"), SYNC_BYTES),
             files("all files known to the kernel", self.of("read.peak"), KNOWN_BYTES),
+            Bound {
+                name: "all files known once more",
+                bytes: self.of("again.peak")[0],
+                limit: self.of("read.peak")[0] * 11 / 10 + AGAIN_BYTES,
+            },
             files("delta resync, peak", self.of("delta.peak"), KNOWN_BYTES),
             Bound {
                 name: "what a stalled peer adds",
