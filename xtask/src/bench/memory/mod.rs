@@ -96,7 +96,7 @@ impl Soak {
         Ok(())
     }
 
-    /// The kernel knows every file, and then none; and once more, which must not need more.
+    /// The kernel knows every file, and then none; and once more, which must not need much more.
     fn read_all(&mut self, figures: &mut Figures) -> Result<(), String> {
         for (peak, after, forgotten) in [
             ("read.peak", "read.after", "forgotten.after"),
