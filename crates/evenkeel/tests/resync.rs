@@ -19,6 +19,7 @@ use std::time::Duration;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, RenameFlags, XattrFlags};
 
 use self::support::applications::ledger;
+use self::support::logs::{log_of, progress, why};
 use self::support::random::{Random, rounds};
 use self::support::{Cluster, SYNC_PATIENCE, other};
 
@@ -31,9 +32,32 @@ const LOOK_EVERY: u64 = 200;
 
 #[test]
 fn replicas_are_identical_after_resyncs_under_random_changes() {
+    changes_during_resyncs("", 2, |_, _| {});
+}
+
+#[test]
+fn so_they_are_where_everything_is_compared_each_time() {
+    let compare_all = |cluster: &Cluster, secondary: &str| {
+        // Without it nothing is known of what that copy lacks.
+        fs::remove_file(log_of(cluster, secondary)).unwrap();
+    };
+    // Slowly, so that much is changed of what the walk has left behind, and of what it has not.
+    let slowly = "[replication]\nresync_rate = \"20MB/s\"\n";
+    let last = changes_during_resyncs(slowly, 1, compare_all);
+    assert!(last.starts_with("the trees are compared whole"), "{last}");
+}
+
+/// Makes rounds of changes and resyncs, with `before` done to a node that is about to come back.
+/// Says why the last resync compared what it compared.
+fn changes_during_resyncs(
+    replication: &str,
+    usual: u64,
+    before: impl Fn(&Cluster, &str),
+) -> String {
+    let mut last = String::new();
     let mut random = Random::from_environment();
-    let cluster = Cluster::protected(ledger(""));
-    for round in 0..rounds(2) {
+    let cluster = Cluster::protected(ledger(replication));
+    for round in 0..rounds(usual) {
         let primary = cluster.primary();
         let secondary = other(primary);
         let place = cluster.host(primary).path("/srv/ledger/random").unwrap();
@@ -43,7 +67,9 @@ fn replicas_are_identical_after_resyncs_under_random_changes() {
             cluster.lab().kill(secondary).unwrap();
             cluster.wait_for_role(primary, &["ALONE"]);
             random.moment(Duration::from_millis(1500));
-            cluster.boot_node(secondary);
+            cluster.lab().start(secondary).unwrap();
+            before(&cluster, secondary);
+            cluster.start_daemon(secondary);
             // Perhaps in the middle of the resync, perhaps after it.
             random.moment(Duration::from_millis(1500));
         }
@@ -51,10 +77,12 @@ fn replicas_are_identical_after_resyncs_under_random_changes() {
         let made = changes.stop();
         println!("round {round}: {made} changes");
         cluster.wait_for(primary, "protected", SYNC_PATIENCE);
+        last = why(&progress(&cluster, primary)).to_owned();
         cluster.stop_and_compare();
         cluster.must(primary, &["start", cluster.module()]);
         cluster.wait_for(primary, "protected", SYNC_PATIENCE);
     }
+    last
 }
 
 /// A thread that changes a tree at random.

@@ -36,7 +36,7 @@ impl Session {
     /// Whether a name stands for the same object on both sides.
     #[must_use]
     pub fn is_trusted(&self, parent: FileId, name: &[u8]) -> bool {
-        !self.pending.contains(&parent) && !self.doubtful.contains(&(parent, name.to_vec()))
+        self.is_done(parent) && !self.is_doubtful(parent, name)
     }
 
     /// Whether a name of its own account may stand for another object.
@@ -207,7 +207,7 @@ impl Session {
     }
 }
 
-fn with_operation(mut steps: Vec<Step>) -> Vec<Step> {
+pub(crate) fn with_operation(mut steps: Vec<Step>) -> Vec<Step> {
     steps.push(Step::Operation);
     steps
 }

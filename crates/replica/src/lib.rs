@@ -19,4 +19,4 @@ pub use exclude::Exclude;
 pub use session::{Lost, Names, Session, Step, Without};
 pub use throttle::Throttle;
 pub use touch::Touch;
-pub use walk::{Task, Theirs, Walk};
+pub use walk::{Complete, Task, Theirs, Walk, leave_out};

@@ -5,10 +5,15 @@
 //! may be left out, because the walk will reach it; what the walk might miss becomes a task.
 //! When the walk has ended, everything that has a name is bound or can be bound by name.
 //!
+//! A walk through everything would bind everything. So what has become right in a directory is
+//! *released* again, file by file, once the target has confirmed it: such a directory is *done*,
+//! and what stands in it can be bound by its name from then on.
+//!
 //! Nothing is read from files here; the shell fills in what a step carries.
 
 use std::collections::{BTreeSet, VecDeque};
 
+use crate::delta::with_operation;
 use crate::op::{FileId, Op};
 use crate::walk::Task;
 
@@ -57,6 +62,8 @@ pub enum Step {
     },
     /// The operation itself.
     Operation,
+    /// Forget the id of an object, which is not in use any more.
+    Forget(FileId),
 }
 
 /// The target can no longer be told apart step by step; the session must start afresh.
@@ -75,9 +82,11 @@ pub struct Session {
     pub(crate) tasks: VecDeque<Task>,
     /// Number of bound objects at which ids that are no longer in use are forgotten.
     sweep_at: usize,
+    /// Walk through everything: directories whose names are right, but for doubtful ones.
+    done: BTreeSet<FileId>,
     /// Delta: bound or suspect directories whose names have not been put right yet.
     pub(crate) pending: BTreeSet<FileId>,
-    /// Delta: names that live operations or the target have made uncertain.
+    /// Names that live operations or the target have made uncertain.
     pub(crate) doubtful: BTreeSet<(FileId, Vec<u8>)>,
     /// Delta: objects whose attributes may differ, so that what is created in them may inherit
     /// something else.
@@ -140,6 +149,7 @@ impl Session {
             phase: Phase::Settled,
             tasks: VecDeque::new(),
             sweep_at: SWEEP_MIN,
+            done: BTreeSet::new(),
             pending: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             undressed: BTreeSet::new(),
@@ -163,8 +173,44 @@ impl Session {
         debug_assert!(self.tasks.is_empty(), "tasks belong to the walk");
         debug_assert!(self.pending.is_empty(), "every suspect directory was put right");
         self.phase = Phase::Settled;
+        self.done.clear();
         self.doubtful.clear();
         self.undressed.clear();
+    }
+
+    /// Whether the names of a directory, its doubtful ones apart, stand for the same objects on
+    /// both sides, all of which are right or bound.
+    pub(crate) fn is_done(&self, directory: FileId) -> bool {
+        match self.phase {
+            Phase::Walking => self.done.contains(&directory),
+            Phase::Waiting | Phase::Delta | Phase::Settled => !self.pending.contains(&directory),
+        }
+    }
+
+    /// In a walk through everything: all that stands in a directory was made right, and the target
+    /// has confirmed that.
+    ///
+    /// False when that does not count, as the target has lost the directory since.
+    pub fn directory_is_done(&mut self, directory: FileId) -> bool {
+        let counts = self.phase == Phase::Walking && self.is_bound(directory);
+        if counts {
+            self.done.insert(directory);
+        }
+        counts
+    }
+
+    /// Whether a file is known by its only name in a directory that is about to be done, so that it
+    /// can be bound again whenever that is needed.
+    #[must_use]
+    pub fn may_release(&self, file: FileId, directory: FileId, names: &dyn Names) -> bool {
+        let known = names.names_of(file);
+        let [(parent, name)] = known.as_slice() else { return false };
+        *parent == directory && self.is_bound(file) && !self.is_doubtful(*parent, name)
+    }
+
+    /// A file is known by its name alone from here on.
+    pub fn release(&mut self, file: FileId) {
+        self.bound.remove(&file);
     }
 
     /// Notes that an object stands at the target.
@@ -176,14 +222,13 @@ impl Session {
     /// must reach it again by its other names.
     pub fn unbind(&mut self, file: FileId, names: &dyn Names) {
         self.bound.remove(&file);
+        self.done.remove(&file);
         if self.phase == Phase::Settled {
             self.phase = Phase::Delta;
         }
         for (parent, name) in names.names_of(file) {
-            if self.phase == Phase::Delta {
+            if self.phase == Phase::Delta || self.is_bound(parent) {
                 self.leave_name(parent, &name);
-            } else if self.is_bound(parent) {
-                self.tasks.push_back(Task::Entry { parent, name });
             }
         }
     }
@@ -198,6 +243,7 @@ impl Session {
         } else if self.is_bound(parent) {
             // Whichever of the two is right by then; the other one does nothing.
             let name = name.to_vec();
+            self.doubtful.insert((parent, name.clone()));
             self.tasks.push_back(Task::Entry { parent, name: name.clone() });
             self.tasks.push_back(Task::Discard { parent, name });
         }
@@ -225,11 +271,22 @@ impl Session {
             Phase::Delta => return Ok(self.live_delta(op, names)),
             Phase::Settled => {}
         }
-        if self.bound.len() >= self.sweep_at {
-            self.bound.retain(|file| names.is_known(*file));
-            self.sweep_at = self.bound.len() * 2 + SWEEP_MIN;
+        let mut steps = self.sweep(names);
+        steps.extend(self.live_settled(op, names)?);
+        Ok(steps)
+    }
+
+    /// Forgets the ids that are no longer in use, now and then.
+    fn sweep(&mut self, names: &dyn Names) -> Vec<Step> {
+        if self.bound.len() < self.sweep_at {
+            return Vec::new();
         }
-        self.live_settled(op, names)
+        let (known, unknown) =
+            std::mem::take(&mut self.bound).into_iter().partition(|file| names.is_known(*file));
+        self.bound = known;
+        self.sweep_at = self.bound.len() * 2 + SWEEP_MIN;
+        let unknown: BTreeSet<FileId> = unknown;
+        unknown.into_iter().map(Step::Forget).collect()
     }
 
     fn live_walking(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {
@@ -239,7 +296,7 @@ impl Session {
             | Op::SetXattr { file, .. }
             | Op::RemoveXattr { file, .. }
             | Op::Allocate { file, .. }
-            | Op::Sync { file, .. } => self.if_bound(file),
+            | Op::Sync { file, .. } => self.if_reached(file, names),
             Op::Create { parent, file, .. } => {
                 let steps = self.if_bound(parent);
                 if !steps.is_empty() {
@@ -248,15 +305,28 @@ impl Session {
                 steps
             }
             Op::Link { file, parent, name, .. } => {
-                if self.is_bound(parent) && !self.is_bound(file) {
-                    self.tasks.push_back(Task::Entry { parent, name: name.to_vec() });
-                    return Ok(Vec::new());
+                // Also where the new name is not told, as the walk must know the file there.
+                let mut steps = self.reach(file, &Without { names, parent, name });
+                match (self.is_bound(parent), &mut steps) {
+                    (true, Some(steps)) => steps.push(Step::Operation),
+                    (true, None) => drop(self.leave_name(parent, name)),
+                    (false, _) => {}
                 }
-                self.if_bound(parent)
+                steps.unwrap_or_default()
             }
             Op::Remove { parent, .. } => self.if_bound(parent),
             Op::Rename { .. } => return self.rename_walking(op, names),
         })
+    }
+
+    /// The operation, if the walk has reached the object: it may have been released since.
+    fn if_reached(&mut self, file: FileId, names: &dyn Names) -> Vec<Step> {
+        if self.is_bound(file) {
+            return vec![Step::Operation];
+        }
+        let is_linked = names.is_linked(file);
+        let steps = if is_linked { self.reach(file, names) } else { None };
+        steps.map(with_operation).unwrap_or_default()
     }
 
     fn if_bound(&self, file: FileId) -> Vec<Step> {
@@ -268,9 +338,12 @@ impl Session {
             return Ok(Vec::new());
         };
         let moved = names.child(new_parent, new_name);
+        let mut steps = Vec::new();
+        self.was_released(moved, (parent, name), &mut steps);
         let moved_is_bound = moved.is_some_and(|file| self.is_bound(file));
         if flags & RENAME_EXCHANGE != 0 {
             let other = names.child(parent, name);
+            self.was_released(other, (new_parent, new_name), &mut steps);
             let all = moved_is_bound
                 && other.is_some_and(|file| self.is_bound(file))
                 && self.is_bound(parent)
@@ -279,11 +352,13 @@ impl Session {
                 let why = "two names were exchanged before the resync had reached both".to_owned();
                 return Err(Lost { why });
             }
-            return Ok(if all { vec![Step::Operation] } else { Vec::new() });
+            if all {
+                steps.push(Step::Operation);
+            }
+            return Ok(steps);
         }
-        let mut steps = Vec::new();
         if moved_is_bound {
-            steps = self.chain(new_parent, names, Self::ensure)?;
+            steps.extend(self.chain(new_parent, names, Self::ensure)?);
         }
         match (self.is_bound(parent), self.is_bound(new_parent)) {
             (true, true) if moved_is_bound => steps.push(Step::Operation),
@@ -296,9 +371,23 @@ impl Session {
         }
         if self.is_bound(new_parent) {
             // Whatever the target made of it, the walk puts this name right.
-            self.tasks.push_back(Task::Entry { parent: new_parent, name: new_name.to_vec() });
+            self.leave_name(new_parent, new_name);
         }
         Ok(steps)
+    }
+
+    /// Binds what was released under the name that it had before the operation.
+    fn was_released(
+        &mut self,
+        file: Option<FileId>,
+        (parent, name): (FileId, &[u8]),
+        steps: &mut Vec<Step>,
+    ) {
+        let unbound = file.filter(|file| !self.is_bound(*file));
+        if let Some(file) = unbound.filter(|_| self.is_trusted(parent, name)) {
+            steps.push(Self::bind_step(file, parent, name.to_vec()));
+            self.bind(file);
+        }
     }
 
     fn live_settled(&mut self, op: &Op<'_>, names: &dyn Names) -> Result<Vec<Step>, Lost> {

@@ -215,3 +215,88 @@ fn a_name_that_the_target_could_not_change_is_put_right_whatever_it_is() {
     assert_eq!(session.next_task(), entry(b"f"));
     assert_eq!(session.live(&write(FILE), &tree), Ok(vec![]), "until that is done");
 }
+
+/// A walk through everything that has released FILE, which stands in DIRECTORY as `file`.
+fn released() -> Session {
+    let mut session = Session::walking();
+    session.bind(DIRECTORY);
+    session.bind(FILE);
+    assert!(session.directory_is_done(DIRECTORY));
+    let tree = Tree::with(&[(ROOT, "dir", DIRECTORY), (DIRECTORY, "file", FILE)]);
+    assert!(session.may_release(FILE, DIRECTORY, &tree));
+    session.release(FILE);
+    session
+}
+
+#[test]
+fn what_was_released_is_bound_by_its_name() {
+    let tree = Tree::with(&[(ROOT, "dir", DIRECTORY), (DIRECTORY, "file", FILE)]);
+    let mut session = released();
+    let bound = bind(FILE, DIRECTORY, "file");
+    assert_eq!(session.live(&write(FILE), &tree), Ok(vec![bound, Step::Operation]));
+    assert_eq!(session.live(&write(FILE), &tree), Ok(vec![Step::Operation]));
+    assert_eq!(session.next_task(), None);
+}
+
+#[test]
+fn what_was_released_is_moved_from_under_its_former_name() {
+    let tree = Tree::with(&[(ROOT, "dir", DIRECTORY), (ROOT, "new", FILE)]);
+    let mut session = released();
+    let steps = session.live(&rename(DIRECTORY, "file", ROOT, 0), &tree).unwrap();
+    assert_eq!(steps, [bind(FILE, DIRECTORY, "file"), Step::Operation]);
+    assert!(session.is_bound(FILE));
+    let entry = Task::Entry { parent: ROOT, name: b"new".to_vec() };
+    assert_eq!(session.next_task(), Some(entry));
+}
+
+#[test]
+fn what_was_released_stays_one_file_when_it_is_linked_where_the_walk_has_not_been() {
+    let tree = Tree::with(&[
+        (ROOT, "dir", DIRECTORY),
+        (DIRECTORY, "file", FILE),
+        (ROOT, "far", NEW),
+        (NEW, "link", FILE),
+    ]);
+    let mut session = released();
+    let link = Op::Link { file: FILE, parent: NEW, name: b"link", parent_mtime: STAMP };
+    assert_eq!(session.live(&link, &tree), Ok(vec![bind(FILE, DIRECTORY, "file")]));
+    assert!(session.is_bound(FILE), "so that the walk makes a link of it there too");
+}
+
+#[test]
+fn a_name_that_is_left_to_the_walk_is_not_relied_on_until_then() {
+    let mut session = released();
+    // Something comes into the directory from where the walk has not been.
+    let moved = Tree::with(&[(ROOT, "dir", DIRECTORY), (DIRECTORY, "new", NEW)]);
+    let steps = session.live(&rename(id(9), "x", DIRECTORY, 0), &moved).unwrap();
+    assert_eq!(steps, []);
+    let entry = Task::Entry { parent: DIRECTORY, name: b"new".to_vec() };
+    assert_eq!(session.next_task(), Some(entry));
+    assert_eq!(session.live(&write(NEW), &moved), Ok(Vec::new()));
+    session.name_is_right(DIRECTORY, b"new");
+    let bound = bind(NEW, DIRECTORY, "new");
+    assert_eq!(session.live(&write(NEW), &moved), Ok(vec![bound, Step::Operation]));
+}
+
+#[test]
+fn only_what_has_one_name_in_its_directory_is_released() {
+    let mut session = Session::walking();
+    session.bind(DIRECTORY);
+    session.bind(FILE);
+    let twice = Tree::with(&[(DIRECTORY, "file", FILE), (DIRECTORY, "other", FILE)]);
+    assert!(!session.may_release(FILE, DIRECTORY, &twice));
+    let elsewhere = Tree::with(&[(ROOT, "file", FILE)]);
+    assert!(!session.may_release(FILE, DIRECTORY, &elsewhere));
+    session.leave_name(DIRECTORY, b"file");
+    let alone = Tree::with(&[(DIRECTORY, "file", FILE)]);
+    assert!(!session.may_release(FILE, DIRECTORY, &alone), "its name is doubtful");
+}
+
+#[test]
+fn a_directory_that_the_target_lost_is_not_done_any_more() {
+    let tree = Tree::with(&[(ROOT, "dir", DIRECTORY), (DIRECTORY, "file", FILE)]);
+    let mut session = released();
+    session.unbind(DIRECTORY, &tree);
+    assert_eq!(session.live(&write(FILE), &tree), Ok(Vec::new()), "the walk comes here again");
+    assert!(!session.directory_is_done(DIRECTORY));
+}

@@ -91,6 +91,17 @@ enum Question {
     Compare { file: FileId, offset: u64 },
 }
 
+/// Directories in which everything is complete, each with what can be released of it.
+pub type Complete = Vec<(FileId, Vec<FileId>)>;
+
+/// Leaves an object out of what is complete.
+pub fn leave_out(complete: &mut Complete, object: FileId) {
+    complete.retain_mut(|(directory, files)| {
+        files.retain(|file| *file != object);
+        *directory != object
+    });
+}
+
 /// What is left of a file's comparison.
 #[derive(Debug, Clone, Copy, Default)]
 struct FileState {
@@ -99,6 +110,17 @@ struct FileState {
     blocks: u32,
     /// Stretches of content that have not been read to their end.
     stretches: u32,
+}
+
+/// A directory whose files are not all known to be right yet.
+#[derive(Debug, Default)]
+struct Open {
+    /// What of it can be released once all is right.
+    files: Vec<FileId>,
+    /// How many of them are not complete.
+    left: usize,
+    /// Whether all that stands in it was found.
+    read: bool,
 }
 
 /// The plan of a resync.
@@ -112,6 +134,11 @@ pub struct Walk {
     /// Directories all of whose content is compared, whatever it looks like.
     whole: BTreeSet<FileId>,
     files: BTreeMap<FileId, FileState>,
+    /// Directories under way, and of which of them a file under way is.
+    open: BTreeMap<FileId, Open>,
+    directory_of: BTreeMap<FileId, FileId>,
+    /// What is complete and has not been taken.
+    complete: Complete,
     /// Work of later levels, the next one last.
     levels: Vec<Vec<Task>>,
 }
@@ -153,6 +180,9 @@ impl Walk {
                 state.blocks = state.blocks.saturating_sub(1);
             }
             self.finish_if_complete(file);
+        }
+        if let Some(Task::Finish(file)) = task {
+            self.finishing(file);
         }
         task
     }
@@ -218,11 +248,44 @@ impl Walk {
         }
     }
 
+    /// In a directory stands an object that is nowhere else, and that need not be remembered once it
+    /// is right. To be said before a file's content is found.
+    pub fn found_alone(&mut self, directory: FileId, object: FileId, has_content: bool) {
+        if self.visited.contains(&object) {
+            return;
+        }
+        let open = self.open.entry(directory).or_default();
+        open.files.push(object);
+        if has_content && self.directory_of.insert(object, directory).is_none() {
+            open.left += 1;
+        }
+    }
+
+    /// All that stands in a directory was found.
+    pub fn read_whole(&mut self, directory: FileId) {
+        self.open.entry(directory).or_default().read = true;
+        self.close_if_complete(directory);
+    }
+
+    /// Directories in which everything is complete, once what can be released is so much.
+    pub fn take_complete(&mut self, least: usize) -> Complete {
+        let files = self.complete.iter().map(|(_, files)| files.len() + 1).sum::<usize>();
+        if files < least { Vec::new() } else { std::mem::take(&mut self.complete) }
+    }
+
+    /// An object need not be remembered any more: found again, it is compared again.
+    pub fn release(&mut self, file: FileId) {
+        self.visited.remove(&file);
+    }
+
     /// The target no longer holds the object: it must be compared again when it is next found.
     /// Answers about it that are under way do not count any more.
     pub fn unvisit(&mut self, file: FileId) {
         self.visited.remove(&file);
         self.files.remove(&file);
+        // The directory that it is missing from is never complete then, and so never released.
+        self.directory_of.remove(&file);
+        leave_out(&mut self.complete, file);
         let about = |question: &Question| match question {
             Question::List(_) => false,
             Question::Compare { file: of, .. } => *of == file,
@@ -296,6 +359,23 @@ impl Walk {
             self.stack.push(Task::Finish(file));
         }
     }
+
+    /// The last that there is to say of a file is being said.
+    fn finishing(&mut self, file: FileId) {
+        let Some(directory) = self.directory_of.remove(&file) else { return };
+        if let Some(open) = self.open.get_mut(&directory) {
+            open.left = open.left.saturating_sub(1);
+        }
+        self.close_if_complete(directory);
+    }
+
+    fn close_if_complete(&mut self, directory: FileId) {
+        if self.open.get(&directory).is_some_and(|open| open.read && open.left == 0)
+            && let Some(open) = self.open.remove(&directory)
+        {
+            self.complete.push((directory, open.files));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -364,6 +444,41 @@ mod tests {
         walk.add_last(entry("e"));
         assert_eq!(walk.next_task(), Some(entry("e")));
         assert!(walk.is_done());
+    }
+
+    #[test]
+    fn a_directory_is_complete_when_the_last_of_its_files_is_finished() {
+        let (directory, pipe) = (FileId { tree: 0, node: 2 }, FileId { tree: 0, node: 6 });
+        let mut walk = Walk::default();
+        walk.found_alone(directory, FILE, true);
+        walk.found_file(FILE, true);
+        walk.found_alone(directory, pipe, false);
+        walk.read_whole(directory);
+        assert!(matches!(walk.next_task(), Some(Task::Content { .. })));
+        walk.read_to_end(FILE);
+        assert_eq!(walk.take_complete(1), []);
+        assert_eq!(walk.next_task(), Some(Task::Finish(FILE)));
+        assert_eq!(walk.take_complete(4), [], "so little is not worth a question");
+        assert_eq!(walk.take_complete(3), [(directory, vec![FILE, pipe])]);
+        walk.release(FILE);
+        walk.found_file(FILE, false);
+        assert!(walk.next_task().is_some(), "what was released is compared when found again");
+    }
+
+    #[test]
+    fn a_directory_from_which_something_was_lost_is_not_complete() {
+        let directory = FileId { tree: 0, node: 2 };
+        let mut walk = Walk::default();
+        walk.found_alone(directory, FILE, true);
+        walk.found_file(FILE, true);
+        walk.read_whole(directory);
+        assert!(walk.next_task().is_some());
+        walk.unvisit(FILE);
+        walk.found_file(FILE, true);
+        assert!(walk.next_task().is_some());
+        walk.read_to_end(FILE);
+        assert_eq!(walk.next_task(), Some(Task::Finish(FILE)));
+        assert_eq!(walk.take_complete(0), []);
     }
 
     #[test]

@@ -387,6 +387,7 @@ impl World {
                         Message::Bind { file: file.node, parent: parent.node, name }
                     }
                     Step::Operation => Message::Change { number, change: change.clone() },
+                    Step::Forget(_) => panic!("every id stays in use"),
                     Step::Ensure { .. } | Step::Discard { .. } => panic!("nothing is compared"),
                 });
             }

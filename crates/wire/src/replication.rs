@@ -112,6 +112,8 @@ pub enum Forward<'a> {
         /// Modification time.
         mtime: Stamp,
     },
+    /// Nothing more will be said of this object under its id, unless that is bound anew.
+    Forget(FileId),
     /// Verification: say what stands in a directory, under one name or, without one, under all; `.`
     /// is the directory itself.
     Summarize {
@@ -281,6 +283,10 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_file(out, *file);
             put_stamp(out, *mtime);
         }
+        Forward::Forget(file) => {
+            out.push(17);
+            put_file(out, *file);
+        }
         Forward::Barrier { number, base } => put_barrier(out, *number, *base),
         Forward::Recall => out.push(13),
         Forward::Owners(owners) => put_kind_owners(out, owners),
@@ -328,6 +334,7 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
             let base = (take_u128(&mut decoder)?, take_u128(&mut decoder)?);
             Forward::Barrier { number, base: is_base.then_some(base) }
         }
+        17 => Forward::Forget(take_file(&mut decoder)?),
         13 => Forward::Recall,
         16 => Forward::Owners(take_owners(&mut decoder)?),
         10 => Forward::Strict(take_bool(&mut decoder)?),
@@ -491,6 +498,7 @@ mod tests {
     fn forward_examples() -> Vec<Forward<'static>> {
         vec![
             Forward::Formerly { file: FILE, directory: true, parent: FILE, name: b"was" },
+            Forward::Forget(FILE),
             Forward::Op {
                 number: 9,
                 op: Op::Write { file: FILE, offset: 4096, data: b"abc", mtime: STAMP },

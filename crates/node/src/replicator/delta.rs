@@ -144,7 +144,7 @@ impl Walker {
         let pinned = std::mem::take(&mut suspects.pinned);
         let mut inner = link.primary.lock();
         let Some(live) = inner.live_of(link.id) else { return Ok(None) };
-        live.pinned.extend(pinned);
+        pinned.into_iter().for_each(|file| live.is_pinned(file));
         if let Some(why) = suspects.hopeless {
             return Err(why);
         }

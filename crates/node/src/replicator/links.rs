@@ -163,7 +163,7 @@ impl Walker {
     /// A lookup has pinned an id: it stays so until the walk ends.
     fn keep(&self, file: FileId) {
         match self.link.primary.lock().live_of(self.link.id) {
-            Some(live) => live.pinned.push(file),
+            Some(live) => live.is_pinned(file),
             None => {
                 if let Ok(tree) = self.tree(file) {
                     tree.unpin(file);

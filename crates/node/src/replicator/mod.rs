@@ -33,6 +33,7 @@ mod place;
 mod primary;
 mod progress;
 mod receiving;
+mod released;
 mod remove;
 mod serving;
 mod source;

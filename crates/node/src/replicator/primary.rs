@@ -3,7 +3,7 @@
 //!
 //! It runs under the order lock of the mount, so it never waits: not for the peer, not for room.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -55,7 +55,7 @@ pub(super) struct Live {
     pub(super) known: Session,
     pub(super) outbox: Arc<Outbox>,
     /// Ids kept in use while a walk is under way.
-    pub(super) pinned: Vec<FileId>,
+    pub(super) pinned: BTreeMap<FileId, u32>,
 }
 
 impl Live {
@@ -63,7 +63,7 @@ impl Live {
     fn pin(&mut self, trees: &Trees, op: &Op<'_>, steps: &[Step]) {
         let bound = steps.iter().filter_map(|step| match step {
             Step::Bind { file, .. } | Step::Ensure { file, .. } => Some(*file),
-            Step::Discard { .. } | Step::Operation => None,
+            Step::Discard { .. } | Step::Operation | Step::Forget(_) => None,
         });
         let created = match op {
             Op::Create { file, .. } => Some(*file),
@@ -77,7 +77,7 @@ impl Live {
     pub(super) fn pin_bound(&mut self, trees: &Trees, steps: &[Step]) {
         let bound = steps.iter().filter_map(|step| match step {
             Step::Bind { file, .. } => Some(*file),
-            Step::Ensure { .. } | Step::Discard { .. } | Step::Operation => None,
+            Step::Ensure { .. } | Step::Discard { .. } | Step::Operation | Step::Forget(_) => None,
         });
         let files: Vec<FileId> = bound.collect();
         self.pin_all(trees, &files);
@@ -87,16 +87,29 @@ impl Live {
         for &file in files {
             let pinned = trees.get(usize::from(file.tree)).map(|tree| tree.pin(file));
             if matches!(pinned, Some(Ok(()))) {
-                self.pinned.push(file);
+                self.is_pinned(file);
             }
+        }
+    }
+
+    /// An id was pinned once more.
+    pub(super) fn is_pinned(&mut self, file: FileId) {
+        *self.pinned.entry(file).or_default() += 1;
+    }
+
+    /// An id need not be kept in use any more.
+    pub(super) fn unpin_one(&mut self, trees: &Trees, file: FileId) {
+        let count = self.pinned.remove(&file).unwrap_or(0);
+        if let Some(tree) = trees.get(usize::from(file.tree)) {
+            (0..count).for_each(|_| tree.unpin(file));
         }
     }
 
     /// Nothing need be kept in use any more.
     pub(super) fn unpin(&mut self, trees: &Trees) {
-        for file in self.pinned.drain(..) {
+        for (file, count) in std::mem::take(&mut self.pinned) {
             if let Some(tree) = trees.get(usize::from(file.tree)) {
-                tree.unpin(file);
+                (0..count).for_each(|_| tree.unpin(file));
             }
         }
     }
@@ -266,6 +279,7 @@ fn put_step(
         Step::Discard { parent, name } => {
             put_forward(out, &Forward::Discard { parent: *parent, name });
         }
+        Step::Forget(file) => put_forward(out, &Forward::Forget(*file)),
         Step::Operation => put_forward(out, &Forward::Op { number, op: op.clone() }),
     }
     Ok(())

@@ -152,7 +152,7 @@ impl Source {
         if !resync {
             primary.keep().note_settled(session.id);
         }
-        primary.begin(Live { id: session.id, target, known, outbox, pinned: Vec::new() });
+        primary.begin(Live { id: session.id, target, known, outbox, pinned: BTreeMap::new() });
         let (to_walker, heard) = channel();
         let mut threads = Vec::new();
         let sending = Arc::clone(&link);

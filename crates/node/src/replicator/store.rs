@@ -120,6 +120,10 @@ impl Store {
             }
             Forward::Ensure(ensure) => self.ensure(ensure),
             Forward::Attributes(wanted) => self.attributes(wanted),
+            Forward::Forget(file) => {
+                self.unbind(*file);
+                Ok(After::Nothing)
+            }
             Forward::Discard { parent, name } => self.discard(*parent, name),
             Forward::List { tag, directory } => self.list(*tag, *directory),
             Forward::Compare { tag, file, offset, hashes } => {
@@ -421,6 +425,7 @@ fn describe(message: &Forward<'_>) -> String {
         Forward::Barrier { .. }
         | Forward::Strict(_)
         | Forward::Check { .. }
+        | Forward::Forget(_)
         | Forward::Received(_)
         | Forward::Ping(_) => "a mark in the stream was not understood".to_owned(),
         Forward::Recall => "the activity log could not be told".to_owned(),

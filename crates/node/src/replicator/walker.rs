@@ -13,7 +13,7 @@ use cluster::input::ReplicatorEvent;
 use mount::Tree;
 use mount::backing::Kind;
 use replica::op::FileId;
-use replica::{Session, Task, Theirs, Walk};
+use replica::{Complete, Session, Task, Theirs, Walk, leave_out};
 use rustix::io::Errno;
 use wire::replication::{BLOCK_BYTES, BLOCKS_MAX, Forward, put_forward};
 
@@ -46,7 +46,11 @@ pub(super) struct Walker {
     pub(super) moves: Moves,
     pub(super) buffer: Vec<u8>,
     /// Checks asked for so far; the number of one is its tag.
-    checks: u64,
+    pub(super) checks: u64,
+    /// The directory whose objects are being found, in a walk through everything.
+    reading: Option<FileId>,
+    /// What is complete, by the check that shows whether the target knows of no fault in it.
+    pub(super) unconfirmed: BTreeMap<u64, Complete>,
 }
 
 impl Walker {
@@ -62,6 +66,8 @@ impl Walker {
             moves: Moves::default(),
             buffer: vec![0; BLOCK_BYTES * BLOCKS_AT_ONCE],
             checks: 0,
+            reading: None,
+            unconfirmed: BTreeMap::new(),
         }
     }
 
@@ -83,6 +89,7 @@ impl Walker {
                     self.link.outbox.flush();
                 }
                 self.perform(task).map_err(io::Error::from)?;
+                self.check_complete();
                 while let Ok(heard) = self.heard.try_recv() {
                     self.hear(heard);
                 }
@@ -126,17 +133,17 @@ impl Walker {
             }
             Heard::Absent(file) => self.absent(file),
             Heard::Astray(parent, name) => self.astray(parent, &name),
-            // Of a check that was overtaken by a complaint, and what was asked for before.
-            Heard::Checked(_)
-            | Heard::Recalled(_)
-            | Heard::Suspects { .. }
-            | Heard::Summarized { .. } => {}
+            // Else it was overtaken by a complaint.
+            Heard::Checked(tag) => self.release_confirmed(tag),
+            // What was asked for before.
+            Heard::Recalled(_) | Heard::Suspects { .. } | Heard::Summarized { .. } => {}
         }
     }
 
     /// The target has lost an object because its names there went before the walk came to others.
     fn absent(&mut self, file: FileId) {
         self.walk.unvisit(file);
+        self.unconfirmed.values_mut().for_each(|complete| leave_out(complete, file));
         self.take_back(|known, names| known.unbind(file, names));
     }
 
@@ -261,7 +268,8 @@ impl Walker {
         if directory.node == 1 {
             self.attributes(directory)?;
         }
-        let suspect = self.is_delta() && !self.walk.is_whole(directory);
+        let delta = self.is_delta();
+        let suspect = delta && !self.walk.is_whole(directory);
         for name in &names {
             if self.link.is_ended() {
                 return Ok(());
@@ -275,7 +283,12 @@ impl Walker {
                 continue;
             }
             let fresh = there.is_none_or(|theirs| theirs.size == 0);
+            self.reading = (!delta).then_some(directory);
             self.entry(directory, name, fresh)?;
+        }
+        self.reading = None;
+        if !delta {
+            self.walk.read_whole(directory);
         }
         let known: BTreeSet<&Vec<u8>> = names.iter().collect();
         let tree = Arc::clone(self.tree(directory)?);
@@ -340,10 +353,12 @@ impl Walker {
             return Ok(());
         };
         let was_bound = live.known.is_bound(file);
-        let apart = live.known.is_delta();
+        let is_delta = live.known.is_delta();
         let several = stat.kind() != Kind::Directory && stat.nlink > 1;
-        if apart && !was_bound && several && !self.bind_linked(live, file, parent, name) {
-            live.pinned.push(file);
+        // What has one name here must not share its content with another name there.
+        let apart = is_delta || !several;
+        if is_delta && !was_bound && several && !self.bind_linked(live, file, parent, name) {
+            live.is_pinned(file);
             return Ok(());
         }
         let held = live.known.is_bound(file);
@@ -352,7 +367,7 @@ impl Walker {
             put = compare::put_ensure(out, trees, file, (held, apart), (parent, name))
         });
         // The lookup has pinned the id.
-        live.pinned.push(file);
+        live.is_pinned(file);
         put?;
         let in_place = live.known.is_delta() && was_bound;
         live.known.bind(file);
@@ -364,6 +379,9 @@ impl Walker {
         drop(inner);
         drop(order);
         self.meter.entry(name);
+        if self.reading == Some(parent) && stat.kind() != Kind::Directory && !several {
+            self.walk.found_alone(parent, file, stat.kind() == Kind::File);
+        }
         match stat.kind() {
             // What is in a directory that was bound over trusted names needs no second look.
             Kind::Directory if in_place => {}
