@@ -248,8 +248,8 @@ impl Walk {
         }
     }
 
-    /// In a directory stands an object that is nowhere else, and that need not be remembered once it
-    /// is right. To be said before a file's content is found.
+    /// In a directory stands an object that is nowhere else, and that need not be remembered once
+    /// it is right. To be said before a file's content is found.
     pub fn found_alone(&mut self, directory: FileId, object: FileId, has_content: bool) {
         if self.visited.contains(&object) {
             return;

@@ -244,8 +244,7 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_op(out, op);
         }
         Forward::Bind { file, parent, name } => {
-            out.push(2);
-            put_file(out, *file);
+            put_kind_file(out, 2, *file);
             put_entry(out, *parent, name);
         }
         Forward::Formerly { file, directory, parent, name } => {
@@ -273,20 +272,15 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
             put_compare(out, (*tag, *file, *offset), hashes);
         }
         Forward::Block { file, offset, data } => {
-            out.push(7);
-            put_file(out, *file);
+            put_kind_file(out, 7, *file);
             put_u64(out, *offset);
             out.extend_from_slice(data);
         }
         Forward::Finish { file, mtime } => {
-            out.push(8);
-            put_file(out, *file);
+            put_kind_file(out, 8, *file);
             put_stamp(out, *mtime);
         }
-        Forward::Forget(file) => {
-            out.push(17);
-            put_file(out, *file);
-        }
+        Forward::Forget(file) => put_kind_file(out, 17, *file),
         Forward::Barrier { number, base } => put_barrier(out, *number, *base),
         Forward::Recall => out.push(13),
         Forward::Owners(owners) => put_kind_owners(out, owners),
@@ -299,6 +293,11 @@ pub fn put_forward(out: &mut Vec<u8>, message: &Forward<'_>) {
         Forward::Received(bytes) => put_kind_u64(out, RECEIVED, *bytes),
         Forward::Ping(ping) => put_ping(out, ping),
     });
+}
+
+fn put_kind_file(out: &mut Vec<u8>, kind: u8, file: FileId) {
+    out.push(kind);
+    put_file(out, file);
 }
 
 /// Reads a frame from the source.

@@ -39,15 +39,24 @@ impl Journal {
     pub(super) fn new(halves: [Part; 2], words: Arc<Words>, first: usize) -> Journal {
         let active = usize::from(words.get(first + ACTIVE).load(Ordering::Acquire) & 1 == 1);
         let end = words.get(first + ENDS + active).load(Ordering::Acquire) as usize;
-        let wasteful_at = WASTEFUL_BYTES.max(2 * end);
+        let wasteful_at = wasteful_at(&halves, end);
         Journal { halves, words, first, active, end, wasteful_at, scratch: Vec::new() }
     }
 
-    /// Adds a note. One that has no room makes the journal useless, not the server.
+    /// Adds a note. One that has no room makes the journal useless until it is written anew, not
+    /// the server.
     pub(crate) fn note(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
         let active = self.active;
-        self.end = self.put(active, self.end, fill);
-        self.words.get(self.first + ENDS + active).store(self.end as u64, Ordering::Release);
+        match self.put(active, self.end, fill) {
+            Some(end) => {
+                self.end = end;
+                self.words.get(self.first + ENDS + active).store(end as u64, Ordering::Release);
+            }
+            None => {
+                self.words.get(self.first + BROKEN).store(1, Ordering::Release);
+                self.wasteful_at = 0;
+            }
+        }
     }
 
     /// Whether the state had better be written anew.
@@ -57,7 +66,7 @@ impl Journal {
 
     /// Begins to write the state anew.
     pub(crate) fn renew(&mut self) -> Renewal<'_> {
-        Renewal { end: 0, journal: self }
+        Renewal { end: Some(0), journal: self }
     }
 
     /// All notes, oldest first.
@@ -81,7 +90,8 @@ impl Journal {
         if rest.is_empty() { Ok(notes) } else { Err(Errno::PROTO) }
     }
 
-    fn put(&mut self, half: usize, at: usize, fill: impl FnOnce(&mut Vec<u8>)) -> usize {
+    /// Where a note ends; none when there is no room for it.
+    fn put(&mut self, half: usize, at: usize, fill: impl FnOnce(&mut Vec<u8>)) -> Option<usize> {
         self.scratch.clear();
         self.scratch.extend_from_slice(&[0; HEAD_BYTES]);
         fill(&mut self.scratch);
@@ -90,43 +100,49 @@ impl Journal {
         length.copy_from_slice(&(note.len() as u32).to_le_bytes());
         sum.copy_from_slice(&sum_of(note).to_le_bytes());
         let end = at + self.scratch.len();
-        let room = self.halves.get_mut(half).and_then(|part| part.as_mut_slice().get_mut(at..end));
-        match room {
-            Some(room) => {
-                room.copy_from_slice(&self.scratch);
-                end
-            }
-            None => {
-                self.words.get(self.first + BROKEN).store(1, Ordering::Release);
-                at
-            }
-        }
+        let part = self.halves.get_mut(half)?;
+        part.as_mut_slice().get_mut(at..end)?.copy_from_slice(&self.scratch);
+        Some(end)
     }
+}
+
+/// Where it is time to look for waste: when the state may have doubled, and in any case before
+/// there is no room.
+fn wasteful_at(halves: &[Part; 2], end: usize) -> usize {
+    let room = halves.iter().map(|part| part.as_slice().len()).min().unwrap_or(0);
+    WASTEFUL_BYTES.max(2 * end).min(room / 8 * 7)
 }
 
 /// A state being written anew.
 pub(crate) struct Renewal<'a> {
     journal: &'a mut Journal,
-    end: usize,
+    /// None once something had no room.
+    end: Option<usize>,
 }
 
 impl Renewal<'_> {
     /// Adds a note.
     pub(crate) fn note(&mut self, fill: impl FnOnce(&mut Vec<u8>)) {
         let half = 1 - self.journal.active;
-        self.end = self.journal.put(half, self.end, fill);
+        self.end = self.end.and_then(|end| self.journal.put(half, end, fill));
     }
 
-    /// From here on this is what counts.
+    /// From here on this is what counts, unless it had no room.
     pub(crate) fn finish(self) {
         let Renewal { journal, end } = self;
+        let Some(end) = end else {
+            // It would not fit the next time either.
+            journal.wasteful_at = usize::MAX;
+            return;
+        };
         let (old, new) = (journal.active, 1 - journal.active);
         let word = |index: usize| journal.words.get(journal.first + index);
         word(ENDS + new).store(end as u64, Ordering::Release);
         word(ACTIVE).store(new as u64, Ordering::Release);
+        word(BROKEN).store(0, Ordering::Release);
         journal.active = new;
         journal.end = end;
-        journal.wasteful_at = WASTEFUL_BYTES.max(2 * end);
+        journal.wasteful_at = wasteful_at(&journal.halves, end);
         // Only memory: what cannot be given back is used again.
         if let Some(part) = journal.halves.get_mut(old) {
             let _ = part.release(WASTEFUL_BYTES);
@@ -185,5 +201,28 @@ mod tests {
         assert!(first.notes().is_ok());
         first.note(|out| out.resize(out.len() + 4 * PAGE_BYTES, 0));
         assert_eq!(first.notes(), Err(Errno::NOSPC));
+    }
+
+    #[test]
+    fn it_is_written_anew_before_it_is_full_and_whole_again_after_that() {
+        let memory = Memory::new("test", 9 * PAGE_BYTES).unwrap();
+        let mut first = journal(&memory);
+        let mut count = 0;
+        while !first.is_wasteful() {
+            first.note(|out| out.resize(out.len() + 100, 7));
+            count += 1;
+        }
+        assert_eq!(first.notes().unwrap().len(), count, "there was room for all of it");
+        first.note(|out| out.resize(out.len() + 4 * PAGE_BYTES, 0));
+        assert!(first.notes().is_err() && first.is_wasteful());
+        let mut renewal = first.renew();
+        renewal.note(|out| out.extend_from_slice(b"anew"));
+        renewal.finish();
+        assert_eq!(first.notes().unwrap(), [&b"anew"[..]]);
+        let mut renewal = first.renew();
+        renewal.note(|out| out.resize(out.len() + 4 * PAGE_BYTES, 0));
+        renewal.finish();
+        assert_eq!(first.notes().unwrap(), [&b"anew"[..]], "what has no room does not count");
+        assert!(!first.is_wasteful());
     }
 }

@@ -382,17 +382,19 @@ impl Walker {
         if self.reading == Some(parent) && stat.kind() != Kind::Directory && !several {
             self.walk.found_alone(parent, file, stat.kind() == Kind::File);
         }
-        match stat.kind() {
+        self.found(file, stat.kind(), (in_place, fresh && !held));
+        Ok(())
+    }
+
+    /// Adds what is below or in an object to the walk.
+    fn found(&mut self, file: FileId, kind: Kind, (in_place, fresh): (bool, bool)) {
+        match kind {
             // What is in a directory that was bound over trusted names needs no second look.
             Kind::Directory if in_place => {}
             Kind::Directory => self.walk.found_directory(file),
-            Kind::File => {
-                let fresh = fresh && !held && !self.moves.was_told(file);
-                self.walk.found_file(file, fresh);
-            }
+            Kind::File => self.walk.found_file(file, fresh && !self.moves.was_told(file)),
             _ => {}
         }
-        Ok(())
     }
 
     /// Nothing has a name any more, which the target was told as it happened, unless that was left
