@@ -227,3 +227,26 @@ fn a_directory_in_use_is_refused_at_the_start() {
     writer.wait().unwrap();
     cluster.must(NODE, &["start", "ledger"]);
 }
+
+#[test]
+fn another_way_to_a_directory_is_refused_at_the_start() {
+    let cluster = Cluster::build(ledger(""));
+    let host = cluster.host(NODE);
+    let start = || cluster.command(NODE, &["start", "ledger", "--node", NODE]);
+    succeed(&host, &["sh", "-ec", "mkdir -p /srv/way; mount --bind /srv/ledger /srv/way"]);
+    let output = start();
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(4), "{said}");
+    assert!(said.contains("it is mounted at /srv/way too"), "{said}");
+    succeed(&host, &["umount", "/srv/way"]);
+    // A program in a mount namespace of its own, which sees nothing of what is mounted here later.
+    let argv = ["unshare", "--mount", "--propagation", "private", "sleep", "1000"];
+    let apart = host.spawn(SpawnSpec::new(argv)).unwrap();
+    cluster.until("a program with mounts of its own", PATIENCE, || {
+        text(&start()).contains("in a mount namespace of its own, has it at /srv/ledger")
+    });
+    assert_eq!(cluster.role(NODE), "STOP");
+    apart.kill(9).unwrap();
+    apart.wait().unwrap();
+    cluster.must(NODE, &["start", "ledger"]);
+}

@@ -41,6 +41,7 @@ mod process;
 mod record;
 mod serve;
 mod tree;
+mod ways;
 
 pub use estate::{ESTATE_BYTES, Estate, Holder};
 pub use mounts::{
@@ -51,3 +52,4 @@ pub use process::prepare;
 pub use record::{After, Gate, Immediate, Order, Recorder};
 pub use serve::Serving;
 pub use tree::{Tree, TreeError};
+pub use ways::{Way, ways};

@@ -14,15 +14,19 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, UnmountFlags};
 
 use crate::backing::{Root, stat};
 
-/// One line of /proc/self/mountinfo.
+/// One line of mountinfo.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mount {
+pub(crate) struct Mount {
     id: u64,
     parent: u64,
-    device: Vec<u8>,
-    root: PathBuf,
-    point: PathBuf,
-    read_only: bool,
+    pub(crate) device: Vec<u8>,
+    /// What of its file system it shows.
+    pub(crate) root: PathBuf,
+    pub(crate) point: PathBuf,
+    pub(crate) read_only: bool,
+    /// The group whose mounts it takes part in, and the one that it follows.
+    pub(crate) shared: Option<u64>,
+    pub(crate) master: Option<u64>,
     kind: Vec<u8>,
 }
 
@@ -132,12 +136,17 @@ fn canonical(path: &Path) -> Result<PathBuf, Errno> {
 }
 
 fn mounts() -> Result<Vec<Mount>, Errno> {
-    let text = std::fs::read("/proc/self/mountinfo")
+    mounts_of(Path::new("/proc/self"))
+}
+
+/// What is mounted in the namespace of a process, by its directory in /proc.
+pub(crate) fn mounts_of(process: &Path) -> Result<Vec<Mount>, Errno> {
+    let text = std::fs::read(process.join("mountinfo"))
         .map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
     Ok(text.split(|byte| *byte == b'\n').filter_map(parse).collect())
 }
 
-fn parse(line: &[u8]) -> Option<Mount> {
+pub(crate) fn parse(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let number = |field: &[u8]| std::str::from_utf8(field).ok()?.parse().ok();
     let id = number(fields.next()?)?;
@@ -147,8 +156,13 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let point = unescape(fields.next()?);
     let read_only = fields.next()?.split(|byte| *byte == b',').any(|option| option == b"ro");
     // Optional fields end with a dash.
-    let kind = fields.skip_while(|field| *field != b"-").nth(1)?.to_vec();
-    Some(Mount { id, parent, device, root, point, read_only, kind })
+    let (mut shared, mut master) = (None, None);
+    for field in fields.by_ref().take_while(|field| *field != b"-") {
+        shared = shared.or(field.strip_prefix(b"shared:").and_then(number));
+        master = master.or(field.strip_prefix(b"master:").and_then(number));
+    }
+    let kind = fields.next()?.to_vec();
+    Some(Mount { id, parent, device, root, point, read_only, shared, master, kind })
 }
 
 /// Blanks and the like are written as a backslash and three octal digits.
@@ -215,7 +229,7 @@ mod tests {
         assert_eq!((read.id, read.parent, read.read_only), (36, 35, true));
         assert_eq!(read.root, Path::new("/mnt1"));
         assert_eq!(read.point.as_os_str(), OsStr::from_bytes(b"/mnt 2\\"));
-        assert_eq!(read.kind, b"fuse.x");
+        assert_eq!((&read.kind[..], read.shared, read.master), (&b"fuse.x"[..], None, Some(1)));
         assert_eq!(parse(b"36 35 98:0 /mnt1"), None);
     }
 

@@ -17,6 +17,7 @@ use crate::daemon::ask;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::module::{Module, RunningState, data_state};
 use crate::daemon::replicators::{Replicator, Start, replication_addresses};
+use crate::daemon::start::is_the_labs;
 use crate::durable;
 use crate::layout::Layout;
 
@@ -224,8 +225,17 @@ pub(super) fn check_openers(module: &Module) -> Result<(), String> {
         return Ok(());
     }
     for path in &module.config.replicate {
-        let found = mount::openers(path)
-            .map_err(|errno| format!("{} cannot be looked at: {errno}", path.display()))?;
+        let not_seen = |errno| format!("{} cannot be looked at: {errno}", path.display());
+        let ways = mount::ways(path).map_err(not_seen)?;
+        if let Some(way) = ways.iter().find(|way| !is_the_labs(&way.place)) {
+            return Err(format!(
+                "there is another way to {}: {way}; what is changed there would not be replicated. \
+                 Unmount it, or set in_use = \"allow\" in [replication] if nobody changes anything \
+                 there",
+                path.display()
+            ));
+        }
+        let found = mount::openers(path).map_err(not_seen)?;
         let Some(first) = found.first() else { continue };
         let more = match found.len() - 1 {
             0 => String::new(),

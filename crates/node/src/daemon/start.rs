@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 
 use cluster::Node;
@@ -32,6 +32,8 @@ use crate::layout::Layout;
 
 /// A file that only the lab puts into a node.
 const LAB_MARK: &str = "/run/lab/evenkeel";
+/// Below here the lab has ways of its own to a node's disks, by which it compares and spoils them.
+const LAB_DISKS: &str = "/run/lab/disk";
 
 /// Why a daemon did not start. Nothing has been changed.
 #[derive(Debug, Error)]
@@ -113,6 +115,11 @@ fn own_name(
             Err(StartError::UnknownNode { file: layout.cluster_file(), name, known })
         }
     }
+}
+
+/// Whether a place is one of the lab's own.
+pub(super) fn is_the_labs(place: &Path) -> bool {
+    place.starts_with(LAB_DISKS) && fs::exists(LAB_MARK).unwrap_or(false)
 }
 
 /// Whether this machine can do what the configuration wants.
