@@ -11,8 +11,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::op::FileId;
 
-/// Questions to the target that may be unanswered at a time.
-const QUESTIONS_MAX: usize = 64;
+/// Questions to the target that may be unanswered at a time: enough for both nodes to be at work all
+/// the time when files are small.
+const QUESTIONS_MAX: usize = 512;
+/// Bytes that the target may be asked to compare at a time: live operations wait behind them.
+const ASKED_BYTES_MAX: u64 = 16 << 20;
+/// What a listing counts for, whose length is not known before.
+const LIST_BYTES: u64 = 256 << 10;
 
 /// A piece of work.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +93,16 @@ pub struct Theirs {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Question {
     List(FileId),
-    Compare { file: FileId, offset: u64 },
+    Compare { file: FileId, offset: u64, bytes: u64 },
+}
+
+impl Question {
+    fn bytes(&self) -> u64 {
+        match self {
+            Question::List(_) => LIST_BYTES,
+            Question::Compare { bytes, .. } => *bytes,
+        }
+    }
 }
 
 /// Directories in which everything is complete, each with what can be released of it.
@@ -129,6 +143,8 @@ pub struct Walk {
     /// Work, the newest first, so that the number of open directories stays small.
     stack: Vec<Task>,
     questions: BTreeMap<u64, Question>,
+    /// Bytes that these are about.
+    asked_bytes: u64,
     next_tag: u64,
     visited: BTreeSet<FileId>,
     /// Directories all of whose content is compared, whatever it looks like.
@@ -168,7 +184,7 @@ impl Walk {
             self.stack = self.levels.pop()?;
             self.stack.reverse();
         }
-        let may_ask = self.questions.len() < QUESTIONS_MAX;
+        let may_ask = self.questions.len() < QUESTIONS_MAX && self.asked_bytes < ASKED_BYTES_MAX;
         let next = self.stack.last()?;
         let asks = matches!(next, Task::List(_) | Task::Content { fresh: false, .. });
         if asks && !may_ask {
@@ -291,6 +307,7 @@ impl Walk {
             Question::Compare { file: of, .. } => *of == file,
         };
         self.questions.retain(|_, question| !about(question));
+        self.asked_bytes = self.questions.values().map(Question::bytes).sum();
         self.stack.retain(|task| match task {
             Task::Content { file: of, .. } | Task::Blocks { file: of, .. } | Task::Finish(of) => {
                 *of != file
@@ -308,10 +325,10 @@ impl Walk {
         self.ask(Question::List(directory))
     }
 
-    /// A question about blocks goes out under the returned tag.
-    pub fn ask_compare(&mut self, file: FileId, offset: u64) -> u64 {
+    /// A question about blocks of so many bytes goes out under the returned tag.
+    pub fn ask_compare(&mut self, file: FileId, offset: u64, bytes: u64) -> u64 {
         self.files.entry(file).or_default().questions += 1;
-        self.ask(Question::Compare { file, offset })
+        self.ask(Question::Compare { file, offset, bytes })
     }
 
     /// A stretch was read to its end; its last answers may still be awaited.
@@ -326,15 +343,17 @@ impl Walk {
         let Some(Question::List(directory)) = self.questions.remove(&tag) else {
             return false;
         };
+        self.asked_bytes = self.asked_bytes.saturating_sub(LIST_BYTES);
         self.stack.push(Task::Directory { directory, theirs });
         true
     }
 
     /// The target compared blocks. False when nobody asked.
     pub fn compared(&mut self, tag: u64, blocks: u32) -> bool {
-        let Some(Question::Compare { file, offset }) = self.questions.remove(&tag) else {
+        let Some(Question::Compare { file, offset, bytes }) = self.questions.remove(&tag) else {
             return false;
         };
+        self.asked_bytes = self.asked_bytes.saturating_sub(bytes);
         let state = self.files.entry(file).or_default();
         state.questions = state.questions.saturating_sub(1);
         if blocks != 0 {
@@ -347,6 +366,7 @@ impl Walk {
 
     fn ask(&mut self, question: Question) -> u64 {
         self.next_tag += 1;
+        self.asked_bytes += question.bytes();
         self.questions.insert(self.next_tag, question);
         self.next_tag
     }
@@ -390,7 +410,7 @@ mod tests {
         walk.found_file(FILE, false);
         let expected = Task::Content { file: FILE, offset: 0, end: u64::MAX, fresh: false };
         assert_eq!(walk.next_task(), Some(expected));
-        let (first, second) = (walk.ask_compare(FILE, 0), walk.ask_compare(FILE, 1 << 20));
+        let (first, second) = (walk.ask_compare(FILE, 0, 1), walk.ask_compare(FILE, 1 << 20, 1));
         walk.read_to_end(FILE);
         assert_eq!(walk.next_task(), None);
         assert!(walk.compared(second, 0b01));
@@ -417,11 +437,11 @@ mod tests {
         let mut walk = Walk::default();
         walk.found_file(FILE, false);
         assert!(walk.next_task().is_some());
-        let old = walk.ask_compare(FILE, 0);
+        let old = walk.ask_compare(FILE, 0, 1);
         walk.unvisit(FILE);
         walk.found_file(FILE, false);
         assert!(walk.next_task().is_some());
-        let new = walk.ask_compare(FILE, 0);
+        let new = walk.ask_compare(FILE, 0, 1);
         walk.read_to_end(FILE);
         assert!(!walk.compared(old, 0));
         assert_eq!(walk.next_task(), None, "the new answer is awaited");
@@ -490,7 +510,20 @@ mod tests {
             asked += 1;
             walk.found_directory(FileId { tree: 0, node: 100 + asked });
         }
-        assert_eq!(asked as usize, QUESTIONS_MAX);
+        assert_eq!(asked, ASKED_BYTES_MAX / LIST_BYTES);
         assert!(!walk.is_done());
+    }
+
+    #[test]
+    fn what_is_asked_about_is_limited_in_bytes() {
+        let mut walk = Walk::default();
+        walk.found_file(FILE, false);
+        assert!(walk.next_task().is_some());
+        let tag = walk.ask_compare(FILE, 0, ASKED_BYTES_MAX);
+        let other = FileId { tree: 0, node: 6 };
+        walk.found_file(other, false);
+        assert_eq!(walk.next_task(), None, "its answer is awaited");
+        assert!(walk.compared(tag, 0));
+        assert!(walk.next_task().is_some());
     }
 }

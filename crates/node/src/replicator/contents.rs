@@ -41,7 +41,7 @@ impl Walker {
                 walker.meter.copied(data.len());
             } else {
                 let hashes = compare::hashes(data);
-                let tag = walker.walk.ask_compare(file, offset);
+                let tag = walker.walk.ask_compare(file, offset, data.len() as u64);
                 walker.put(&Forward::Compare { tag, file, offset, hashes });
             }
         })?;
