@@ -46,6 +46,8 @@ pub(crate) struct Callee {
     /// Best first.
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) keys: Keys,
+    /// Whether everything is to be encrypted, where there are keys.
+    pub(crate) encrypt: bool,
 }
 
 /// Calls the first address that answers, and greets it. A peer that is not in the session is not
@@ -65,18 +67,23 @@ pub(crate) fn call(callee: &Callee, hello: &Hello) -> io::Result<(Stream, Joint)
 fn call_one(callee: &Callee, address: &SocketAddr, hello: &Hello) -> io::Result<(Stream, Joint)> {
     let mut socket = TcpStream::connect_timeout(address, GREETING_TIMEOUT)?;
     prepare(&socket)?;
+    let protection = callee.keys.protection(callee.encrypt);
     let mut out = Vec::new();
-    put_hello(&mut out, hello);
+    put_hello(&mut out, &Hello { protection, ..hello.clone() });
     socket.write_all(&out)?;
-    let stream = match hello.protection {
+    let stream = match protection {
         Protection::None => Stream::plain(socket),
         Protection::Authenticated | Protection::Encrypted => {
             let tls = callee.keys.calling(&callee.name)?;
-            Stream::sealed(Sealed::shake_hands(socket, tls, GREETING_TIMEOUT).map_err(refusal)?)
+            let sealed = Sealed::shake_hands(socket, tls, GREETING_TIMEOUT).map_err(refusal)?;
+            // Once more, where nobody on the way can change it.
+            sealed.write_all(&out)?;
+            Stream::sealed(sealed)
         }
     };
+    stream.socket().set_read_timeout(Some(GREETING_TIMEOUT))?;
     match take_welcome(&read_short_frame(&stream)?).map_err(io::Error::other)? {
-        Welcome::Accepted(joint) => Ok((agreed(&stream, hello.protection)?, joint)),
+        Welcome::Accepted(joint) => Ok((agreed(&stream, protection)?, joint)),
         Welcome::Absent(why) => Err(io::Error::other(Absent(why))),
         Welcome::Refused(why) => Err(io::Error::other(why)),
     }
@@ -100,19 +107,35 @@ pub(crate) fn greeted(stream: &TcpStream) -> io::Result<Hello> {
     take_hello(&frame).map_err(io::Error::other)
 }
 
-/// Finds out whether a caller is who it says, as it wants the connection protected.
+/// Finds out whether a caller is who it says, as it wants the connection protected, and has said
+/// what was read of it: it says so again once nobody on the way can change it.
 pub(crate) fn proven(
     socket: TcpStream,
     keys: &Keys,
-    from: &NodeName,
-    protection: Protection,
+    (from, protection): (&NodeName, Protection),
+    said: impl FnOnce(&Hello) -> bool,
 ) -> io::Result<Stream> {
     if protection == Protection::None {
         return Ok(Stream::plain(socket));
     }
-    let sealed = Sealed::shake_hands(socket, keys.called()?, GREETING_TIMEOUT)?;
+    let tls = match keys.called() {
+        Ok(tls) => tls,
+        Err(error) => {
+            let why = format!("the node's keys are of no use: {error}");
+            // A caller that does not listen has gone.
+            let _ = welcome(&Stream::plain(socket), &Welcome::Refused(why));
+            return Err(error);
+        }
+    };
+    let sealed = Sealed::shake_hands(socket, tls, GREETING_TIMEOUT)?;
     sealed.with(|tls| keys::is_of(tls, from)).map_err(io::Error::other)?;
-    Ok(Stream::sealed(sealed))
+    sealed.socket().set_read_timeout(Some(GREETING_TIMEOUT))?;
+    let stream = Stream::sealed(sealed);
+    let again = take_hello(&read_short_frame(&stream)?).map_err(io::Error::other)?;
+    if again.from != *from || again.protection != protection || !said(&again) {
+        return Err(io::Error::other("its greeting was changed on the way"));
+    }
+    Ok(stream)
 }
 
 /// Accepts a caller; the connection to go on with.

@@ -4,11 +4,12 @@
 //! name, and the key of that. They are read for every connection, so that renewed ones count from
 //! the next connection on. They are not made here.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use model::NodeName;
 use rustls::client::verify_server_name;
@@ -28,6 +29,9 @@ pub(crate) const AUTHORITY_FILE: &str = "ca.pem";
 pub(crate) const CERTIFICATE_FILE: &str = "node.pem";
 /// Key of the node's certificate.
 pub(crate) const KEY_FILE: &str = "node.key";
+
+/// Directories that had keys since this process began.
+static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 /// Where the keys of a node are, if it has any.
 #[derive(Debug, Clone)]
@@ -60,8 +64,18 @@ impl Keys {
 
     /// Whether there are any. Half of them is an error of whoever uses them, and no reason to go on
     /// without.
+    /// So once there were some, they are wanted for as long as this process runs.
     pub(crate) fn exist(&self) -> bool {
-        self.directory.exists()
+        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.contains(&self.directory) {
+            return true;
+        }
+        // What cannot be looked at may be there.
+        let exist = self.directory.try_exists().unwrap_or(true);
+        if exist {
+            seen.insert(self.directory.clone());
+        }
+        exist
     }
 
     /// How connections are protected here, whose payload is to be encrypted or not.

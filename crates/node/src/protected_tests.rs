@@ -30,26 +30,32 @@ fn relay(caller: TcpStream, called: &TcpStream) -> Vec<u8> {
     })
 }
 
-fn hello(protection: Protection) -> Hello {
+fn hello() -> Hello {
     let cluster = model::ModuleName::new("demo").unwrap();
     let from = NodeName::new("node1").unwrap();
-    Hello { cluster, from, purpose: Purpose::Control, protection }
+    Hello { cluster, from, purpose: Purpose::Control, protection: Protection::None }
 }
 
 /// A caller and a called node exchange secrets; returns what was seen on the way.
 fn exchange(protection: Protection) -> Vec<u8> {
     let site = Site::new("exchange");
-    let keys = site.keys("node2");
+    let theirs = site.keys("node2");
+    let encrypt = protection != Protection::Authenticated;
+    let keys = match protection {
+        Protection::None => Keys::new(std::path::Path::new("/nowhere/keys")),
+        Protection::Authenticated | Protection::Encrypted => site.keys("node1"),
+    };
     let name = NodeName::new("node2").unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addresses = vec![listener.local_addr().unwrap()];
-    let callee = Callee { name, addresses, keys: site.keys("node1") };
+    let callee = Callee { name, addresses, keys, encrypt };
     let (near, far) = socket_pair();
     std::thread::scope(|scope| {
         let seen = scope.spawn(move || relay(listener.accept().unwrap().0, &near));
         scope.spawn(move || {
             let said = greeted(&far).unwrap();
-            let stream = proven(far, &keys, &said.from, said.protection).unwrap();
+            let wanted = (&said.from, said.protection);
+            let stream = proven(far, &theirs, wanted, |again| *again == said).unwrap();
             let stream = accept(&stream, Joint::default(), said.protection).unwrap();
             // At once, so that the other end may find it behind its welcome.
             (&stream).write_all(SECRET).unwrap();
@@ -57,7 +63,7 @@ fn exchange(protection: Protection) -> Vec<u8> {
             (&stream).read_exact(&mut room).unwrap();
             assert_eq!(room, SECRET);
         });
-        let (mut stream, _) = call(&callee, &hello(protection)).unwrap();
+        let (mut stream, _) = call(&callee, &hello()).unwrap();
         let mut room = [0; SECRET.len()];
         stream.read_exact(&mut room).unwrap();
         assert_eq!(room, SECRET);
@@ -87,15 +93,36 @@ fn who_is_refused_before_any_keys_are_shown_hears_why() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let name = NodeName::new("node2").unwrap();
     let addresses = vec![listener.local_addr().unwrap()];
-    let callee = Callee { name, addresses, keys: site.keys("node1") };
+    let callee = Callee { name, addresses, keys: site.keys("node1"), encrypt: true };
     let refuser = std::thread::spawn(move || {
         let socket = listener.accept().unwrap().0;
         greeted(&socket).unwrap();
         let why = Welcome::Absent("there are no keys here".to_owned());
         welcome(&Stream::plain(socket), &why).unwrap();
     });
-    let error = call(&callee, &hello(Protection::Encrypted)).err().unwrap();
+    let error = call(&callee, &hello()).err().unwrap();
     assert!(error.to_string().contains("there are no keys here"), "{error}");
     assert!(!is_absent(&error), "what is not proven ends no session");
     refuser.join().unwrap();
+}
+
+#[test]
+fn a_greeting_that_was_changed_on_its_way_is_refused() {
+    let site = Site::new("changed");
+    let theirs = site.keys("node2");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let name = NodeName::new("node2").unwrap();
+    let addresses = vec![listener.local_addr().unwrap()];
+    let callee = Callee { name, addresses, keys: site.keys("node1"), encrypt: true };
+    let called = std::thread::spawn(move || {
+        let socket = listener.accept().unwrap().0;
+        let mut said = greeted(&socket).unwrap();
+        // As if somebody had changed what it is for.
+        said.cluster = model::ModuleName::new("other").unwrap();
+        let wanted = (&said.from, said.protection);
+        proven(socket, &theirs, wanted, |again| *again == said).err().unwrap().to_string()
+    });
+    assert!(call(&callee, &hello()).is_err());
+    let error = called.join().unwrap();
+    assert!(error.contains("changed on the way"), "{error}");
 }

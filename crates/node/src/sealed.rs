@@ -134,7 +134,8 @@ impl Sealed {
             return Ok(0);
         }
         self.seal(bytes, &mut outgoing)?;
-        let sent = send_at_once(&self.socket, &outgoing)?;
+        // It is sealed, and so taken; an error is met again by whoever sends the rest.
+        let sent = send_at_once(&self.socket, &outgoing).unwrap_or(0);
         outgoing.drain(..sent);
         Ok(bytes.len())
     }

@@ -5,8 +5,9 @@
 //! the name itself is doubtful. An operation on what cannot be reached over trusted links is left
 //! to the walk as a task, and the names that it changed become doubtful.
 
+use crate::names::{Names, Without};
 use crate::op::{FileId, Op};
-use crate::session::{Names, RENAME_EXCHANGE, Session, Step, Without};
+use crate::session::{RENAME_EXCHANGE, Session, Step};
 use crate::walk::Task;
 
 /// Links of a path beyond which it is taken for a circle.

@@ -8,6 +8,7 @@
 pub mod acknowledge;
 mod delta;
 pub mod exclude;
+pub mod names;
 pub mod op;
 pub mod session;
 pub mod throttle;
@@ -16,7 +17,8 @@ pub mod walk;
 
 pub use acknowledge::Acknowledge;
 pub use exclude::Exclude;
-pub use session::{Lost, Names, Session, Step, Without};
+pub use names::{Names, Without};
+pub use session::{Lost, Session, Step};
 pub use throttle::Throttle;
 pub use touch::Touch;
 pub use walk::{Complete, Task, Theirs, Walk, leave_out};

@@ -14,23 +14,12 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::delta::with_operation;
+use crate::names::{Names, Without};
 use crate::op::{FileId, Op};
 use crate::walk::Task;
 
 /// renameat2's flag that exchanges two names.
 pub(crate) const RENAME_EXCHANGE: u32 = 2;
-
-/// What the source's tree can tell about names, as of after the operation.
-pub trait Names {
-    /// Known names of an object.
-    fn names_of(&self, file: FileId) -> Vec<(FileId, Vec<u8>)>;
-    /// The object that stands under a name.
-    fn child(&self, parent: FileId, name: &[u8]) -> Option<FileId>;
-    /// Whether the object has any name at all, known or not.
-    fn is_linked(&self, file: FileId) -> bool;
-    /// Whether the id is still in use; an id that is not will never be used again.
-    fn is_known(&self, file: FileId) -> bool;
-}
 
 /// Something to send, in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +73,9 @@ pub struct Session {
     sweep_at: usize,
     /// Walk through everything: directories whose names are right, but for doubtful ones.
     done: BTreeSet<FileId>,
+    /// Walk through everything: what got another name since, and is not released: a complaint about
+    /// it may come later than those that were waited for.
+    stirred: BTreeSet<FileId>,
     /// Delta: bound or suspect directories whose names have not been put right yet.
     pub(crate) pending: BTreeSet<FileId>,
     /// Names that live operations or the target have made uncertain.
@@ -150,6 +142,7 @@ impl Session {
             tasks: VecDeque::new(),
             sweep_at: SWEEP_MIN,
             done: BTreeSet::new(),
+            stirred: BTreeSet::new(),
             pending: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             undressed: BTreeSet::new(),
@@ -174,6 +167,7 @@ impl Session {
         debug_assert!(self.pending.is_empty(), "every suspect directory was put right");
         self.phase = Phase::Settled;
         self.done.clear();
+        self.stirred.clear();
         self.doubtful.clear();
         self.undressed.clear();
     }
@@ -205,7 +199,8 @@ impl Session {
     pub fn may_release(&self, file: FileId, directory: FileId, names: &dyn Names) -> bool {
         let known = names.names_of(file);
         let [(parent, name)] = known.as_slice() else { return false };
-        *parent == directory && self.is_bound(file) && !self.is_doubtful(*parent, name)
+        let stands = *parent == directory && !self.is_doubtful(*parent, name);
+        stands && self.is_bound(file) && !self.stirred.contains(&file)
     }
 
     /// A file is known by its name alone from here on.
@@ -305,6 +300,7 @@ impl Session {
                 steps
             }
             Op::Link { file, parent, name, .. } => {
+                self.stirred.insert(file);
                 // Also where the new name is not told, as the walk must know the file there.
                 let mut steps = self.reach(file, &Without { names, parent, name });
                 match (self.is_bound(parent), &mut steps) {
@@ -338,11 +334,13 @@ impl Session {
             return Ok(Vec::new());
         };
         let moved = names.child(new_parent, new_name);
+        self.stirred.extend(moved);
         let mut steps = Vec::new();
         self.was_released(moved, (parent, name), &mut steps);
         let moved_is_bound = moved.is_some_and(|file| self.is_bound(file));
         if flags & RENAME_EXCHANGE != 0 {
             let other = names.child(parent, name);
+            self.stirred.extend(other);
             self.was_released(other, (new_parent, new_name), &mut steps);
             let all = moved_is_bound
                 && other.is_some_and(|file| self.is_bound(file))
@@ -354,6 +352,9 @@ impl Session {
             }
             if all {
                 steps.push(Step::Operation);
+                // Each may have stood for something else at the target.
+                self.leave_name(parent, name);
+                self.leave_name(new_parent, new_name);
             }
             return Ok(steps);
         }
@@ -460,36 +461,6 @@ impl Session {
 
     fn bind_step(file: FileId, parent: FileId, name: Vec<u8>) -> Step {
         Step::Bind { file, parent, name }
-    }
-}
-
-/// Names as they were before one was added.
-pub struct Without<'a> {
-    /// Names as they are now.
-    pub names: &'a dyn Names,
-    /// Directory of the name that counts as absent.
-    pub parent: FileId,
-    /// That name.
-    pub name: &'a [u8],
-}
-
-impl Names for Without<'_> {
-    fn names_of(&self, file: FileId) -> Vec<(FileId, Vec<u8>)> {
-        let mut names = self.names.names_of(file);
-        names.retain(|(parent, name)| *parent != self.parent || name != self.name);
-        names
-    }
-
-    fn child(&self, parent: FileId, name: &[u8]) -> Option<FileId> {
-        self.names.child(parent, name)
-    }
-
-    fn is_linked(&self, file: FileId) -> bool {
-        self.names.is_linked(file)
-    }
-
-    fn is_known(&self, file: FileId) -> bool {
-        self.names.is_known(file)
     }
 }
 

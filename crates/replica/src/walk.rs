@@ -11,8 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::op::FileId;
 
-/// Questions to the target that may be unanswered at a time: enough for both nodes to be at work all
-/// the time when files are small.
+/// Questions to the target that may be unanswered at a time: enough for both nodes to be at work
+/// all the time when files are small.
 const QUESTIONS_MAX: usize = 512;
 /// Bytes that the target may be asked to compare at a time: live operations wait behind them.
 const ASKED_BYTES_MAX: u64 = 16 << 20;
@@ -301,6 +301,9 @@ impl Walk {
         self.files.remove(&file);
         // The directory that it is missing from is never complete then, and so never released.
         self.directory_of.remove(&file);
+        // A directory is complete when it was found anew.
+        self.open.remove(&file);
+        self.directory_of.retain(|_, directory| *directory != file);
         leave_out(&mut self.complete, file);
         let about = |question: &Question| match question {
             Question::List(_) => false,

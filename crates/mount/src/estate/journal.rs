@@ -31,6 +31,8 @@ pub(crate) struct Journal {
     end: usize,
     /// Bytes after which it is looked at for waste.
     wasteful_at: usize,
+    /// Bytes that had no room since the last attempt to write it anew.
+    lost: usize,
     scratch: Vec<u8>,
 }
 
@@ -40,7 +42,7 @@ impl Journal {
         let active = usize::from(words.get(first + ACTIVE).load(Ordering::Acquire) & 1 == 1);
         let end = words.get(first + ENDS + active).load(Ordering::Acquire) as usize;
         let wasteful_at = wasteful_at(&halves, end);
-        Journal { halves, words, first, active, end, wasteful_at, scratch: Vec::new() }
+        Journal { halves, words, first, active, end, wasteful_at, lost: 0, scratch: Vec::new() }
     }
 
     /// Adds a note. One that has no room makes the journal useless until it is written anew, not
@@ -54,7 +56,11 @@ impl Journal {
             }
             None => {
                 self.words.get(self.first + BROKEN).store(1, Ordering::Release);
-                self.wasteful_at = 0;
+                self.lost += self.scratch.len();
+                // Writing all of it anew in vain for each note would be the end of the server.
+                if self.lost > room(&self.halves) / 2 || self.wasteful_at != usize::MAX {
+                    (self.lost, self.wasteful_at) = (0, 0);
+                }
             }
         }
     }
@@ -106,11 +112,16 @@ impl Journal {
     }
 }
 
+fn room(halves: &[Part; 2]) -> usize {
+    halves.iter().map(|part| part.as_slice().len()).min().unwrap_or(0)
+}
+
 /// Where it is time to look for waste: when the state may have doubled, and in any case before
 /// there is no room.
 fn wasteful_at(halves: &[Part; 2], end: usize) -> usize {
-    let room = halves.iter().map(|part| part.as_slice().len()).min().unwrap_or(0);
-    WASTEFUL_BYTES.max(2 * end).min(room / 8 * 7)
+    let room = room(halves);
+    // Of a state that nearly fills it, each renewal makes half of the rest useful.
+    WASTEFUL_BYTES.max(2 * end).min((room / 8 * 7).max(end + room.saturating_sub(end) / 2))
 }
 
 /// A state being written anew.
@@ -130,6 +141,7 @@ impl Renewal<'_> {
     /// From here on this is what counts, unless it had no room.
     pub(crate) fn finish(self) {
         let Renewal { journal, end } = self;
+        journal.lost = 0;
         let Some(end) = end else {
             // It would not fit the next time either.
             journal.wasteful_at = usize::MAX;

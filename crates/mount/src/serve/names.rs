@@ -140,6 +140,7 @@ impl Server {
                 turn.made();
             }
         })?;
+        turn.made();
         let parent_mtime = backing::stat(&*directory)?.mtime;
         let (parent, file) = (self.tree.id(request.node), self.tree.id(node));
         let op = created(parent, name, file, &stat, target, parent_mtime);

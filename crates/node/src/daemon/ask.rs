@@ -8,7 +8,7 @@ use std::time::Duration;
 use cluster::witness::{Answer, Request};
 use model::{ModuleName, NodeName};
 use wire::control::{self, Exit, LINE_BYTES_MAX, Reply, SCHEMA, Verb};
-use wire::hello::{Hello, Purpose};
+use wire::hello::{Hello, Protection, Purpose};
 use wire::witness::{Question, WITNESS_BYTES_MAX, put_question, take_reply};
 
 use crate::connection::{self, Callee};
@@ -73,7 +73,8 @@ impl Peer {
     /// A peer, greeted as `from` of `cluster`.
     pub(crate) fn new(cluster: &ModuleName, from: &NodeName, callee: Callee) -> Peer {
         let (cluster, from) = (cluster.clone(), from.clone());
-        let protection = callee.keys.protection(true);
+        // Filled in with each call.
+        let protection = Protection::None;
         Peer { callee, hello: Hello { cluster, from, purpose: Purpose::Control, protection } }
     }
 

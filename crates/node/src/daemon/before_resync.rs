@@ -40,6 +40,8 @@ struct Shared {
     events: Sender<Event>,
     /// Held while it runs: never twice at once.
     running: Mutex<()>,
+    /// Number of the newest run; one with another number is not wanted any more, and not started.
+    wanted: Mutex<u64>,
 }
 
 impl BeforeResync {
@@ -51,7 +53,8 @@ impl BeforeResync {
         events: &Sender<Event>,
     ) -> io::Result<BeforeResync> {
         let (config, node, events) = (config.clone(), node.clone(), events.clone());
-        let shared = Shared { config, node, log, limit: LIMIT, events, running: Mutex::default() };
+        let (limit, running, wanted) = (LIMIT, Mutex::default(), Mutex::default());
+        let shared = Shared { config, node, log, limit, events, running, wanted };
         if shared.config.scripts.before_resync.is_some() {
             shared.group()?.kill()?;
         }
@@ -61,29 +64,53 @@ impl BeforeResync {
     /// Runs it; the outcome comes as an input. One that still runs is ended first.
     pub(crate) fn run(&self, serial: u64, source: NodeName, copy: Copy) {
         // If this fails, the other one has at most its limit of time.
-        let _ = self.shared.group().and_then(|group| group.kill());
+        let number = self.shared.give_up().unwrap_or_else(|(number, _)| number);
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new()
             .name(format!("{}-before", shared.config.name))
-            .spawn(move || shared.tell(serial, shared.run(&source, copy)));
+            .spawn(move || shared.tell(serial, shared.run(number, &source, copy)));
         if let Err(error) = thread {
             self.shared.tell(serial, Err(no_run(&error)));
         }
     }
 }
 
+impl BeforeResync {
+    /// Ends it, if it runs: the copy is about to change, and its outcome is of no use any more.
+    pub(crate) fn end(&self) -> io::Result<()> {
+        if self.shared.config.scripts.before_resync.is_none() {
+            return Ok(());
+        }
+        self.shared.give_up().map_err(|(_, error)| error)?;
+        self.shared.group()?.wait_empty()
+    }
+}
+
 impl Shared {
+    /// Whatever runs is ended, and what is about to run is not started. The number of a new run.
+    fn give_up(&self) -> Result<u64, (u64, io::Error)> {
+        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        *wanted += 1;
+        let killed = self.group().and_then(|group| group.kill());
+        killed.map(|()| *wanted).map_err(|error| (*wanted, error))
+    }
+
     fn tell(&self, serial: u64, outcome: Result<(), ScriptError>) {
         let module = self.config.name.clone();
         let input = Input::ResyncPrepared { module, serial, error: outcome.err() };
         let _ = self.events.send(Event::Input(input));
     }
 
-    fn run(&self, source: &NodeName, copy: Copy) -> Result<(), ScriptError> {
+    fn run(&self, number: u64, source: &NodeName, copy: Copy) -> Result<(), ScriptError> {
         let _running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         let group = self.group().map_err(|error| no_run(&error))?;
         end_all(&group).map_err(|error| no_run(&error))?;
+        let wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        if *wanted != number {
+            return Err(no_run(&io::Error::other("it is not wanted any more")));
+        }
         let mut child = self.start(&group, source, copy).map_err(|error| no_run(&error))?;
+        drop(wanted);
         let in_time = Pid::from_child(&child);
         let in_time = pidfd_open(in_time, PidfdFlags::empty())
             .is_ok_and(|handle| ends_within(&handle, self.limit));

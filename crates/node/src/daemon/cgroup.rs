@@ -34,8 +34,11 @@ impl Cgroup {
 
     /// Whether any process is in it.
     pub(crate) fn is_populated(&self) -> bool {
-        fs::read_to_string(self.path.join("cgroup.events"))
-            .is_ok_and(|text| text.lines().any(|line| line == "populated 1"))
+        // What cannot be read may have somebody in it, unless it is gone.
+        match fs::read_to_string(self.path.join("cgroup.events")) {
+            Ok(text) => text.lines().any(|line| line == "populated 1"),
+            Err(error) => error.kind() != io::ErrorKind::NotFound,
+        }
     }
 
     /// Kills every process in it, without waiting.

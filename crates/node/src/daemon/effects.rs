@@ -122,6 +122,10 @@ impl Daemon {
             .unwrap_or_default();
         let generation = self.next_generation;
         let Some(module) = self.modules.get_mut(name) else { return Ok(()) };
+        if matches!(assignment, Assignment::Receive { .. } | Assignment::Serve(_)) {
+            // Nothing may keep a copy that is about to change.
+            module.before_resync.end()?;
+        }
         if module.replicator.is_none() {
             if assignment == Assignment::Close {
                 module.clean_leftovers(&self.layout);

@@ -116,7 +116,8 @@ fn peer(
             if let Err(why) = keys.agree(protection, true) {
                 return refuse(stream, why);
             }
-            let stream = connection::proven(stream, keys, &from, protection)?;
+            let said = |again: &Hello| again.purpose == Purpose::Control;
+            let stream = connection::proven(stream, keys, (&from, protection), said)?;
             let stream = connection::accept(&stream, Joint::default(), protection)?;
             stream.socket().set_read_timeout(Some(REQUEST_TIMEOUT))?;
             answer(&stream, &stream, events)

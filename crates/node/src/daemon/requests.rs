@@ -202,7 +202,7 @@ impl Daemon {
     pub(super) fn peer(&self, node: &NodeName) -> Peer {
         let addresses = replication_addresses(&self.cluster, node);
         let keys = self.keys();
-        let callee = Callee { name: node.clone(), addresses, keys };
+        let callee = Callee { name: node.clone(), addresses, keys, encrypt: true };
         Peer::new(&self.cluster.cluster, &self.name, callee)
     }
 

@@ -1,25 +1,33 @@
 //! Finds out whether callers are who they say, beside everything else that a replicator does.
 //!
-//! Until that is known, a caller changes nothing. How many are heard at a time is limited.
+//! Until that is known, a caller changes nothing. How many are heard at a time is limited: one more
+//! takes the place of the one that has not proven itself for longest.
 
-use std::net::TcpStream;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use wire::hello::Welcome;
+use wire::hello::{Hello, Purpose, Welcome};
 use wire::local::Caller;
 
 use crate::connection;
 use crate::keys::Keys;
 use crate::replicator::receiving::Entrance;
 
-/// Callers that are heard at a time; others see their connection closed.
+/// Callers that are heard at a time.
 const CALLERS_MAX: usize = 8;
 
 /// Finds out whether callers are who they say.
 pub(super) struct Greeter {
     keys: Keys,
-    callers: Arc<AtomicUsize>,
+    callers: Arc<Mutex<Callers>>,
+}
+
+/// Those that have not proven themselves yet, in the order in which they came.
+#[derive(Default)]
+struct Callers {
+    next: u64,
+    heard: BTreeMap<u64, TcpStream>,
 }
 
 impl Greeter {
@@ -29,37 +37,58 @@ impl Greeter {
 
     /// Lets a caller in, or says why not, on a thread of its own.
     pub(super) fn greet(&self, caller: Caller, socket: TcpStream, entrance: Option<Entrance>) {
+        let Ok(handle) = socket.try_clone() else { return };
+        let number = self.came(handle);
         let (keys, callers) = (self.keys.clone(), Arc::clone(&self.callers));
-        if callers.fetch_add(1, Ordering::Relaxed) >= CALLERS_MAX {
-            callers.fetch_sub(1, Ordering::Relaxed);
-            return;
-        }
         let greeting = std::thread::Builder::new().name("greet".to_owned()).spawn(move || {
             let from = caller.from.clone();
-            if let Err(error) = hear(&keys, caller, socket, entrance) {
+            if let Err(error) = hear(&keys, (number, caller), socket, entrance) {
                 eprintln!("a caller that says it is {from} was turned away: {error}");
             }
-            callers.fetch_sub(1, Ordering::Relaxed);
+            lock(&callers).heard.remove(&number);
         });
         if greeting.is_err() {
-            self.callers.fetch_sub(1, Ordering::Relaxed);
+            lock(&self.callers).heard.remove(&number);
         }
+    }
+
+    fn came(&self, handle: TcpStream) -> u64 {
+        let mut callers = lock(&self.callers);
+        if callers.heard.len() >= CALLERS_MAX
+            && let Some((_, oldest)) = callers.heard.pop_first()
+        {
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        callers.next += 1;
+        let number = callers.next;
+        callers.heard.insert(number, handle);
+        number
     }
 }
 
 fn hear(
     keys: &Keys,
-    caller: Caller,
+    (number, caller): (u64, Caller),
     socket: TcpStream,
     entrance: Option<Entrance>,
 ) -> std::io::Result<()> {
-    let stream = connection::proven(socket, keys, &caller.from, caller.protection)?;
+    let wanted = (&caller.from, caller.protection);
+    let stream = connection::proven(socket, keys, wanted, |again| is_same(again, &caller))?;
     let entrance = entrance.ok_or_else(|| "this node receives no session now".to_owned());
     match entrance.and_then(|entrance| entrance.admits(&caller).map(|()| entrance)) {
         Ok(entrance) => {
-            entrance.connected(caller, stream);
+            entrance.connected(number, caller, stream);
             Ok(())
         }
         Err(why) => connection::welcome(&stream, &Welcome::Absent(why)),
     }
+}
+
+fn is_same(again: &Hello, caller: &Caller) -> bool {
+    let Purpose::Replication { session, joint, .. } = &again.purpose else { return false };
+    (*session, *joint) == (caller.session, caller.joint)
+}
+
+fn lock(callers: &Mutex<Callers>) -> MutexGuard<'_, Callers> {
+    callers.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -10,7 +10,7 @@ use cluster::effect::Serve;
 use model::{ModuleName, NodeName};
 use mount::backing::Root;
 use replica::Exclude;
-use wire::hello::{Hello, Joint, Purpose};
+use wire::hello::{Hello, Joint, Protection, Purpose};
 
 use crate::connection::Callee;
 use crate::keys::Keys;
@@ -79,9 +79,11 @@ impl ReplicatorOptions {
                 session: session.id,
                 joint: Joint::default(),
             },
-            protection: keys.protection(serve.replication.encrypt),
+            // Filled in with each call.
+            protection: Protection::None,
         };
         let (name, addresses) = (session.target.clone(), peer.to_vec());
-        Some((hello, Callee { name, addresses, keys }))
+        let encrypt = serve.replication.encrypt;
+        Some((hello, Callee { name, addresses, keys, encrypt }))
     }
 }

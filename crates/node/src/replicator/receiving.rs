@@ -84,6 +84,8 @@ struct State {
     /// The newest connection, with where its other end stands and how it is protected, until it is
     /// taken up.
     incoming: Option<(Stream, Caller)>,
+    /// Number of the newest caller.
+    newest: u64,
     /// Whether a connection has stood.
     linked: bool,
     /// Why nothing more is applied.
@@ -167,11 +169,16 @@ impl Entrance {
         Ok(())
     }
 
-    /// The source has connected. Another connection of its takes the place of an earlier one, which
-    /// it has found broken.
-    pub(super) fn connected(&self, caller: Caller, stream: Stream) {
+    /// The source has connected, as the caller with this number. Another connection of its takes
+    /// the place of an earlier one, which it has found broken.
+    pub(super) fn connected(&self, number: u64, caller: Caller, stream: Stream) {
         {
             let mut state = self.shared.state();
+            if number < state.newest {
+                // It has given that call up since.
+                return;
+            }
+            state.newest = number;
             if let Some(earlier) = state.stream.take() {
                 let _ = earlier.shutdown(Shutdown::Both);
             }

@@ -379,7 +379,9 @@ impl Walker {
         drop(inner);
         drop(order);
         self.meter.entry(name);
-        if self.reading == Some(parent) && stat.kind() != Kind::Directory && !several {
+        // What was bound before may have been linked to what stood elsewhere.
+        let alone = stat.kind() != Kind::Directory && !several && !was_bound;
+        if self.reading == Some(parent) && alone {
             self.walk.found_alone(parent, file, stat.kind() == Kind::File);
         }
         self.found(file, stat.kind(), (in_place, fresh && !held));
