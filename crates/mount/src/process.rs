@@ -1,7 +1,7 @@
 //! What serving needs of the process and its threads: no umask, all the descriptors there may be,
 //! files of any size.
 //!
-//! Nothing about memory or priority; the program that embeds the server decides that.
+//! How much memory or which priority it has, the program that embeds the server decides.
 
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, umask};
@@ -22,6 +22,25 @@ pub fn prepare() {
     let _ = lifted.or_else(|_| setrlimit(Resource::Fsize, Rlimit { current: maximum, maximum }));
     survive_file_size_limit();
 }
+
+/// Has memory that was freed go back to the system, which the allocator keeps as long as something
+/// lies beyond it. It takes a while, so not on the caller's thread.
+pub(crate) fn give_memory_back() {
+    // Without the thread it stays here for later use.
+    let _ = std::thread::Builder::new().name("trim".to_owned()).spawn(trim);
+}
+
+#[cfg(target_env = "gnu")]
+#[allow(unsafe_code, reason = "the allocator's own function has no safe wrapper")]
+fn trim() {
+    // SAFETY: it may be called at any time, by any thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+#[cfg(not(target_env = "gnu"))]
+fn trim() {}
 
 extern "C" fn nothing(_signal: libc::c_int) {}
 

@@ -329,9 +329,12 @@ pub fn take_forward(frame: &[u8]) -> Result<Forward<'_>, WireError> {
         }
         8 => Forward::Finish { file: take_file(&mut decoder)?, mtime: take_stamp(&mut decoder)? },
         9 => {
-            let (number, is_base) = (decoder.u64()?, take_bool(&mut decoder)?);
-            let base = (take_u128(&mut decoder)?, take_u128(&mut decoder)?);
-            Forward::Barrier { number, base: is_base.then_some(base) }
+            let number = decoder.u64()?;
+            let base = match take_bool(&mut decoder)? {
+                true => Some((take_u128(&mut decoder)?, take_u128(&mut decoder)?)),
+                false => None,
+            };
+            Forward::Barrier { number, base }
         }
         17 => Forward::Forget(take_file(&mut decoder)?),
         13 => Forward::Recall,
@@ -446,10 +449,11 @@ fn put_compare(out: &mut Vec<u8>, (tag, file, offset): (u64, FileId, u64), hashe
 
 fn put_barrier(out: &mut Vec<u8>, number: u64, base: Option<(u128, u128)>) {
     put_kind_u64(out, 9, number);
-    let (id, previous) = base.unwrap_or_default();
     out.push(u8::from(base.is_some()));
-    out.extend_from_slice(&id.to_le_bytes());
-    out.extend_from_slice(&previous.to_le_bytes());
+    if let Some((id, previous)) = base {
+        out.extend_from_slice(&id.to_le_bytes());
+        out.extend_from_slice(&previous.to_le_bytes());
+    }
 }
 
 fn put_kind_owners(out: &mut Vec<u8>, owners: &[Owner<'_>]) {

@@ -14,6 +14,7 @@ use super::descriptors::Descriptors;
 use super::notes::{Note, Noted};
 use crate::backing::{Handle, Kind};
 use crate::estate::{Holder, Journal};
+use crate::process;
 
 /// Why a file becomes known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,6 +87,9 @@ impl std::fmt::Debug for Table {
         f.debug_struct("Table").field("nodes", &self.inodes.len()).finish_non_exhaustive()
     }
 }
+
+/// Files for which there is room below which none of it is given back.
+const SHRINK_MIN: usize = 1 << 16;
 
 /// Requests to forget of which it is remembered that they were carried out: more than can be under
 /// way at once.
@@ -393,6 +397,17 @@ impl Table {
         self.cache.remove(node);
         for (parent, _) in inode.names {
             self.child_left(parent);
+        }
+        self.shrink();
+    }
+
+    /// Gives memory back when most of what was known has been forgotten.
+    fn shrink(&mut self) {
+        let (known, room) = (self.inodes.len(), self.inodes.capacity());
+        if room > SHRINK_MIN && known < room / 8 {
+            self.inodes.shrink_to(2 * known);
+            self.by_handle.shrink_to(2 * known);
+            process::give_memory_back();
         }
     }
 
