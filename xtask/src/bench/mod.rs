@@ -4,6 +4,7 @@
 //! machine is noisy for all alike. Lines `metric value unit` come first, tables last. How to read
 //! them is in `docs/benchmarks.md`.
 
+mod apply;
 mod burst;
 mod database;
 mod figures;
@@ -18,6 +19,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+pub(crate) use self::apply::apply;
 pub(crate) use self::burst::burst;
 use self::figures::{Figures, series, unit};
 pub(crate) use self::memory::memory;

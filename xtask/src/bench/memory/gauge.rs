@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::bench::memory::processes::find;
 use crate::bench::pair::Pair;
 use crate::bench::site::NODES;
 
@@ -136,19 +137,6 @@ impl Watched {
 
 fn lock(watched: &Mutex<[Watched; 2]>) -> MutexGuard<'_, [Watched; 2]> {
     watched.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The replicator of a module in a node's namespace.
-fn find(module: &str, namespace: &str) -> Option<u32> {
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    let mut pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    pids.find(|pid| {
-        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<&[u8]> = words.split(|byte| *byte == 0).collect();
-        let ours = words.windows(2).any(|pair| pair == [&b"replicator"[..], module.as_bytes()]);
-        let place = || fs::read_link(format!("/proc/{pid}/ns/uts"));
-        ours && place().is_ok_and(|link| link.as_os_str() == namespace)
-    })
 }
 
 /// What a process holds; none when it has ended.

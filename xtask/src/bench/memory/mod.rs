@@ -5,6 +5,7 @@
 
 mod gauge;
 mod load;
+pub(crate) mod processes;
 mod verdict;
 
 use std::path::Path;
