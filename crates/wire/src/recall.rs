@@ -75,14 +75,15 @@ pub(crate) fn put_suspects(out: &mut Vec<u8>, suspects: &[Suspect<'_>]) {
     for suspect in suspects {
         out.extend_from_slice(&suspect.tree.to_le_bytes());
         put_bytes(out, suspect.path);
-        let (kind, offset, end) = match suspect.strayed {
-            Strayed::Names => (1, 0, 0),
-            Strayed::All => (2, 0, 0),
-            Strayed::Part { offset, end } => (3, offset, end),
-        };
-        out.push(kind);
-        put_u64(out, offset);
-        put_u64(out, end);
+        match suspect.strayed {
+            Strayed::Names => out.push(1),
+            Strayed::All => out.push(2),
+            Strayed::Part { offset, end } => {
+                out.push(3);
+                put_u64(out, offset);
+                put_u64(out, end);
+            }
+        }
     }
 }
 
@@ -91,11 +92,10 @@ pub(crate) fn take_suspects<'a>(decoder: &mut Decoder<'a>) -> Result<Vec<Suspect
     while !decoder.is_empty() {
         let tree = decoder.u16()?;
         let path = take_limited(decoder, PATH_BYTES_MAX, "path")?;
-        let (kind, offset, end) = (decoder.u8()?, decoder.u64()?, decoder.u64()?);
-        let strayed = match kind {
+        let strayed = match decoder.u8()? {
             1 => Strayed::Names,
             2 => Strayed::All,
-            3 => Strayed::Part { offset, end },
+            3 => Strayed::Part { offset: decoder.u64()?, end: decoder.u64()? },
             _ => return Err(WireError::Value("suspect")),
         };
         suspects.push(Suspect { tree, path, strayed });
