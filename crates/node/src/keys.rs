@@ -63,8 +63,7 @@ impl Keys {
     }
 
     /// Whether there are any. Half of them is an error of whoever uses them, and no reason to go on
-    /// without.
-    /// So once there were some, they are wanted for as long as this process runs.
+    /// without: once there were some, they are wanted for as long as this process runs.
     pub(crate) fn exist(&self) -> bool {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.contains(&self.directory) {

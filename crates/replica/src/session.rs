@@ -266,9 +266,12 @@ impl Session {
             Phase::Delta => return Ok(self.live_delta(op, names)),
             Phase::Settled => {}
         }
-        let mut steps = self.sweep(names);
-        steps.extend(self.live_settled(op, names)?);
-        Ok(steps)
+        let steps = self.live_settled(op, names)?;
+        if steps.is_empty() {
+            // Nothing may travel for what is answered without the target.
+            return Ok(steps);
+        }
+        Ok([self.sweep(names), steps].concat())
     }
 
     /// Forgets the ids that are no longer in use, now and then.

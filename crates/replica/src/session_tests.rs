@@ -10,6 +10,8 @@ const ROOT: FileId = FileId::root(0);
 const DIRECTORY: FileId = id(2);
 const FILE: FileId = id(3);
 const NEW: FileId = id(4);
+/// Ids from here on are not in use.
+const UNKNOWN: u64 = 1000;
 const STAMP: Stamp = Stamp { seconds: 0, nanoseconds: 0 };
 
 const fn id(node: u64) -> FileId {
@@ -42,8 +44,8 @@ impl Names for Tree {
         !self.names_of(file).is_empty()
     }
 
-    fn is_known(&self, _file: FileId) -> bool {
-        true
+    fn is_known(&self, file: FileId) -> bool {
+        file.node < UNKNOWN
     }
 }
 
@@ -299,4 +301,19 @@ fn a_directory_that_the_target_lost_is_not_done_any_more() {
     session.unbind(DIRECTORY, &tree);
     assert_eq!(session.live(&write(FILE), &tree), Ok(Vec::new()), "the walk comes here again");
     assert!(!session.directory_is_done(DIRECTORY));
+}
+
+#[test]
+fn ids_out_of_use_are_forgotten_with_an_operation_that_is_told_and_with_no_other() {
+    let mut session = Session::settled();
+    let unused = super::SWEEP_MIN as u64;
+    (0..unused).for_each(|count| session.bind(id(UNKNOWN + count)));
+    let none = Tree::default();
+    assert_eq!(session.live(&write(FILE), &none), Ok(Vec::new()), "it has no name");
+    let tree = Tree::with(&[(ROOT, "file", FILE)]);
+    let steps = session.live(&write(FILE), &tree).unwrap();
+    let forgotten = steps.iter().filter(|step| matches!(step, Step::Forget(_))).count() as u64;
+    assert_eq!(forgotten, unused);
+    assert_eq!(steps.last(), Some(&Step::Operation));
+    assert_eq!(session.live(&write(FILE), &tree), Ok(vec![Step::Operation]));
 }

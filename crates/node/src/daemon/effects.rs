@@ -122,9 +122,12 @@ impl Daemon {
             .unwrap_or_default();
         let generation = self.next_generation;
         let Some(module) = self.modules.get_mut(name) else { return Ok(()) };
-        if matches!(assignment, Assignment::Receive { .. } | Assignment::Serve(_)) {
-            // Nothing may keep a copy that is about to change.
-            module.before_resync.end()?;
+        // Nothing may keep a copy that is about to change. What cannot be ended is no reason not to
+        // serve.
+        match &assignment {
+            Assignment::Receive { .. } => module.before_resync.end()?,
+            Assignment::Serve(_) => drop(module.before_resync.end()),
+            Assignment::Hold { .. } | Assignment::Close => {}
         }
         if module.replicator.is_none() {
             if assignment == Assignment::Close {

@@ -19,7 +19,6 @@ use std::time::Duration;
 use cluster::effect::Assignment;
 use model::config::ModuleConfig;
 use model::{EpochId, ModuleName, NodeName};
-
 use wire::local::{Caller, FromReplicator, ToReplicator};
 
 use crate::daemon::cgroup::Cgroup;
