@@ -30,13 +30,18 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module \
     -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares";
 
-/// Runs every target until it has had its time on this commit and machine, or for `seconds` more.
+/// Runs every target, or the `wanted` ones if any are named, until it has had its time on this
+/// commit and machine, or for `seconds` more.
 ///
 /// # Errors
-/// A target failed: which, and with what input; the time until then is counted.
-pub fn soak(root: &Path, seconds: Option<u64>) -> Result<(), String> {
+/// There is no such target, or one failed: which, and with what input; the time until then is
+/// counted.
+pub fn soak(root: &Path, wanted: &[&str], seconds: Option<u64>) -> Result<(), String> {
+    if let Some(unknown) = wanted.iter().find(|name| !TARGETS.contains(name)) {
+        return Err(format!("no fuzz target `{unknown}`; there are: {}", TARGETS.join(", ")));
+    }
     let built = build(root)?;
-    for name in TARGETS {
+    for name in TARGETS.iter().filter(|name| wanted.is_empty() || wanted.contains(name)) {
         let so_far = soak::so_far(root, "fuzz", name, "seconds")?;
         let mut left = seconds.unwrap_or(SECONDS.saturating_sub(so_far));
         println!("fuzz {name}: {so_far} s so far, {left} s to run");

@@ -25,7 +25,8 @@ Tasks of the Evenkeel repository
   cargo xtask tidy                     check the rules of STYLE.md that a program can check
   cargo xtask soak NAME [--rounds N]   repeat a test and keep count in tests/soak/NAME.json
   cargo xtask soak suites [--again]    run the suites of tests/soak/suites on a mount (as root)
-  cargo xtask soak fuzz [--seconds N]  run every fuzz target, and keep count likewise
+  cargo xtask soak fuzz [--seconds N] [TARGET...]
+                                       run every fuzz target or some, and keep count likewise
   cargo xtask soak memory [--files N]  measure memory with very many files (as root)
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
@@ -44,11 +45,11 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::tidy(&root),
         ["soak", "suites"] => suites::suites(&root, false),
         ["soak", "suites", "--again"] => suites::suites(&root, true),
-        ["soak", "fuzz"] => fuzz::soak(&root, None),
-        ["soak", "fuzz", "--seconds", seconds] => match seconds.parse() {
-            Ok(seconds) => fuzz::soak(&root, Some(seconds)),
+        ["soak", "fuzz", "--seconds", seconds, targets @ ..] => match seconds.parse() {
+            Ok(seconds) => fuzz::soak(&root, targets, Some(seconds)),
             Err(_) => Err(format!("`{seconds}` is not a number of seconds")),
         },
+        ["soak", "fuzz", targets @ ..] => fuzz::soak(&root, targets, None),
         ["soak", "memory", options @ ..] => bench::memory(&root, options),
         ["fuzz-merge"] => fuzz::merge(&root),
         ["soak", name] => soak::soak(&root, name, None),
