@@ -12,11 +12,11 @@ use crate::report::Heartbeat;
 use crate::witness;
 
 /// An operator's job, answered by `Effect::Answer`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct JobId(pub u64);
 
 /// What the shell knows when it starts a node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Boot {
     /// This node.
     pub name: NodeName,
@@ -33,7 +33,7 @@ pub struct Boot {
 }
 
 /// What the shell knows of one module when it starts a node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BootModule {
     /// Its configuration.
     pub config: ModuleConfig,
@@ -48,7 +48,7 @@ pub struct BootModule {
 }
 
 /// What the replicated directories look like when the node starts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DataState {
     /// No marker; nothing inside.
     Empty,
@@ -69,7 +69,7 @@ pub enum DataState {
 }
 
 /// What an earlier daemon of this boot left running.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
     /// What the replicator is doing.
     pub assignment: Assignment,
@@ -80,7 +80,7 @@ pub struct Running {
 }
 
 /// Everything that can happen to a node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Input {
     /// An authenticated heartbeat arrived, with what `Contact` made of it.
     Heartbeat {
@@ -178,7 +178,7 @@ pub enum Input {
 }
 
 /// How a script did not succeed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScriptError {
     /// What became of it, as the end of a sentence that begins with the script.
     pub how: String,
@@ -187,7 +187,7 @@ pub struct ScriptError {
 }
 
 /// What the operator wants of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Command {
     /// Start the module on this node. Done when the node is PRIM, ALONE or an up-to-date SECOND;
     /// refused when it must wait.

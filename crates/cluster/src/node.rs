@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::{ModuleName, NodeName, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
 use crate::input::{Boot, Input};
@@ -13,8 +14,9 @@ use crate::mirror::Mirror;
 use crate::report::Report;
 use crate::status::NodeStatus;
 
-/// All decisions of one node. Feed it inputs, perform its effects in order.
-#[derive(Debug, Clone)]
+/// All decisions of one node. Feed it inputs, perform its effects in order. Written down, it can be
+/// gone on with: that is where a replay begins.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Node {
     name: NodeName,
     modules: BTreeMap<ModuleName, Mirror>,

@@ -2,8 +2,10 @@
 //!
 //! Not for secrets: ids need only be unique, which the shell's unpredictable seed provides.
 
+use serde::{Deserialize, Serialize};
+
 /// A splitmix generator; two steps make one id.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Rng {
     low: u64,
     high: u64,

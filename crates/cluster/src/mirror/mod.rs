@@ -37,11 +37,13 @@ mod view;
 mod wanted;
 mod witnessing;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::config::ModuleConfig;
 use model::{BootId, Epoch, EpochId, ModuleName, NodeName, Reason, SessionId, Time};
+use serde::{Deserialize, Serialize};
 
 use crate::effect::{Assignment, Effect, ServiceAction};
 use crate::input::{Boot, BootModule, Command, DataState, JobId, Running};
@@ -54,7 +56,7 @@ use crate::witness;
 const ROUNDS_MAX: usize = 64;
 
 /// What the node is doing for the module.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum State {
     /// Not started.
     Stop,
@@ -81,7 +83,7 @@ pub(crate) enum State {
 }
 
 /// Steps of taking up the role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Promote {
     /// The peer, in sync, prepares to receive.
     Offer { since: Time },
@@ -94,7 +96,7 @@ pub(crate) enum Promote {
 }
 
 /// Steps of giving up the role.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum HandOver {
     Address,
     Service,
@@ -102,7 +104,7 @@ pub(crate) enum HandOver {
 }
 
 /// Steps of following.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Follow {
     Preparing,
     Ready,
@@ -110,7 +112,7 @@ pub(crate) enum Follow {
 }
 
 /// Steps of stopping.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Quit {
     /// Asks the peer to go on without this node.
     Leave,
@@ -123,7 +125,7 @@ pub(crate) enum Quit {
 }
 
 /// The session that this node offers or serves as source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
     id: SessionId,
     resync: bool,
@@ -137,7 +139,7 @@ pub(crate) struct Session {
 }
 
 /// What is known of the peer.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Peer {
     boot: Option<BootId>,
     report: Option<Report>,
@@ -150,7 +152,7 @@ struct Peer {
 }
 
 /// What the replicator said since its newest assignment.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Replicator {
     serial: u64,
     assigned: Option<Assignment>,
@@ -172,7 +174,7 @@ struct Replicator {
 }
 
 /// Addresses and application: what was asked of the shell and what came of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Front {
     addresses: bool,
     addresses_busy: bool,
@@ -188,7 +190,7 @@ struct Front {
 }
 
 /// The conversation with the witness.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Talk {
     asked: Option<(witness::Request, Time)>,
     answer: Option<(witness::Request, witness::Answer)>,
@@ -203,7 +205,7 @@ struct Talk {
 }
 
 /// An operator's job under way.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Job {
     id: JobId,
     command: Command,
@@ -212,15 +214,15 @@ struct Job {
 }
 
 /// Why a waiting node cannot go on; kept as the reason shown.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Block {
-    code: &'static str,
+    code: Cow<'static, str>,
     sentence: String,
     critical: bool,
 }
 
 /// One module on one node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Mirror {
     module: ModuleName,
     me: NodeName,

@@ -211,7 +211,7 @@ impl Mirror {
             return None;
         }
         let lasting = matches!(
-            block.code,
+            block.code.as_ref(),
             "config-differs"
                 | "data-missing"
                 | "split-brain"
@@ -221,7 +221,7 @@ impl Mirror {
                 | "peer-lacks-module"
         );
         if lasting || self.due(job.since + PATIENCE) {
-            let next = self.next_steps(block.code);
+            let next = self.next_steps(&block.code);
             return Some(Outcome::Refused { why: block.sentence, next });
         }
         None

@@ -7,6 +7,7 @@
 //! What the script does, and how long it may take, is the shell's matter.
 
 use model::SessionId;
+use serde::{Deserialize, Serialize};
 
 use super::Mirror;
 use crate::effect::Effect;
@@ -15,7 +16,7 @@ use crate::record::StoredCopy;
 use crate::report::Report;
 
 /// What became of the script.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Script {
     serial: u64,
     run: Run,
@@ -24,7 +25,7 @@ pub(super) struct Script {
 }
 
 /// How far the script has come.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Run {
     /// It has not run for any session that is offered.
     #[default]

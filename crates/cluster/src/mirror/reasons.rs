@@ -2,6 +2,8 @@
 //!
 //! A reason keeps its time of beginning as long as it holds.
 
+use std::borrow::Cow;
+
 use model::{Phase, Reason, Role, Severity};
 
 use super::facts::Standing;
@@ -16,12 +18,17 @@ impl Mirror {
             self.since = self.now;
         }
         let mut found: Vec<(&'static str, Severity, String)> = Vec::new();
-        self.block_reason(&mut found);
+        self.copy_reason(&mut found);
         self.front_reasons(&mut found);
         self.pair_reasons(shown, &mut found);
         self.witness_reasons(&mut found);
         let mut kept = std::mem::take(&mut self.reasons);
-        for (code, severity, sentence) in found {
+        let others = found.into_iter().map(|(code, severity, sentence)| {
+            let code: Cow<'static, str> = code.into();
+            (code, severity, sentence)
+        });
+        for (code, severity, sentence) in self.block_reason().into_iter().chain(others) {
+            let code = code.as_ref();
             let before = kept.remove(code);
             let since = before.as_ref().map_or(self.now, |reason| reason.since);
             let blocks = self.block.as_ref().is_some_and(|block| block.code == code);
@@ -41,13 +48,14 @@ impl Mirror {
         }
     }
 
-    fn block_reason(&self, found: &mut Vec<(&'static str, Severity, String)>) {
-        if let Some(block) = &self.block {
-            let acting = self.is_acting_state();
-            let red = block.critical || acting;
-            let severity = if red { Severity::Critical } else { Severity::Warning };
-            found.push((block.code, severity, block.sentence.clone()));
-        }
+    fn block_reason(&self) -> Option<(Cow<'static, str>, Severity, String)> {
+        let block = self.block.as_ref()?;
+        let red = block.critical || self.is_acting_state();
+        let severity = if red { Severity::Critical } else { Severity::Warning };
+        Some((block.code.clone(), severity, block.sentence.clone()))
+    }
+
+    fn copy_reason(&self, found: &mut Vec<(&'static str, Severity, String)>) {
         let blocked = self.block.as_ref().is_some_and(|block| block.code == "copy-failed");
         if let Some(why) = self.copy_failed.as_ref().filter(|_| !blocked) {
             found.push(("copy-failed", Severity::Critical, format!("this copy failed: {why}")));

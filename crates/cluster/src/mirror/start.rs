@@ -453,7 +453,7 @@ impl Mirror {
     /// Records why the node cannot go on; never worth another round.
     pub(crate) fn block(&mut self, code: &'static str, sentence: String) -> bool {
         let critical = matches!(code, "split-brain" | "different-data" | "data-missing");
-        self.block = Some(Block { code, sentence, critical });
+        self.block = Some(Block { code: code.into(), sentence, critical });
         false
     }
 }
