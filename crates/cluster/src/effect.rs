@@ -13,7 +13,7 @@ use crate::record::Record;
 use crate::witness;
 
 /// Something to be done by the shell.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Make the record durable, and the markers in the roots, before performing any later effect.
     /// If that fails, perform no later effect of this batch and hand in `Input::PersistFailed`

@@ -16,7 +16,7 @@ use crate::witness;
 pub struct JobId(pub u64);
 
 /// What the shell knows when it starts a node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Boot {
     /// This node.
     pub name: NodeName,
@@ -33,7 +33,7 @@ pub struct Boot {
 }
 
 /// What the shell knows of one module when it starts a node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootModule {
     /// Its configuration.
     pub config: ModuleConfig,
@@ -80,7 +80,7 @@ pub struct Running {
 }
 
 /// Everything that can happen to a node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Input {
     /// An authenticated heartbeat arrived, with what `Contact` made of it.
     Heartbeat {

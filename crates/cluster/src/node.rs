@@ -16,7 +16,7 @@ use crate::status::NodeStatus;
 
 /// All decisions of one node. Feed it inputs, perform its effects in order. Written down, it can be
 /// gone on with: that is where a replay begins.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     name: NodeName,
     modules: BTreeMap<ModuleName, Mirror>,

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A splitmix generator; two steps make one id.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Rng {
     low: u64,
     high: u64,

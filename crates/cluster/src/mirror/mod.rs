@@ -139,7 +139,7 @@ pub(crate) struct Session {
 }
 
 /// What is known of the peer.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Peer {
     boot: Option<BootId>,
     report: Option<Report>,
@@ -152,7 +152,7 @@ struct Peer {
 }
 
 /// What the replicator said since its newest assignment.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Replicator {
     serial: u64,
     assigned: Option<Assignment>,
@@ -174,7 +174,7 @@ struct Replicator {
 }
 
 /// Addresses and application: what was asked of the shell and what came of it.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Front {
     addresses: bool,
     addresses_busy: bool,
@@ -190,7 +190,7 @@ struct Front {
 }
 
 /// The conversation with the witness.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Talk {
     asked: Option<(witness::Request, Time)>,
     answer: Option<(witness::Request, witness::Answer)>,
@@ -205,7 +205,7 @@ struct Talk {
 }
 
 /// An operator's job under way.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Job {
     id: JobId,
     command: Command,
@@ -214,7 +214,7 @@ struct Job {
 }
 
 /// Why a waiting node cannot go on; kept as the reason shown.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Block {
     code: Cow<'static, str>,
     sentence: String,
@@ -222,7 +222,7 @@ struct Block {
 }
 
 /// One module on one node.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mirror {
     module: ModuleName,
     me: NodeName,

@@ -16,7 +16,7 @@ use crate::record::StoredCopy;
 use crate::report::Report;
 
 /// What became of the script.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Script {
     serial: u64,
     run: Run,
