@@ -53,6 +53,14 @@ pub fn greeting(bytes: &[u8]) {
     versioned(bytes, hello::take_welcome, hello::put_welcome);
     versioned(bytes, witness::take_question, witness::put_question);
     versioned(bytes, witness::take_reply, witness::put_reply);
+    if let Ok((salt, sealed)) = datagram::take_sealed(bytes) {
+        assert_eq!(datagram::put_sealed(salt, sealed).as_deref(), Ok(bytes));
+    }
+    if let Ok(guarded) = datagram::take_guarded(bytes)
+        && let Ok(again) = datagram::put_guarded(&guarded)
+    {
+        assert_eq!(datagram::take_guarded(&again).as_ref(), Ok(&guarded));
+    }
     if let Ok(heartbeat) = datagram::take_heartbeat(bytes)
         && let Ok(again) = datagram::put_heartbeat(&heartbeat)
     {

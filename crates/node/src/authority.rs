@@ -13,12 +13,14 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 
-use crate::keys::{AUTHORITY_FILE, CERTIFICATE_FILE, KEY_FILE};
+use crate::keys::{AUTHORITY_FILE, CERTIFICATE_FILE, CLUSTER_KEY_FILE, KEY_FILE};
+use crate::seal;
 
 /// An authority with its key.
 pub struct Authority {
     certificate: String,
     issuer: Issuer<'static, KeyPair>,
+    cluster_key: String,
 }
 
 impl Authority {
@@ -33,11 +35,12 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let certificate = params.self_signed(&key).map_err(io::Error::other)?.pem();
-        Ok(Authority { certificate, issuer: Issuer::new(params, key) })
+        let cluster_key = seal::new_key()?;
+        Ok(Authority { certificate, issuer: Issuer::new(params, key), cluster_key })
     }
 
-    /// Makes keys for a node and writes them into a directory that has none: `ca.pem`, `node.pem`
-    /// and `node.key`.
+    /// Makes keys for a node and writes them into a directory that has none: `ca.pem`, `node.pem`,
+    /// `node.key` and `cluster.key`.
     ///
     /// # Errors
     /// A file is there already, or cannot be written.
@@ -48,6 +51,7 @@ impl Authority {
             (AUTHORITY_FILE, &self.certificate),
             (CERTIFICATE_FILE, &certificate),
             (KEY_FILE, &key),
+            (CLUSTER_KEY_FILE, &self.cluster_key),
         ];
         for (name, text) in files {
             let path = directory.join(name);

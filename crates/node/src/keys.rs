@@ -1,8 +1,8 @@
 //! The cluster's keys on this node: who may speak with it, and how it shows who it is.
 //!
-//! Three files: the certificate of the cluster's own authority, this node's certificate for its
-//! name, and the key of that. They are read for every connection, so that renewed ones count from
-//! the next connection on. They are not made here.
+//! Four files: the certificate of the cluster's own authority, this node's certificate for its
+//! name, the key of that, and the key that all nodes share for heartbeats. They are read for every
+//! connection, so that renewed ones count from the next connection on. They are not made here.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -23,12 +23,17 @@ use rustls::{
 };
 use wire::hello::Protection;
 
+use crate::seal::ClusterKey;
+
 /// Certificate of the cluster's authority.
 pub(crate) const AUTHORITY_FILE: &str = "ca.pem";
 /// Certificate of the node, for its name.
 pub(crate) const CERTIFICATE_FILE: &str = "node.pem";
 /// Key of the node's certificate.
 pub(crate) const KEY_FILE: &str = "node.key";
+
+/// Key of the cluster, for heartbeats.
+pub(crate) const CLUSTER_KEY_FILE: &str = "cluster.key";
 
 /// Directories that had keys since this process began.
 static SEEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
@@ -77,6 +82,11 @@ impl Keys {
         exist
     }
 
+    /// The file of the key that all nodes share.
+    pub(crate) fn cluster_key_file(&self) -> PathBuf {
+        self.directory.join(CLUSTER_KEY_FILE)
+    }
+
     /// How connections are protected here, whose payload is to be encrypted or not.
     pub(crate) fn protection(&self, encrypt: bool) -> Protection {
         match (self.exist(), encrypt) {
@@ -103,6 +113,8 @@ impl Keys {
         let read = self.read()?;
         let own = read.chain.first().ok_or(io::ErrorKind::InvalidData)?;
         is_for(own, node).map_err(|why| self.wrong(CERTIFICATE_FILE, &why))?;
+        let cluster_key = ClusterKey::read(&self.cluster_key_file());
+        cluster_key.map_err(|error| self.wrong(CLUSTER_KEY_FILE, &error))?;
         self.called().map(drop)
     }
 

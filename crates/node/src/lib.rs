@@ -16,6 +16,7 @@ mod marker;
 mod owners;
 mod packet;
 pub mod replicator;
+mod seal;
 mod sealed;
 mod stream;
 mod witness;

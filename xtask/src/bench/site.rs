@@ -17,7 +17,7 @@ pub(super) const WITNESS: &str = "client";
 const ECHO_PORT: u16 = 7700;
 /// What the names end with of modules whose links are encrypted.
 const TLS: &str = "-tls";
-const KEY_FILES: [&str; 3] = ["ca.pem", "node.pem", "node.key"];
+const KEY_FILES: [&str; 4] = ["ca.pem", "node.pem", "node.key", "cluster.key"];
 /// How long a pair may take to become protected.
 const PROTECTED_TIMEOUT: &str = "60s";
 /// How long a mount may take to appear, and a daemon to answer.

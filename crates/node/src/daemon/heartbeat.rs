@@ -1,8 +1,8 @@
 //! Heartbeats: sent at every pulse on every network, received from every network.
 //!
 //! `cluster::contact::Contact` numbers them and judges what an echo proves; here are the sockets
-//! and the threads. The sender falls silent when the main loop has stopped ticking, so that a
-//! wedged daemon does not look alive.
+//! and the threads. What may be heard is found out by `guard`. The sender falls silent when the
+//! main loop has stopped ticking, so that a wedged daemon does not look alive.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,11 +16,12 @@ use cluster::contact::Contact;
 use cluster::report::{Heartbeat, Report};
 use model::config::ClusterConfig;
 use model::{ModuleName, NetworkName, NodeName, Time};
-use wire::datagram::{DATAGRAM_BYTES_MAX, put_heartbeat, take_heartbeat};
+use wire::datagram::DATAGRAM_BYTES_MAX;
 
 use crate::clock;
 use crate::connection::PEER_PORT;
 use crate::daemon::event::Event;
+use crate::daemon::guard::{Guard, Passage, TurnedAway};
 
 /// Time between two heartbeats.
 pub(crate) const PULSE: Duration = Duration::from_millis(100);
@@ -35,6 +36,7 @@ pub(crate) struct Heartbeats {
 }
 
 struct Shared {
+    guard: Guard,
     contact: Mutex<Contact>,
     outgoing: Mutex<Outgoing>,
     /// When a peer was last heard on a network.
@@ -59,28 +61,34 @@ impl Heartbeats {
     pub(crate) fn start(
         cluster: &ClusterConfig,
         heartbeat: Heartbeat,
-        contact: Contact,
+        (contact, guard): (Contact, Guard),
         events: &Sender<Event>,
     ) -> io::Result<Heartbeats> {
         let mut paths = Vec::new();
         let own = heartbeat.from.clone();
         let outgoing = Outgoing { heartbeat, main_loop_ticked: clock::now() };
+        let (wake, woken) = channel();
         let shared = Arc::new(Shared {
+            guard,
             contact: Mutex::new(contact),
             outgoing: Mutex::new(outgoing),
             heard: Mutex::new(BTreeMap::new()),
         });
         for path in open_paths(cluster, &own)? {
             let receiving = path.socket.try_clone()?;
-            let peers: Vec<IpAddr> = path.peers.iter().map(|(_, address)| address.ip()).collect();
-            let (shared, events) = (Arc::clone(&shared), events.clone());
-            let network = path.network.clone();
+            let peers = path.peers.iter().map(|(name, address)| (address.ip(), name.clone()));
+            let hearing = Hearing {
+                peers: peers.collect(),
+                network: path.network.clone(),
+                shared: Arc::clone(&shared),
+                events: events.clone(),
+                wake: wake.clone(),
+            };
             std::thread::Builder::new()
-                .name(format!("hear-{network}"))
-                .spawn(move || hear(&receiving, &peers, &network, &shared, &events))?;
+                .name(format!("hear-{}", path.network))
+                .spawn(move || hearing.hear(&receiving))?;
             paths.push(path);
         }
-        let (wake, woken) = channel();
         let sending = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("pulse".to_owned())
@@ -98,6 +106,11 @@ impl Heartbeats {
     /// When each peer was last heard on each network.
     pub(crate) fn heard(&self) -> BTreeMap<(NetworkName, NodeName), Time> {
         lock(&self.shared.heard).clone()
+    }
+
+    /// What came and was not heard.
+    pub(crate) fn turned_away(&self) -> TurnedAway {
+        self.shared.guard.turned_away()
     }
 
     /// The main loop is alive.
@@ -127,31 +140,52 @@ fn open_paths(cluster: &ClusterConfig, own: &NodeName) -> io::Result<Vec<Path>> 
     Ok(paths)
 }
 
-fn hear(
-    socket: &UdpSocket,
-    peers: &[IpAddr],
-    network: &NetworkName,
-    shared: &Shared,
-    events: &Sender<Event>,
-) {
-    let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
-    loop {
-        // An error here is an earlier datagram's that a peer refused; the next call is fine.
-        let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
-        if !peers.contains(&from.ip()) {
-            continue;
+/// What the thread of one network needs.
+struct Hearing {
+    peers: BTreeMap<IpAddr, NodeName>,
+    network: NetworkName,
+    shared: Arc<Shared>,
+    events: Sender<Event>,
+    wake: Sender<()>,
+}
+
+impl Hearing {
+    fn hear(&self, socket: &UdpSocket) {
+        let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
+        loop {
+            // An error here is an earlier datagram's that a peer refused; the next call is fine.
+            let Ok((length, from)) = socket.recv_from(&mut buffer) else { continue };
+            let datagram = buffer.get(..length).unwrap_or_default();
+            let Some(input) = self.take(clock::now(), from.ip(), datagram) else { continue };
+            if self.events.send(Event::Input(input)).is_err() {
+                return;
+            }
         }
-        let Ok(heartbeat) = take_heartbeat(&buffer[..length]) else { continue };
-        let received = clock::now();
-        lock(&shared.heard).insert((network.clone(), heartbeat.from.clone()), received);
-        let Some((received, echoed)) = lock(&shared.contact).receive(received, &heartbeat) else {
-            continue;
+    }
+
+    fn take(&self, now: Time, from: IpAddr, datagram: &[u8]) -> Option<Input> {
+        let Some(peer) = self.peers.get(&from) else {
+            self.shared.guard.stranger(now, &from);
+            return None;
         };
-        let heartbeat = Box::new(heartbeat);
-        let input = Input::Heartbeat { heartbeat, received, echoed };
-        if events.send(Event::Input(input)).is_err() {
-            return;
-        }
+        let guarded = match self.shared.guard.judge(now, peer, datagram) {
+            Passage::Passed(guarded) => guarded,
+            Passage::Refused => return None,
+            Passage::Answer => {
+                // The thread lives as long as the process.
+                let _ = self.wake.send(());
+                return None;
+            }
+        };
+        lock(&self.shared.heard).insert((self.network.clone(), peer.clone()), now);
+        let received = lock(&self.shared.contact).receive(now, &guarded.heartbeat);
+        let Some((received, echoed)) = received else {
+            self.shared.guard.repeated();
+            return None;
+        };
+        self.shared.guard.met(&guarded);
+        let heartbeat = Box::new(guarded.heartbeat);
+        Some(Input::Heartbeat { heartbeat, received, echoed })
     }
 }
 
@@ -162,6 +196,7 @@ fn pulse(paths: &[Path], woken: &Receiver<()>, shared: &Shared) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         while woken.try_recv().is_ok() {}
+        shared.guard.refresh();
         let now = clock::now();
         let heartbeat = {
             let outgoing = lock(&shared.outgoing);
@@ -178,13 +213,15 @@ fn send_to_all(paths: &[Path], now: Time, heartbeat: &Heartbeat, shared: &Shared
     let mut stamped = BTreeMap::new();
     for path in paths {
         for (peer, address) in &path.peers {
-            let datagram = stamped.entry(peer).or_insert_with(|| {
+            let datagrams = stamped.entry(peer).or_insert_with(|| {
                 let mut heartbeat = heartbeat.clone();
                 lock(&shared.contact).stamp(now, peer, &mut heartbeat);
-                put_heartbeat(&heartbeat).unwrap_or_default()
+                shared.guard.datagrams(peer, &heartbeat)
             });
-            // A network that is down shows by the silence on it.
-            let _ = path.socket.send_to(datagram, address);
+            for datagram in datagrams {
+                // A network that is down shows by the silence on it.
+                let _ = path.socket.send_to(datagram, address);
+            }
         }
     }
 }

@@ -17,6 +17,7 @@ mod before_resync;
 mod cgroup;
 mod effects;
 mod event;
+mod guard;
 mod heartbeat;
 mod journal;
 mod listen;

@@ -267,6 +267,7 @@ impl Daemon {
         data["now"] = json!(now);
         data["cluster"] = json!(self.cluster.cluster);
         data["networks"] = self.networks(now);
+        data["turned_away"] = json!(self.heartbeats.turned_away());
         data["witness"] = self.witness_status(now);
         Reply { data, ..Reply::new(Exit::Done, sentence) }
     }

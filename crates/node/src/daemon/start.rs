@@ -20,6 +20,7 @@ use crate::clock;
 use crate::daemon::application::Application;
 use crate::daemon::before_resync::BeforeResync;
 use crate::daemon::event::Event;
+use crate::daemon::guard::Guard;
 use crate::daemon::heartbeat::Heartbeats;
 use crate::daemon::journal::Journal;
 use crate::daemon::module::{Module, RunningState, data_state};
@@ -178,7 +179,8 @@ fn build(
     let (node, effects) = Node::new(now, boot);
     heartbeat.reports = node.reports();
     let contact = Contact::new(heartbeat.incarnation);
-    let heartbeats = Heartbeats::start(&cluster, heartbeat, contact, sender)?;
+    let guard = Guard::new(Keys::new(&layout.keys_directory()), &cluster.cluster, &name);
+    let heartbeats = Heartbeats::start(&cluster, heartbeat, (contact, guard), sender)?;
     open_entrances(&layout, &cluster, &name, sender)?;
     requests::terminate_on_signal(sender.clone())?;
     let mut daemon = Daemon {

@@ -1,0 +1,268 @@
+//! What stands before the heartbeats: nobody without the cluster's key is heard, and nothing that
+//! was said to an earlier daemon.
+//!
+//! Each daemon draws a session at its start, and a peer's heartbeat counts only when it answers
+//! that session: what was recorded before cannot. Which of the present session's are new is found
+//! out by `cluster::contact::Contact`. Without keys, in the lab, everything passes as it is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use cluster::report::Heartbeat;
+use model::{ModuleName, NodeName, Time};
+use serde::Serialize;
+use wire::datagram::{
+    DATAGRAM_BYTES_MAX, Guarded, is_plain, put_guarded, put_heartbeat, take_guarded, take_heartbeat,
+};
+
+use crate::keys::Keys;
+use crate::seal::{ClusterKey, Route};
+
+/// At most once in this time the log has a line about datagrams that are turned away.
+const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
+
+/// At most once in this time a peer that does not know this session is answered before the pulse.
+const ANSWER_PAUSE: Duration = Duration::from_millis(20);
+
+/// The guard of one daemon.
+pub(crate) struct Guard {
+    keys: Keys,
+    cluster: ModuleName,
+    own: NodeName,
+    session: u128,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    key: Key,
+    sessions: BTreeMap<NodeName, Sessions>,
+    turned_away: TurnedAway,
+    /// When the log was told last, and how many were told of.
+    complained: Option<(Time, u64)>,
+    answered: Time,
+}
+
+/// What is known of the cluster's key.
+#[derive(Default)]
+enum Key {
+    /// There are no keys, so everything goes in the clear.
+    #[default]
+    None,
+    /// There are keys, but none to be used: nothing is sent or heard.
+    Unusable,
+    Usable {
+        key: ClusterKey,
+        stamp: Stamp,
+    },
+}
+
+/// By what a changed file is told.
+type Stamp = (u64, Option<SystemTime>);
+
+/// A peer's sessions.
+#[derive(Default)]
+struct Sessions {
+    /// The one that has answered this daemon's.
+    proven: Option<u128>,
+    /// One that may be its newest, or recorded long ago: it is answered once.
+    claimed: Option<u128>,
+}
+
+/// Datagrams that were turned away since the daemon started, by why.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct TurnedAway {
+    /// They came from no address of a peer.
+    pub(crate) strangers: u64,
+    /// Heartbeats in the clear, where there are keys.
+    pub(crate) plain: u64,
+    /// They were not whole, or not sealed under this cluster's key from that peer to this node.
+    pub(crate) unauthentic: u64,
+    /// Whole, but no answer to this daemon: a peer's first, or recorded earlier.
+    pub(crate) unanswered: u64,
+    /// Seen before, or older than others: usual where there are several networks.
+    pub(crate) repeated: u64,
+}
+
+/// What a datagram is worth.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// The peer's, and said to this daemon.
+    Passed(Box<Guarded>),
+    /// Nothing.
+    Refused,
+    /// A peer that does not know this session should hear of it at once.
+    Answer,
+}
+
+impl Guard {
+    pub(crate) fn new(keys: Keys, cluster: &ModuleName, own: &NodeName) -> Guard {
+        let (cluster, own) = (cluster.clone(), own.clone());
+        let session = crate::clock::random();
+        let guard = Guard { keys, cluster, own, session, state: Mutex::default() };
+        guard.refresh();
+        guard
+    }
+
+    /// Looks whether the key has changed.
+    pub(crate) fn refresh(&self) {
+        if !self.keys.exist() {
+            return;
+        }
+        let path = self.keys.cluster_key_file();
+        let read = fs::metadata(&path).and_then(|metadata| {
+            let stamp = (metadata.len(), metadata.modified().ok());
+            let mut state = self.state();
+            if matches!(&state.key, Key::Usable { stamp: known, .. } if *known == stamp) {
+                return Ok(());
+            }
+            state.key = Key::Usable { key: ClusterKey::read(&path)?, stamp };
+            Ok(())
+        });
+        if let Err(error) = read {
+            let mut state = self.state();
+            if !matches!(state.key, Key::Unusable) {
+                eprintln!("! no heartbeat is sent or heard: {}: {error}", path.display());
+                state.key = Key::Unusable;
+            }
+        }
+    }
+
+    /// The datagrams that carry a heartbeat to a peer: one, or another for a session of the peer
+    /// that is not proven yet.
+    pub(crate) fn datagrams(&self, to: &NodeName, heartbeat: &Heartbeat) -> Vec<Vec<u8>> {
+        let mut state = self.state();
+        let key = match &state.key {
+            Key::None => return put_heartbeat(heartbeat).into_iter().collect(),
+            Key::Unusable => return Vec::new(),
+            Key::Usable { key, .. } => key,
+        };
+        let sessions = state.sessions.get(to);
+        let proven = sessions.and_then(|sessions| sessions.proven);
+        let claimed = sessions.and_then(|sessions| sessions.claimed);
+        let mut answers: Vec<u128> = proven.into_iter().chain(claimed).collect();
+        if answers.is_empty() {
+            answers.push(0);
+        }
+        let sealed = answers.into_iter().filter_map(|answers| {
+            let heartbeat = heartbeat.clone();
+            let guarded = Guarded { session: self.session, answers, heartbeat };
+            let route = Route { cluster: &self.cluster, from: &self.own, to };
+            // One that is too long is missing, which the peer sees.
+            put_guarded(&guarded).ok().and_then(|bytes| key.seal(route, bytes).ok())
+        });
+        let sealed = sealed.collect();
+        if let Some(sessions) = state.sessions.get_mut(to) {
+            sessions.claimed = None;
+        }
+        sealed
+    }
+
+    /// Judges a datagram that came at `now` from an address of `from`.
+    pub(crate) fn judge(&self, now: Time, from: &NodeName, datagram: &[u8]) -> Passage {
+        let mut state = self.state();
+        let guarded = match &state.key {
+            Key::None => {
+                // One with keys cannot be understood by a node that has none.
+                let heartbeat = (datagram.len() <= DATAGRAM_BYTES_MAX)
+                    .then(|| take_heartbeat(datagram).ok())
+                    .flatten()
+                    .filter(|heartbeat| heartbeat.from == *from);
+                if let Some(heartbeat) = heartbeat {
+                    let guarded = Guarded { session: 0, answers: 0, heartbeat };
+                    return Passage::Passed(Box::new(guarded));
+                }
+                state.turned_away.unauthentic += 1;
+                state.complain(now, from);
+                return Passage::Refused;
+            }
+            Key::Usable { .. } | Key::Unusable if is_plain(datagram) => {
+                state.turned_away.plain += 1;
+                state.complain(now, from);
+                return Passage::Refused;
+            }
+            Key::Unusable => None,
+            Key::Usable { key, .. } => {
+                let route = Route { cluster: &self.cluster, from, to: &self.own };
+                let opened = key.open(route, datagram);
+                opened.and_then(|bytes| take_guarded(&bytes).ok())
+            }
+        };
+        match guarded.filter(|guarded| guarded.heartbeat.from == *from) {
+            Some(guarded) => state.is_fresh(now, guarded, self.session),
+            None => {
+                state.turned_away.unauthentic += 1;
+                state.complain(now, from);
+                Passage::Refused
+            }
+        }
+    }
+
+    /// What has passed was a new one too: from now on its sender's session is answered.
+    pub(crate) fn met(&self, guarded: &Guarded) {
+        let met = Sessions { proven: Some(guarded.session), claimed: None };
+        self.state().sessions.insert(guarded.heartbeat.from.clone(), met);
+    }
+
+    /// Counts a datagram from an address that no peer has.
+    pub(crate) fn stranger(&self, now: Time, from: &dyn std::fmt::Display) {
+        let mut state = self.state();
+        state.turned_away.strangers += 1;
+        state.complain(now, from);
+    }
+
+    /// Counts a heartbeat that is not a new one.
+    pub(crate) fn repeated(&self) {
+        self.state().turned_away.repeated += 1;
+    }
+
+    /// What was turned away so far.
+    pub(crate) fn turned_away(&self) -> TurnedAway {
+        self.state().turned_away.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_fresh(&mut self, now: Time, guarded: Guarded, ours: u128) -> Passage {
+        if guarded.answers == ours {
+            return Passage::Passed(Box::new(guarded));
+        }
+        let sessions = self.sessions.entry(guarded.heartbeat.from).or_default();
+        self.turned_away.unanswered += 1;
+        if sessions.proven != Some(guarded.session) {
+            sessions.claimed = Some(guarded.session);
+            if now.since(self.answered) >= ANSWER_PAUSE {
+                self.answered = now;
+                return Passage::Answer;
+            }
+        }
+        Passage::Refused
+    }
+
+    /// Tells the log now and then. Nothing that a sender chose stands there but its address.
+    fn complain(&mut self, now: Time, from: &dyn std::fmt::Display) {
+        let TurnedAway { strangers, plain, unauthentic, .. } = self.turned_away;
+        let total = strangers + plain + unauthentic;
+        let told = match self.complained {
+            Some((at, _)) if now.since(at) < COMPLAINT_PAUSE => return,
+            Some((_, told)) => told,
+            None => 0,
+        };
+        self.complained = Some((now, total));
+        eprintln!(
+            "! {} datagrams were turned away, the last from {from}: so far {strangers} came from \
+             nobody's address, {plain} in the clear, {unauthentic} not under the cluster's key",
+            total - told
+        );
+    }
+}
+
+#[cfg(test)]
+#[path = "guard_tests.rs"]
+mod tests;

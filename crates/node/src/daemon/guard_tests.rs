@@ -1,0 +1,158 @@
+//! Two guards that speak with each other while somebody in between records and repeats.
+
+use std::path::PathBuf;
+
+use model::BootId;
+
+use super::*;
+use crate::keys::tests::Site;
+
+struct Pair {
+    cluster: ModuleName,
+    nodes: [NodeName; 2],
+    keys: [Keys; 2],
+    _site: Site,
+}
+
+impl Pair {
+    fn new() -> Pair {
+        let site = Site::new("guard");
+        let nodes = ["node1", "node2"].map(|name| NodeName::new(name).unwrap());
+        let keys = ["node1", "node2"].map(|name| site.keys(name));
+        Pair { cluster: ModuleName::new("demo").unwrap(), nodes, keys, _site: site }
+    }
+
+    fn guard(&self, index: usize) -> Guard {
+        Guard::new(self.keys[index].clone(), &self.cluster, &self.nodes[index])
+    }
+
+    fn heartbeat(&self, index: usize) -> Heartbeat {
+        Heartbeat {
+            from: self.nodes[index].clone(),
+            boot: BootId(1),
+            incarnation: 1,
+            sequence: 1,
+            echo: 0,
+            echo_incarnation: 0,
+            cluster_digest: 0,
+            reports: BTreeMap::new(),
+        }
+    }
+
+    /// What one guard sends to the other.
+    fn said(&self, from: usize, guard: &Guard) -> Vec<Vec<u8>> {
+        guard.datagrams(&self.nodes[1 - from], &self.heartbeat(from))
+    }
+
+    /// How many of these datagrams of a node the other's guard lets pass.
+    fn heard(&self, from: usize, by: &Guard, datagrams: &[Vec<u8>]) -> usize {
+        let judged = datagrams.iter().map(|one| by.judge(NOW, &self.nodes[from], one));
+        let passed = judged.filter(|passage| {
+            if let Passage::Passed(guarded) = passage {
+                by.met(guarded);
+            }
+            matches!(passage, Passage::Passed(_))
+        });
+        passed.count()
+    }
+}
+
+const NOW: Time = Time::from_millis(1_000_000);
+
+#[test]
+fn both_are_heard_after_one_exchange_also_when_one_of_them_starts_anew() {
+    let pair = Pair::new();
+    let (one, mut other) = (pair.guard(0), pair.guard(1));
+    for _ in 0..3 {
+        let first = pair.said(0, &one);
+        assert_eq!(pair.heard(0, &other, &first), 0, "it does not know this session yet");
+        let answer = pair.said(1, &other);
+        assert!(pair.heard(1, &one, &answer) > 0, "it answers");
+        let second = pair.said(0, &one);
+        assert!(pair.heard(0, &other, &second) > 0);
+        other = pair.guard(1);
+    }
+}
+
+#[test]
+fn what_was_said_to_an_earlier_daemon_is_not_heard_by_the_next() {
+    let pair = Pair::new();
+    let (one, other) = (pair.guard(0), pair.guard(1));
+    let mut recorded = Vec::new();
+    for _ in 0..4 {
+        recorded.extend(pair.said(0, &one));
+        pair.heard(0, &other, &recorded);
+        let answers = pair.said(1, &other);
+        pair.heard(1, &one, &answers);
+    }
+    assert!(pair.heard(0, &other, &recorded) > 0, "the one that they were said to knows them");
+    let next = pair.guard(1);
+    assert_eq!(pair.heard(0, &next, &recorded), 0);
+    // They are answered, which is how a peer is met, but nobody is there to answer that.
+    assert_eq!(pair.said(1, &next).len(), 1);
+    assert_eq!(pair.heard(0, &next, &recorded), 0);
+    assert_eq!(next.turned_away().unanswered, 2 * recorded.len() as u64);
+    // The node itself is met all the same.
+    let answers = pair.said(1, &next);
+    pair.heard(1, &one, &answers);
+    let live = pair.said(0, &one);
+    assert!(pair.heard(0, &next, &live) > 0);
+}
+
+#[test]
+fn a_peer_is_answered_at_once_but_not_without_end() {
+    let pair = Pair::new();
+    let other = pair.guard(1);
+    let greetings: Vec<_> = (0..3).flat_map(|_| pair.said(0, &pair.guard(0))).collect();
+    let judge = |at: &Vec<u8>, after| other.judge(NOW + after, &pair.nodes[0], at);
+    assert_eq!(judge(&greetings[0], Duration::ZERO), Passage::Answer);
+    assert_eq!(judge(&greetings[1], ANSWER_PAUSE / 2), Passage::Refused);
+    assert_eq!(judge(&greetings[2], ANSWER_PAUSE), Passage::Answer);
+}
+
+#[test]
+fn nobody_without_the_key_is_heard_and_all_of_it_is_counted() {
+    let (pair, foreign) = (Pair::new(), Pair::new());
+    let other = pair.guard(1);
+    let plain = vec![put_heartbeat(&pair.heartbeat(0)).unwrap()];
+    let theirs = pair.said(0, &foreign.guard(0));
+    let ours = pair.said(0, &pair.guard(0));
+    let garbage = vec![Vec::new(), vec![0; 7], vec![0xff; DATAGRAM_BYTES_MAX + 1]];
+    // As if node2 itself had said it: what is sent back to a node is not its peer's.
+    let reflected = pair.said(1, &other);
+    for datagrams in [&plain, &theirs, &garbage, &reflected] {
+        assert_eq!(pair.heard(0, &other, datagrams), 0);
+    }
+    other.stranger(NOW, &"10.0.0.9");
+    pair.heard(0, &other, &ours);
+    let expected =
+        TurnedAway { strangers: 1, plain: 1, unauthentic: 5, unanswered: 1, repeated: 0 };
+    assert_eq!(other.turned_away(), expected);
+}
+
+#[test]
+fn with_a_key_of_no_use_nothing_is_sent_or_heard_until_it_is_mended() {
+    let pair = Pair::new();
+    let (one, other) = (pair.guard(0), pair.guard(1));
+    let file = pair.keys[1].cluster_key_file();
+    let good = fs::read(&file).unwrap();
+    fs::write(&file, "broken").unwrap();
+    other.refresh();
+    assert!(pair.said(1, &other).is_empty());
+    assert_eq!(other.judge(NOW, &pair.nodes[0], &pair.said(0, &one)[0]), Passage::Refused);
+    fs::write(&file, good).unwrap();
+    other.refresh();
+    assert_eq!(other.judge(NOW, &pair.nodes[0], &pair.said(0, &one)[0]), Passage::Answer);
+}
+
+#[test]
+fn without_keys_heartbeats_go_in_the_clear_as_before() {
+    let pair = Pair::new();
+    let none = Keys::new(&PathBuf::from("/nowhere/evenkeel/keys"));
+    let plain = |index: usize| Guard::new(none.clone(), &pair.cluster, &pair.nodes[index]);
+    let datagrams = pair.said(0, &plain(0));
+    assert_eq!(pair.heard(0, &plain(1), &datagrams), 1);
+    let guarded = pair.guard(0);
+    assert_eq!(pair.heard(0, &plain(1), &pair.said(0, &guarded)), 0, "one cannot be read");
+    assert_eq!(pair.heard(1, &plain(1), &datagrams), 0, "it says that it is somebody else");
+}
