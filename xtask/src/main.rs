@@ -28,6 +28,9 @@ Tasks of the Evenkeel repository
   cargo xtask soak fuzz [--seconds N] [TARGET...]
                                        run every fuzz target or some, and keep count likewise
   cargo xtask soak memory [--files N]  measure memory with very many files (as root)
+  cargo xtask sim [--seeds N] [--first F]
+                                       run random schedules over the cluster's core
+  cargo xtask sim --seed S             tell one of them
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
                                        measure replication beside its limits (as root)
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         },
         ["soak", "fuzz", targets @ ..] => fuzz::soak(&root, targets, None),
         ["soak", "memory", options @ ..] => bench::memory(&root, options),
+        ["sim", options @ ..] => simulate(&root, options),
         ["fuzz-merge"] => fuzz::merge(&root),
         ["soak", name] => soak::soak(&root, name, None),
         ["soak", name, "--rounds", rounds] => match rounds.parse() {
@@ -74,6 +78,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Random schedules over the cluster's core; without optimization they take ten times as long.
+fn simulate(root: &Path, options: &[&str]) -> Result<(), String> {
+    let mut arguments = vec!["run", "--quiet", "--release", "--package", "sim", "--"];
+    arguments.extend(options);
+    run::run(root, &[], "cargo", &arguments)
 }
 
 /// The root of the repository, wherever the task was started.

@@ -3,7 +3,7 @@
 //! Run by the shell's heartbeat thread. It only numbers and compares; what silence means is
 //! decided by the node, which is told the times found here.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use model::{BootId, NodeName, Time};
 
@@ -26,7 +26,8 @@ struct Seen {
     boot: BootId,
     incarnation: u64,
     sequence: u64,
-    past_boots: BTreeSet<BootId>,
+    /// Newest heartbeat of this node that it has echoed: how recent it certainly is.
+    echo: u64,
 }
 
 impl Contact {
@@ -55,25 +56,27 @@ impl Contact {
     /// Judges a heartbeat received at `now`. None when it is a duplicate, older than one already
     /// seen, or of an earlier incarnation or boot; else when it was received and when this node
     /// sent the newest of its own that it echoes.
+    ///
+    /// Boots have no order of their own, so that a late or repeated heartbeat of an earlier boot
+    /// cannot be told from the first one of the next. What tells them apart is the echo: only who
+    /// lives now can have heard what this node sent last. Another boot is therefore believed once
+    /// it echoes something newer than the one before it ever did.
     pub fn receive(&mut self, now: Time, heartbeat: &Heartbeat) -> Option<(Time, Option<Time>)> {
-        let seen = self.peers.entry(heartbeat.from.clone()).or_insert_with(|| Seen {
-            boot: heartbeat.boot,
-            incarnation: 0,
-            sequence: 0,
-            past_boots: BTreeSet::new(),
-        });
+        let mine = heartbeat.echo_incarnation == self.incarnation;
+        let echo = if mine { heartbeat.echo } else { 0 };
+        let first = Seen { boot: heartbeat.boot, incarnation: 0, sequence: 0, echo: 0 };
+        let seen = self.peers.entry(heartbeat.from.clone()).or_insert(first);
         if seen.boot != heartbeat.boot {
-            if seen.past_boots.contains(&heartbeat.boot) {
+            if echo <= seen.echo {
                 return None;
             }
-            seen.past_boots.insert(seen.boot);
             seen.boot = heartbeat.boot;
         } else if (heartbeat.incarnation, heartbeat.sequence) <= (seen.incarnation, seen.sequence) {
             return None;
         }
         seen.incarnation = heartbeat.incarnation;
         seen.sequence = heartbeat.sequence;
-        let mine = heartbeat.echo_incarnation == self.incarnation;
+        seen.echo = seen.echo.max(echo);
         let echoed = self.sent.iter().find(|(sequence, _)| mine && *sequence == heartbeat.echo);
         Some((now, echoed.map(|(_, at)| *at)))
     }
@@ -124,9 +127,34 @@ mod tests {
         assert!(at_b.receive(Time::ZERO, &restarted).is_some());
         old.stamp(Time::ZERO, &b, &mut first);
         assert!(at_b.receive(Time::ZERO, &first).is_none(), "an earlier incarnation");
-        let mut rebooted = heartbeat("a", 3);
-        Contact::new(1).stamp(Time::ZERO, &b, &mut rebooted);
-        assert!(at_b.receive(Time::ZERO, &rebooted).is_some(), "another boot");
-        assert!(at_b.receive(Time::ZERO, &restarted).is_none(), "an earlier boot");
+    }
+
+    #[test]
+    fn another_boot_is_believed_once_it_has_heard_what_was_sent_last() {
+        let (a, b) = (NodeName::new("a").unwrap(), NodeName::new("b").unwrap());
+        let (mut at_a, mut at_b) = (Contact::new(7), Contact::new(9));
+        let mut from_b = heartbeat("b", 2);
+        let mut first_boot = heartbeat("a", 1);
+        at_a.stamp(Time::ZERO, &b, &mut first_boot);
+        assert!(at_b.receive(Time::ZERO, &first_boot).is_some());
+        at_b.stamp(Time::ZERO, &a, &mut from_b);
+        assert!(at_a.receive(Time::ZERO, &from_b).is_some());
+        let mut late = heartbeat("a", 1);
+        at_a.stamp(Time::ZERO, &b, &mut late);
+
+        let mut rebooted = Contact::new(1);
+        let mut early = heartbeat("a", 3);
+        rebooted.stamp(Time::ZERO, &b, &mut early);
+        assert!(at_b.receive(Time::ZERO, &early).is_none(), "it may be from before boot 1");
+        at_b.stamp(Time::ZERO, &a, &mut from_b);
+        assert!(rebooted.receive(Time::ZERO, &from_b).is_some());
+        let mut second_boot = heartbeat("a", 3);
+        rebooted.stamp(Time::ZERO, &b, &mut second_boot);
+        assert!(at_b.receive(Time::ZERO, &second_boot).is_some(), "it heard the last one");
+        assert!(at_b.receive(Time::ZERO, &late).is_none(), "boot 1 heard only the first one");
+        at_b.stamp(Time::ZERO, &a, &mut from_b);
+        let mut next = heartbeat("a", 3);
+        rebooted.stamp(Time::ZERO, &b, &mut next);
+        assert!(at_b.receive(Time::ZERO, &next).is_some(), "it is not deaf to the new boot");
     }
 }

@@ -1,8 +1,6 @@
 //! Golden scenarios: the stories in `tests/scenarios` are told anew and compared.
 //!
-//! `EVENKEEL_BLESS=1 cargo test -p cluster --test scenarios` writes them down as they are now.
-
-mod world;
+//! `EVENKEEL_BLESS=1 cargo test -p sim --test scenarios` writes them down as they are now.
 
 use std::path::Path;
 
@@ -21,7 +19,7 @@ fn stories_are_as_written_down() {
     for path in files {
         let written = std::fs::read_to_string(&path).unwrap();
         eprintln!("{}", path.display());
-        let told = world::story::tell(&written);
+        let told = sim::story::tell(&written).unwrap_or_else(|wrong| panic!("{wrong}"));
         if bless {
             std::fs::write(&path, &told).unwrap();
         } else {

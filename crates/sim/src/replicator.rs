@@ -9,18 +9,20 @@ use cluster::effect::{Assignment, Ending, Serve};
 use cluster::input::{ReplicatorEvent, Running, ScriptError};
 use model::SessionId;
 
-use super::check::Tree;
-use super::{Happening, World};
+use crate::network::HOP;
+use crate::promises::Tree;
+use crate::world::{Happening, World, shop};
 
 const RESYNC: Duration = Duration::from_millis(400);
 /// How long it takes to look for what was changed past replication.
 const LOOK_BACK: Duration = Duration::from_millis(30);
 const ASSIGN: Duration = Duration::from_millis(10);
-const HOP: Duration = Duration::from_millis(2);
 /// Silence after which a replicator gives its link up.
 const LINK_SILENCE: Duration = Duration::from_millis(1000);
 
+/// What a replicator is told: by its peer, or by its own machine.
 #[derive(Debug, Clone)]
+#[allow(missing_docs, reason = "each field is what it is called")]
 pub enum Message {
     InForce { serial: u64, process: u64 },
     Write { session: SessionId, write: u64 },
@@ -30,8 +32,10 @@ pub enum Message {
     LookedBack { process: u64 },
 }
 
+/// A replicator: its process, its memory and its disk.
 #[derive(Debug, Default)]
 pub struct Replicator {
+    /// What is replicated.
     pub tree: Tree,
     process: u64,
     running: bool,
@@ -54,11 +58,22 @@ pub struct Replicator {
 }
 
 impl Replicator {
+    /// Its disk is copied, as it is with everything written to it.
+    pub(crate) fn save(&mut self) {
+        let mut saved = self.tree.clone();
+        saved.checkpoint();
+        self.saved = Some(saved);
+    }
+
+    /// What a new daemon finds running.
+    #[must_use]
     pub fn running(&self, addresses: bool, service: bool) -> Option<Running> {
         let assignment = self.told.clone().filter(|_| self.running)?;
         Some(Running { assignment, addresses, service })
     }
 
+    /// What it serves.
+    #[must_use]
     pub fn serving(&self) -> Option<&Serve> {
         match &self.in_force {
             Some(Assignment::Serve(serve)) => Some(serve),
@@ -80,6 +95,7 @@ impl Replicator {
 }
 
 impl World {
+    /// The daemon assigns something, starting the process if need be.
     pub fn assigned(&mut self, i: usize, serial: u64, assignment: Assignment) {
         let replicator = &mut self.hosts[i].replicator;
         if !replicator.running {
@@ -98,7 +114,8 @@ impl World {
     /// The script before a resync keeps the tree as it is, unless it is broken.
     pub fn keep(&mut self, i: usize, serial: u64) {
         let tree = self.hosts[i].replicator.tree.clone();
-        self.checks.worth_keeping(i, &tree, &self.log);
+        let found = self.checks.worth_keeping(i, &tree);
+        self.judge(found);
         let broken = self.hosts[i].script_broken;
         if !broken {
             self.hosts[i].kept = Some(tree);
@@ -107,10 +124,11 @@ impl World {
             how: "ended with exit status: 1".to_owned(),
             said: vec!["no room for a snapshot".to_owned()],
         });
-        let ended = Input::ResyncPrepared { module: super::shop(), serial, error };
+        let ended = Input::ResyncPrepared { module: shop(), serial, error };
         self.after(self.script.unwrap_or_default(), Happening::Give(i, ended));
     }
 
+    /// The process dies.
     pub fn replicator_dies(&mut self, i: usize) {
         let link = self.hosts[i].replicator.link.take();
         let replicator = &mut self.hosts[i].replicator;
@@ -119,8 +137,7 @@ impl World {
         replicator.in_force = None;
         replicator.waiting.clear();
         if let Some(session) = link {
-            let delay = if self.cut { LINK_SILENCE } else { HOP };
-            self.after(delay, Happening::Link(1 - i, Message::Silence { session }));
+            self.end_link(1 - i, session);
         }
         if was {
             let event = ReplicatorEvent::Died { how: "killed".into() };
@@ -128,7 +145,8 @@ impl World {
         }
     }
 
-    pub fn link_message(&mut self, i: usize, message: Message) {
+    /// A message reaches a replicator.
+    pub(crate) fn link_message(&mut self, i: usize, message: Message) {
         match message {
             Message::InForce { serial, process } => {
                 let replicator = &self.hosts[i].replicator;
@@ -146,22 +164,21 @@ impl World {
                 }
             }
             Message::Write { session, write } => {
-                if !self.cut && self.hosts[i].replicator.receives(session) {
+                if !self.network.link_dead() && self.hosts[i].replicator.receives(session) {
                     self.hosts[i].replicator.tree.apply(write);
-                    let applied = Message::Applied { session, write };
-                    self.after(HOP, Happening::Link(1 - i, applied));
+                    self.carry(1 - i, Message::Applied { session, write });
                 }
             }
             Message::Applied { session, write } => {
-                let host = &self.hosts[i];
                 // Until the target may promote itself, the source alone vouches.
-                let author = host.record.epoch.as_ref().map(|epoch| &epoch.author);
-                let pair = host.record.target_may_promote || author != Some(&host.name);
+                let epoch = self.hosts[i].record.epoch.as_ref();
+                let author = epoch.map(|epoch| &epoch.author) == Some(&self.hosts[i].name);
+                let pair = !author || self.hosts[1 - i].record.promotable;
                 // A target that has lost its power since it said so vouches for nothing.
                 let pair = pair && self.hosts[1 - i].replicator.tree.holds(write);
-                let holders: &[usize] = if pair { &[0, 1] } else { &[i] };
+                let holders = if pair { [true, true] } else { only(i) };
                 let replicator = &mut self.hosts[i].replicator;
-                if !self.cut && replicator.link == Some(session) {
+                if !self.network.link_dead() && replicator.link == Some(session) {
                     if let Some(at) = replicator.waiting.iter().position(|w| *w == write) {
                         replicator.waiting.remove(at);
                         self.checks.acknowledge(write, holders);
@@ -190,8 +207,7 @@ impl World {
         if let Some(session) = old.filter(|old| Some(*old) != new) {
             replicator.link = None;
             replicator.synced = false;
-            let delay = if self.cut { LINK_SILENCE } else { HOP };
-            self.after(delay, Happening::Link(1 - i, Message::Silence { session }));
+            self.end_link(1 - i, session);
         }
         if let Some(Assignment::Serve(serve)) = &told {
             let replicator = &mut self.hosts[i].replicator;
@@ -199,11 +215,12 @@ impl World {
             let heeded = self.can_acknowledge(i);
             let replicator = &mut self.hosts[i].replicator;
             if heeded {
-                self.checks.served(i, &replicator.tree, &serve.required, &self.log);
+                let found = self.checks.served(i, &replicator.tree, &serve.required);
+                self.judge(found);
             }
             if serve.required.is_empty() {
-                for write in std::mem::take(&mut replicator.waiting) {
-                    self.checks.acknowledge(write, &[i]);
+                for write in std::mem::take(&mut self.hosts[i].replicator.waiting) {
+                    self.checks.acknowledge(write, only(i));
                 }
             }
         }
@@ -267,9 +284,18 @@ impl World {
         replicator.tree.checkpoint();
         if let Some(session) = link {
             self.hosts[1 - i].replicator.tree.checkpoint();
-            self.after(HOP, Happening::Link(1 - i, Message::Silence { session }));
+            self.end_link(1 - i, session);
         }
         self.say_assigned(i, serial, drained);
+    }
+
+    /// The other side learns that a session is over: behind what was sent, or by silence.
+    fn end_link(&mut self, to: usize, session: SessionId) {
+        if self.network.link_dead() {
+            self.after(LINK_SILENCE, Happening::Link(to, Message::Silence { session }));
+        } else {
+            self.carry(to, Message::Silence { session });
+        }
     }
 
     fn lose_link(&mut self, i: usize, session: SessionId) {
@@ -291,7 +317,7 @@ impl World {
     /// Called every 20 ms: connects, pings, writes, makes durable.
     pub fn chores(&mut self) {
         for i in 0..2 {
-            if self.frozen[i] > self.now {
+            if self.hosts[i].frozen > self.now {
                 continue;
             }
             self.connect(i);
@@ -322,7 +348,7 @@ impl World {
         };
         let target_ready = self.hosts[1 - i].replicator.receives(session.id);
         let linked = self.hosts[i].replicator.link == Some(session.id);
-        if linked && self.cut {
+        if linked && self.network.link_dead() {
             self.hosts[i].replicator.link = None;
             self.hosts[1 - i].replicator.link = None;
             for side in 0..2 {
@@ -337,7 +363,7 @@ impl World {
         }
         let fresh = self.hosts[i].replicator.told == self.hosts[i].replicator.in_force;
         let lost = self.hosts[i].replicator.tree.burnt.contains(&session.id);
-        if !target_ready || self.cut || !fresh || lost {
+        if !target_ready || self.network.link_dead() || !fresh || lost {
             return;
         }
         self.hosts[i].replicator.tree.burnt.insert(session.id);
@@ -353,14 +379,15 @@ impl World {
             self.after(RESYNC, Happening::Link(i, copied));
         } else {
             let (mine, theirs) = (&self.hosts[i], &self.hosts[1 - i]);
-            self.checks.same(&mine.replicator.tree, &theirs.replicator.tree, &self.log);
+            let found = self.checks.same(&mine.replicator.tree, &theirs.replicator.tree);
+            self.judge(found);
             self.hosts[i].replicator.synced = true;
         }
     }
 
     fn copied(&mut self, i: usize, session: SessionId) {
         let linked = self.hosts[i].replicator.link == Some(session);
-        if !linked || self.cut || !self.hosts[1 - i].replicator.receives(session) {
+        if !linked || self.network.link_dead() || !self.hosts[1 - i].replicator.receives(session) {
             return;
         }
         let tree = self.hosts[i].replicator.tree.clone();
@@ -380,7 +407,7 @@ impl World {
             return;
         };
         let number = self.hosts[1 - i].replicator.tree.number();
-        if self.now.as_millis() % 100 < 20 && !self.cut {
+        if self.now.as_millis() % 100 < 20 && !self.network.link_dead() {
             self.hosts[1 - i].replicator.tree.checkpoint();
             self.replicator_event(i, HOP, ReplicatorEvent::TargetDurable { session, number });
         }
@@ -389,7 +416,7 @@ impl World {
     fn ping(&mut self) {
         let (received, echoed) = (self.now, Some(self.now - HOP));
         for side in 0..2 {
-            let module = super::shop();
+            let module = shop();
             let ping = cluster::Input::DataLink { module, received, echoed };
             self.after(HOP, Happening::Give(side, ping));
         }
@@ -408,12 +435,12 @@ impl World {
         let write = self.checks.next_write();
         host.replicator.tree.apply(write);
         if serve.required.is_empty() {
-            self.checks.acknowledge(write, &[i]);
+            self.checks.acknowledge(write, only(i));
         } else {
             host.replicator.waiting.push(write);
         }
         if let Some(session) = host.replicator.link.filter(|_| host.replicator.synced) {
-            self.after(HOP, Happening::Link(1 - i, Message::Write { session, write }));
+            self.carry(1 - i, Message::Write { session, write });
         }
     }
 
@@ -427,4 +454,9 @@ impl World {
         let linked = replicator.link.is_some_and(|id| peer.receives(id));
         serve.required.is_empty() || linked
     }
+}
+
+/// The holders of a write that one node alone vouches for.
+fn only(i: usize) -> [bool; 2] {
+    [i == 0, i == 1]
 }

@@ -1,0 +1,123 @@
+//! Performs what a node wants done, in order, as far as the host lives and its disk allows.
+
+use std::time::Duration;
+
+use cluster::effect::{Outcome, ServiceAction};
+use cluster::input::ReplicatorEvent;
+use cluster::record::StoredCopy;
+use cluster::{Effect, Input, Record};
+
+use crate::world::{Happening, World, shop};
+
+/// How long addresses take to be taken or dropped.
+const ADDRESS: Duration = Duration::from_millis(5);
+/// How long the application takes to start or stop.
+const SERVICE: Duration = Duration::from_millis(100);
+
+impl World {
+    pub(crate) fn perform(&mut self, i: usize, effects: Vec<Effect>) {
+        let mut left = effects.into_iter();
+        while let Some(effect) = left.next() {
+            if self.crashes_now(i) {
+                self.power(i);
+                return;
+            }
+            let persists = matches!(effect, Effect::Persist { .. });
+            if persists && self.hosts[i].full {
+                let error = "no space left".to_owned();
+                self.give(i, Input::PersistFailed { module: shop(), error });
+                return;
+            }
+            self.effect(i, effect);
+            let slow = self.hosts[i].slow;
+            if persists && !slow.is_zero() {
+                let host = &mut self.hosts[i];
+                host.backlog = left.collect();
+                host.busy = self.now + slow;
+                self.after(slow, Happening::Resume(i));
+                return;
+            }
+        }
+    }
+
+    /// The disk has done what the daemon waited for.
+    pub(crate) fn resume(&mut self, i: usize) {
+        let effects = std::mem::take(&mut self.hosts[i].backlog);
+        self.perform(i, effects);
+        self.plan_wake(i);
+    }
+
+    fn crashes_now(&mut self, i: usize) -> bool {
+        match &mut self.hosts[i].crash_after {
+            Some(0) => {
+                self.hosts[i].crash_after = None;
+                true
+            }
+            Some(left) => {
+                *left -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    fn effect(&mut self, i: usize, effect: Effect) {
+        match effect {
+            Effect::Persist { record, .. } => self.persist(i, *record),
+            Effect::Announce => {
+                let reports = self.hosts[i].node.as_ref().map(cluster::Node::reports);
+                self.hosts[i].announced = reports.unwrap_or_default();
+                self.send_heartbeat(i);
+            }
+            Effect::AskWitness { request, .. } => self.ask(i, request),
+            Effect::Assign { serial, assignment, .. } => self.assigned(i, serial, assignment),
+            Effect::SetAddresses { held, .. } => {
+                self.hosts[i].addresses = held;
+                let set = Input::AddressesSet { module: shop(), held, error: None };
+                self.after(ADDRESS, Happening::Give(i, set));
+            }
+            Effect::RunService { action, .. } => self.run_service(i, action),
+            Effect::PrepareResync { serial, .. } => self.keep(i, serial),
+            Effect::Explain(event) => {
+                let line = format!("{} {}: {}", self.hosts[i].name, event.code, event.sentence);
+                self.note(&line);
+                self.events.push((i, event));
+            }
+            Effect::Answer { job, outcome } => {
+                let text = match &outcome {
+                    Outcome::Done(text) => format!("done: {text}"),
+                    Outcome::Failed(text) => format!("failed: {text}"),
+                    Outcome::Refused { why, .. } => format!("refused: {why}"),
+                };
+                let line = format!("{} answers the operator, {text}", self.hosts[i].name);
+                self.note(&line);
+                self.outcomes.insert(job.0, outcome);
+            }
+        }
+    }
+
+    fn persist(&mut self, i: usize, record: Record) {
+        let mixes = |record: &Record| record.copy == StoredCopy::Inconsistent;
+        let host = &self.hosts[i];
+        if self.script.is_some() && mixes(&record) && !mixes(&host.record) {
+            let found = self.checks.kept(i, host.kept.as_ref(), &host.replicator.tree);
+            self.judge(found);
+        }
+        let host = &mut self.hosts[i];
+        host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
+        host.record = record;
+    }
+
+    fn run_service(&mut self, i: usize, action: ServiceAction) {
+        self.hosts[i].service = action == ServiceAction::Start;
+        let broken = self.hosts[i].service && self.broken_service == Some(i);
+        let error = broken.then(|| "it is broken".to_owned());
+        let done = Input::ServiceDone { module: shop(), action, error };
+        self.after(SERVICE, Happening::Give(i, done));
+    }
+
+    /// A replicator tells its daemon something.
+    pub fn replicator_event(&mut self, i: usize, delay: Duration, event: ReplicatorEvent) {
+        self.after(delay, Happening::Give(i, Input::Replicator { module: shop(), event }));
+    }
+}

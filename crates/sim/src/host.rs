@@ -1,0 +1,205 @@
+//! A node's machine: what survives the end of a process, of the machine, of a disk.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster::input::{Boot, BootModule, DataState};
+use cluster::report::Report;
+use cluster::{Contact, Effect, Node, Record};
+use model::{BootId, EpochId, ModuleName, NodeName, Phase, Role, Time};
+
+use crate::clock::Clock;
+use crate::promises::Tree;
+use crate::replicator::Replicator;
+use crate::world::{Happening, World};
+
+/// One of the two machines.
+#[derive(Debug)]
+pub struct Host {
+    /// Name of its node.
+    pub name: NodeName,
+    /// Its place: 0 or 1.
+    pub index: usize,
+    /// The daemon runs.
+    pub up: bool,
+    /// Identity of the running boot.
+    pub boot: BootId,
+    /// Counts daemons, so that what was meant for an earlier one is dropped.
+    pub life: u64,
+    /// The daemon's core.
+    pub node: Option<Node>,
+    /// The bookkeeping of its heartbeats.
+    pub contact: Contact,
+    /// What its heartbeats say.
+    pub announced: BTreeMap<ModuleName, Report>,
+    /// Its record, durable.
+    pub record: Record,
+    /// The marker in its directories.
+    pub marker: Option<(u128, EpochId)>,
+    /// The disk of the data is mounted.
+    pub disk: bool,
+    /// The directories held something before the first start.
+    pub filled: bool,
+    /// Records cannot be written.
+    pub full: bool,
+    /// How long a record takes to be written.
+    pub slow: Duration,
+    /// A configuration key of the module.
+    pub config_key: u64,
+    /// The process that replicates, its memory and its disk.
+    pub replicator: Replicator,
+    /// The application runs.
+    pub service: bool,
+    /// What the script before a resync has kept.
+    pub kept: Option<Tree>,
+    /// The script before a resync fails.
+    pub script_broken: bool,
+    /// The address is held.
+    pub addresses: bool,
+    /// Role and phase told last.
+    pub shown: (Role, Phase),
+    /// Stop performing effects after this many, and lose power: a crash inside a batch.
+    pub crash_after: Option<usize>,
+    /// Its own clock.
+    pub clock: Clock,
+    /// Nothing happens on it until then, and everything afterwards.
+    pub frozen: Time,
+    /// The daemon waits for its disk until then.
+    pub busy: Time,
+    /// Effects that wait for the disk.
+    pub backlog: Vec<Effect>,
+    /// When the daemon is to be woken next.
+    pub wake: Option<Time>,
+    /// When the daemon's loop turned last.
+    pub ticked: Time,
+}
+
+impl Host {
+    /// A machine that has never run.
+    pub(crate) fn new(index: usize, name: NodeName) -> Host {
+        Host {
+            name,
+            index,
+            up: false,
+            boot: BootId(index as u128 + 1),
+            life: 0,
+            node: None,
+            contact: Contact::new(1),
+            announced: BTreeMap::new(),
+            record: Record::default(),
+            marker: None,
+            disk: true,
+            filled: index == 0,
+            full: false,
+            slow: Duration::ZERO,
+            config_key: 0,
+            replicator: Replicator::default(),
+            service: false,
+            kept: None,
+            script_broken: false,
+            addresses: false,
+            shown: (Role::Stop, Phase::Ready),
+            crash_after: None,
+            clock: Clock::default(),
+            frozen: Time::ZERO,
+            busy: Time::ZERO,
+            backlog: Vec::new(),
+            wake: None,
+            ticked: Time::ZERO,
+        }
+    }
+
+    fn data(&self) -> DataState {
+        match (self.disk, self.marker) {
+            (true, Some((root, epoch))) => DataState::Marked { root, epoch },
+            (true, None) if self.filled => DataState::Unmarked,
+            (true, None) | (false, _) => DataState::Empty,
+        }
+    }
+}
+
+impl World {
+    /// Starts the daemon of a host; the replicator may have been left running.
+    pub fn boot(&mut self, i: usize) {
+        let (cluster, config) = (self.cluster_config(), self.module_config());
+        let own = self.own_time(i);
+        let host = &mut self.hosts[i];
+        host.up = true;
+        host.life += 1;
+        host.contact = Contact::new(own.as_nanos());
+        let module = BootModule {
+            config,
+            digest: BTreeMap::from([("vips".to_owned(), host.config_key)]),
+            record: host.record.clone(),
+            data: host.data(),
+            running: host.replicator.running(host.addresses, host.service),
+        };
+        let boot = Boot {
+            name: host.name.clone(),
+            boot: host.boot,
+            cluster,
+            cluster_digest: 0,
+            modules: vec![module],
+            seed: (u128::from(self.seed) << 64) | (u128::from(host.life) << 8) | i as u128,
+        };
+        let (node, effects) = Node::new(own, boot);
+        host.node = Some(node);
+        host.ticked = self.now;
+        host.wake = None;
+        self.perform(i, effects);
+        self.tell_looked_back(i);
+        self.at(self.now, Happening::Pulse(i));
+        self.plan_wake(i);
+    }
+
+    /// Every process of the host dies; its kernel and page cache live on.
+    pub fn kill(&mut self, i: usize) {
+        let loose = self.loose;
+        self.stop_daemon(i);
+        self.loose = loose;
+        self.hosts[i].service = false;
+        self.hosts[i].addresses = false;
+        self.replicator_dies(i);
+    }
+
+    /// The daemon ends; everything else goes on.
+    pub fn stop_daemon(&mut self, i: usize) {
+        self.loose = true;
+        let host = &mut self.hosts[i];
+        host.node = None;
+        host.up = false;
+        host.life += 1;
+        host.backlog.clear();
+        host.busy = Time::ZERO;
+    }
+
+    /// The host loses power: what is not on its disk is gone.
+    pub fn power(&mut self, i: usize) {
+        self.kill(i);
+        let other = self.hosts[1 - i].replicator.tree.clone();
+        let host = &mut self.hosts[i];
+        host.boot = BootId(host.boot.0 + 1000);
+        self.checks.power_lost(i, &mut host.replicator.tree, &other);
+    }
+
+    /// The host's disk with the data, or its whole machine, is replaced by an empty one.
+    pub fn replace_disk(&mut self, i: usize, machine: bool) {
+        self.power(i);
+        self.checks.disk_lost(i);
+        self.disk_lost = true;
+        let host = &mut self.hosts[i];
+        host.replicator.tree = Tree::default();
+        host.replicator.saved = None;
+        host.marker = None;
+        host.filled = false;
+        if machine {
+            host.record = Record::default();
+        }
+    }
+
+    /// What a host's own clock shows.
+    #[must_use]
+    pub fn own_time(&self, i: usize) -> Time {
+        self.hosts[i].clock.at(self.now)
+    }
+}

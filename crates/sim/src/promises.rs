@@ -1,0 +1,285 @@
+//! What the product promises, as checks after every event.
+//!
+//! A write must be found on every node that serves, until every node that held it for the
+//! acknowledgement has lost power before it was durable on all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use model::{NodeName, SessionId, Time};
+
+use crate::world::World;
+
+/// A promise of the product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// P1.
+    AcknowledgedWritesSurvive,
+    /// P3.
+    OneNodeAcknowledges,
+    /// P2.
+    OnlyProvenDataAreServed,
+    /// P2.
+    InSyncMeansEqual,
+    /// The address moves, and is not in two places.
+    OneHolderOfTheAddress,
+    /// P5.
+    ThePairSettles,
+    /// What need not move does not.
+    NoNeedlessFailover,
+    /// A copy that is about to become a mixture is kept first.
+    KeptBeforeAResync,
+}
+
+impl Promise {
+    /// All of them.
+    pub const ALL: [Promise; 8] = [
+        Promise::AcknowledgedWritesSurvive,
+        Promise::OneNodeAcknowledges,
+        Promise::OnlyProvenDataAreServed,
+        Promise::InSyncMeansEqual,
+        Promise::OneHolderOfTheAddress,
+        Promise::ThePairSettles,
+        Promise::NoNeedlessFailover,
+        Promise::KeptBeforeAResync,
+    ];
+
+    /// The promise in words.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Promise::AcknowledgedWritesSurvive => "acknowledged writes survive",
+            Promise::OneNodeAcknowledges => "at most one node can acknowledge writes",
+            Promise::OnlyProvenDataAreServed => "only data proven up to date are served",
+            Promise::InSyncMeansEqual => "a pair that counts as in sync holds equal copies",
+            Promise::OneHolderOfTheAddress => {
+                "an address has one holder among nodes that hear each other"
+            }
+            Promise::ThePairSettles => "after healing the pair settles as protected",
+            Promise::NoNeedlessFailover => {
+                "nothing moves while the primary lives and one link remains"
+            }
+            Promise::KeptBeforeAResync => "a copy is kept before a resync mixes it",
+        }
+    }
+}
+
+/// A broken promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub promise: Promise,
+    /// When, in the world's time.
+    pub at: Time,
+    /// How that shows.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise.sentence(), self.what)
+    }
+}
+
+/// What a check found: nothing, or a broken promise.
+pub type Finding = Result<(), (Promise, String)>;
+
+/// A replicated tree: the writes applied to it, in ascending order.
+#[derive(Debug, Default, Clone)]
+pub struct Tree {
+    applied: Vec<u64>,
+    durable: usize,
+    mixed: bool,
+    /// Sessions that are over.
+    pub burnt: BTreeSet<SessionId>,
+}
+
+impl Tree {
+    /// Whether a write is in it.
+    #[must_use]
+    pub fn holds(&self, write: u64) -> bool {
+        self.applied.binary_search(&write).is_ok()
+    }
+
+    fn holds_durably(&self, write: u64) -> bool {
+        self.applied.binary_search(&write).is_ok_and(|at| at < self.durable)
+    }
+
+    /// Applies a write.
+    pub fn apply(&mut self, write: u64) {
+        self.applied.push(write);
+    }
+
+    /// How many writes are in it: the number of the last operation.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.applied.len() as u64
+    }
+
+    /// Everything in it is on the disk.
+    pub fn checkpoint(&mut self) {
+        self.durable = self.applied.len();
+    }
+
+    /// From now on it is neither what it was nor what it will be.
+    pub fn begin_copy(&mut self) {
+        self.mixed = true;
+    }
+
+    /// It has become a copy of another one.
+    pub fn become_copy(&mut self, source: &Tree) {
+        self.applied.clone_from(&source.applied);
+        self.durable = 0;
+        self.mixed = false;
+    }
+
+    /// Whether two trees are equal.
+    #[must_use]
+    pub fn same_as(&self, other: &Tree) -> bool {
+        self.applied == other.applied && !self.mixed && !other.mixed
+    }
+}
+
+/// Who vouches for a write.
+#[derive(Debug, Default, Clone)]
+struct Vouch {
+    holders: [bool; 2],
+    /// Both nodes hold it together: it counts as durable once it is so on both.
+    pair: bool,
+}
+
+/// What has been acknowledged, and who vouches for it.
+#[derive(Debug, Default)]
+pub struct Checks {
+    writes: u64,
+    /// Acknowledged writes that must not be lost, and the nodes that vouch for each.
+    must: BTreeMap<u64, Vouch>,
+    /// How many writes were acknowledged.
+    pub acknowledged: u64,
+    /// The operator, or the policy, took a risk: nothing is promised any more.
+    pub exempt: bool,
+}
+
+impl Checks {
+    /// The next write of the application.
+    pub fn next_write(&mut self) -> u64 {
+        self.writes += 1;
+        self.writes
+    }
+
+    /// The application was told that a write succeeded.
+    pub fn acknowledge(&mut self, write: u64, holders: [bool; 2]) {
+        self.acknowledged += 1;
+        self.must.insert(write, Vouch { holders, pair: holders == [true, true] });
+    }
+
+    /// While the pair is protected, both nodes vouch for all that both hold.
+    pub fn protected(&mut self, trees: [&Tree; 2]) {
+        for (write, vouch) in self.must.iter_mut().rev().take(200) {
+            if trees.iter().all(|tree| tree.holds(*write)) {
+                *vouch = Vouch { holders: [true, true], pair: true };
+            }
+        }
+    }
+
+    /// What was not durable is gone from this node.
+    pub fn power_lost(&mut self, i: usize, tree: &mut Tree, other: &Tree) {
+        tree.applied.truncate(tree.durable);
+        self.must.retain(|write, vouch| {
+            if !tree.holds(*write) || (vouch.pair && !other.holds_durably(*write)) {
+                vouch.holders[i] = false;
+            }
+            vouch.holders.contains(&true)
+        });
+    }
+
+    /// Everything is gone from this node.
+    pub fn disk_lost(&mut self, i: usize) {
+        self.must.retain(|_, vouch| {
+            vouch.holders[i] = false;
+            vouch.holders.contains(&true)
+        });
+    }
+
+    /// A node serves, with these peers needed for each acknowledgement.
+    ///
+    /// # Errors
+    /// What it serves is not what it should be.
+    pub fn served(&mut self, i: usize, tree: &Tree, required: &BTreeSet<NodeName>) -> Finding {
+        if self.exempt {
+            return Ok(());
+        }
+        let node = format!("node{}", i + 1);
+        if tree.mixed {
+            let what = format!("{node} serves a mixture");
+            return Err((Promise::OnlyProvenDataAreServed, what));
+        }
+        let lost: Vec<&u64> = self.must.keys().filter(|write| !tree.holds(**write)).collect();
+        if !lost.is_empty() {
+            let few: Vec<&&u64> = lost.iter().take(5).collect();
+            let what = format!("{node} serves without {} writes: {few:?}...", lost.len());
+            return Err((Promise::AcknowledgedWritesSurvive, what));
+        }
+        if required.is_empty() {
+            let mut holders = [false; 2];
+            holders[i] = true;
+            for vouch in self.must.values_mut() {
+                *vouch = Vouch { holders, pair: false };
+            }
+        }
+        if tree.applied.windows(2).any(|two| two[0] >= two[1]) {
+            let what = format!("{node} holds a write twice, or in another order");
+            return Err((Promise::InSyncMeansEqual, what));
+        }
+        Ok(())
+    }
+
+    /// A copy is being kept.
+    ///
+    /// # Errors
+    /// It is a mixture already.
+    pub fn worth_keeping(&self, i: usize, tree: &Tree) -> Finding {
+        let what = format!("node{} keeps a mixture", i + 1);
+        if tree.mixed { Err((Promise::KeptBeforeAResync, what)) } else { Ok(()) }
+    }
+
+    /// A copy that may become a mixture from now on has been kept as it is.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn kept(&self, i: usize, kept: Option<&Tree>, tree: &Tree) -> Finding {
+        let found = kept.is_some_and(|kept| kept.same_as(tree));
+        let what = format!("node{} is changed before it was kept", i + 1);
+        if found { Ok(()) } else { Err((Promise::KeptBeforeAResync, what)) }
+    }
+
+    /// A session begins that need not compare anything.
+    ///
+    /// # Errors
+    /// The copies differ.
+    pub fn same(&self, a: &Tree, b: &Tree) -> Finding {
+        let what = "a session without a resync between different copies".to_owned();
+        if a.same_as(b) || self.exempt { Ok(()) } else { Err((Promise::InSyncMeansEqual, what)) }
+    }
+}
+
+impl World {
+    /// Checked after every event.
+    pub(crate) fn verify(&mut self) {
+        let promised = (self.has_witness || self.policy == model::config::WithoutWitness::Wait)
+            && !self.checks.exempt;
+        if promised && self.can_acknowledge(0) && self.can_acknowledge(1) {
+            self.violate(Promise::OneNodeAcknowledges, "both nodes can".to_owned());
+        }
+        let both = self.hosts[0].addresses && self.hosts[1].addresses;
+        if promised && both && !self.loose {
+            self.violate(Promise::OneHolderOfTheAddress, "both nodes hold it".to_owned());
+        }
+        if let Some(primary) = self.steady
+            && self.serve_in_force(1 - primary).is_some()
+        {
+            let what = format!("node{} took over from node{}", 2 - primary, primary + 1);
+            self.violate(Promise::NoNeedlessFailover, what);
+        }
+    }
+}

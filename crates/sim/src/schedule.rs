@@ -1,0 +1,267 @@
+//! Random schedules: what befalls a pair, by seed, as commands of the story language.
+//!
+//! All of chance is used up here and by the network's own dice, both from the seed, so that a
+//! schedule can be told, shortened and committed as a story.
+
+use crate::dice::Dice;
+use crate::promises::{Promise, Violation};
+use crate::story;
+use crate::world::World;
+
+/// Milliseconds of the pauses between two faults, at most: dense, usual, long enough to settle.
+const PAUSES: [u64; 4] = [20, 300, 2000, 6000];
+
+/// What befalls a pair.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// It follows from this.
+    pub seed: u64,
+    /// Commands, in order; some are several, joined by `; `, for they belong together.
+    pub commands: Vec<String>,
+    /// So many at the end mend everything.
+    pub mending: usize,
+}
+
+/// What came of a schedule.
+#[derive(Debug)]
+pub struct Run {
+    /// The first broken promise.
+    pub violation: Option<Violation>,
+    /// How much happened.
+    pub events: u64,
+    /// Writes that were acknowledged.
+    pub acknowledged: u64,
+    /// What happened, one line each.
+    pub log: Vec<String>,
+}
+
+/// What kind of trouble a seed brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Everything, with a witness.
+    Storm,
+    /// Only what a pair must bear without moving.
+    Harmless,
+    /// Everything, without a witness, and waiting is preferred.
+    Waiting,
+    /// Machines die, without a witness; the network does not.
+    GoingOn,
+}
+
+impl Schedule {
+    /// The schedule of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Schedule {
+        let mut dice = Dice::new(seed);
+        let kind = match dice.roll(20) {
+            0..=13 => Kind::Storm,
+            14..=16 => Kind::Harmless,
+            17 | 18 => Kind::Waiting,
+            _ => Kind::GoingOn,
+        };
+        let mut commands = beginning(seed, kind, &mut dice);
+        for _ in 0..4 + dice.roll(12) {
+            match kind {
+                Kind::Storm | Kind::Waiting => fault(&mut dice, &mut commands),
+                Kind::Harmless => harmless(&mut dice, &mut commands),
+                Kind::GoingOn => deadly(&mut dice, &mut commands),
+            }
+            let longest = dice.pick(&PAUSES).copied().unwrap_or(0);
+            commands.push(format!("run {}ms", dice.roll(longest)));
+        }
+        let end = end(&mut dice);
+        let mending = end.len();
+        commands.extend(end);
+        Schedule { seed, commands, mending }
+    }
+
+    /// Lets it happen.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        let mut world = World::new(self.seed, true);
+        for command in &self.commands {
+            world.note(&format!("> {command}"));
+            for part in command.split("; ") {
+                if let Err(wrong) = story::perform(&mut world, part) {
+                    world.violate(Promise::ThePairSettles, wrong);
+                }
+            }
+            if world.violation.is_some() {
+                break;
+            }
+        }
+        Run {
+            violation: world.violation,
+            events: world.happened,
+            acknowledged: world.checks.acknowledged,
+            log: world.log,
+        }
+    }
+}
+
+fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
+    let mut commands = vec![format!("seed {seed}")];
+    match kind {
+        Kind::Storm | Kind::Harmless => {}
+        Kind::Waiting => commands.extend(["no witness".to_owned(), "policy wait".to_owned()]),
+        Kind::GoingOn => commands.push("no witness".to_owned()),
+    }
+    if dice.percent(30) {
+        commands.push(format!("script {}ms", dice.roll(7) * 300));
+    }
+    for n in [1, 2] {
+        if dice.percent(20) {
+            commands.push(format!("clock node{n} {}", drift(dice)));
+        }
+    }
+    commands.push("boot both".to_owned());
+    commands.push("start both".to_owned());
+    match kind {
+        Kind::Harmless => commands.extend(["settle".to_owned(), "steady".to_owned()]),
+        Kind::Storm | Kind::Waiting | Kind::GoingOn => {
+            commands.push(format!("run {}ms", dice.roll(4000)));
+        }
+    }
+    commands
+}
+
+/// Everything is mended, in either order, and the pair must settle.
+fn end(dice: &mut Dice) -> Vec<String> {
+    let first = 1 + dice.roll(2);
+    ["unsteady".to_owned(), "mend".to_owned()]
+        .into_iter()
+        .chain([format!("boot node{first}"), format!("boot node{}", 3 - first)])
+        .chain(["run 12s", "start both", "settle"].map(str::to_owned))
+        .collect()
+}
+
+/// Up to one percent: ten times what bad clocks are off by.
+fn drift(dice: &mut Dice) -> String {
+    let millionths = dice.roll(20_001);
+    format!("{}", i64::try_from(millionths).unwrap_or(0) - 10_000)
+}
+
+/// Anything.
+fn fault(dice: &mut Dice, commands: &mut Vec<String>) {
+    match dice.roll(10) {
+        0..=2 => deadly(dice, commands),
+        3 | 4 => operator(dice, commands),
+        5 => of_disk(dice, commands),
+        6 => commands.push(of_witness(dice)),
+        7 => of_time(dice, commands),
+        _ => commands.push(of_network(dice)),
+    }
+}
+
+/// Something dies, or comes back.
+fn deadly(dice: &mut Dice, commands: &mut Vec<String>) {
+    let n = 1 + dice.roll(2);
+    match dice.roll(9) {
+        0 => commands.push(format!("kill node{n}")),
+        1 => commands.push(format!("power node{n}")),
+        2..=4 => commands.push(format!("boot node{n}")),
+        5 => commands.push(format!("die node{n}")),
+        6 => {
+            commands.push(format!("stop-daemon node{n}"));
+            commands.push(format!("run {}ms", dice.roll(400)));
+            commands.push(format!("boot node{n}"));
+        }
+        7 => commands.push(format!("crash-after node{n} {}", dice.roll(12))),
+        _ => {
+            let both = ["power node1", "power node2"].map(str::to_owned);
+            commands.extend(both);
+            commands.push(format!("boot node{n}"));
+            commands.push(format!("run {}ms", dice.roll(3000)));
+            commands.push(format!("boot node{}", 3 - n));
+        }
+    }
+}
+
+fn of_network(dice: &mut Dice) -> String {
+    let n = 1 + dice.roll(2);
+    match dice.roll(14) {
+        0..=2 => "cut".to_owned(),
+        3..=6 => "heal".to_owned(),
+        7 => "cut-heartbeats".to_owned(),
+        8 => "cut-link".to_owned(),
+        9 => format!("mute node{n}"),
+        10 => format!("one-way node{n}"),
+        11 => format!("lose {}", dice.roll(90)),
+        12 => format!("jitter {}ms", dice.roll(600)),
+        _ => format!("lag {}ms", dice.roll(300)),
+    }
+}
+
+fn of_witness(dice: &mut Dice) -> String {
+    let n = 1 + dice.roll(2);
+    match dice.roll(8) {
+        0 | 1 => "witness down".to_owned(),
+        2 | 3 => "witness heal".to_owned(),
+        4 => format!("witness cut node{n}"),
+        5 => "witness forgets".to_owned(),
+        _ => format!("witness slow node{n} {}ms", dice.roll(4000)),
+    }
+}
+
+fn operator(dice: &mut Dice, commands: &mut Vec<String>) {
+    let n = 1 + dice.roll(2);
+    match dice.roll(8) {
+        0 | 1 => commands.push(format!("switchover node{n}")),
+        2 => commands.push(format!("stop node{n}")),
+        3 | 4 => commands.push(format!("start node{n}")),
+        5 => commands.push("stop-all both".to_owned()),
+        6 => commands.push("start both".to_owned()),
+        _ => {
+            commands.push(format!("configure node{n} {}", dice.roll(2)));
+            commands.push(format!("stop-daemon node{n}"));
+            commands.push(format!("boot node{n}"));
+        }
+    }
+}
+
+fn of_disk(dice: &mut Dice, commands: &mut Vec<String>) {
+    let n = 1 + dice.roll(2);
+    match dice.roll(10) {
+        0 => commands.push(format!("full node{n}")),
+        1 => commands.push(format!("empty node{n}")),
+        2 => commands.push(format!("fail-copy node{n}")),
+        3 => {
+            commands.push(format!("power node{n}"));
+            commands.push(format!("unmount node{n}"));
+            commands.push(format!("boot node{n}"));
+        }
+        4 => commands.push(format!("save node{n}")),
+        5 => {
+            commands.push(format!("power node{n}"));
+            commands.push(format!("restore node{n}"));
+            commands.push(format!("boot node{n}"));
+        }
+        6 => commands.push(format!("replace-machine node{n}")),
+        7 => commands.push(format!("break-script node{n}")),
+        _ => commands.push(format!("slow node{n} {}ms", dice.roll(1500))),
+    }
+}
+
+fn of_time(dice: &mut Dice, commands: &mut Vec<String>) {
+    let n = 1 + dice.roll(2);
+    match dice.roll(4) {
+        0 => commands.push(format!("clock node{n} {}", drift(dice))),
+        1 => commands.push(format!("clock node{n} jump {}ms", dice.roll(5000))),
+        _ => commands.push(format!("freeze node{n} {}ms", dice.roll(5000))),
+    }
+}
+
+/// What a healthy pair must bear without moving: one link is left. A link that is cut is replaced
+/// by another one only when the pair has found together again.
+fn harmless(dice: &mut Dice, commands: &mut Vec<String>) {
+    let n = 1 + dice.roll(2);
+    match dice.roll(9) {
+        0 => commands.push("heal; witness heal; settle; cut-heartbeats".to_owned()),
+        1 => commands.push("heal; witness heal; settle; cut-link".to_owned()),
+        2 => commands.push(format!("heal; witness heal; settle; mute node{n}")),
+        3 => commands.push(format!("double {}", dice.roll(100))),
+        4 => commands.push(format!("jitter {}ms", dice.roll(100))),
+        5 => commands.push(format!("lag {}ms", dice.roll(50))),
+        _ => commands.push(of_witness(dice)),
+    }
+}

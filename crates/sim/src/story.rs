@@ -1,0 +1,369 @@
+//! Stories: commands that an operator or fate would give, and what came of them.
+//!
+//! A story file holds both; lines that begin with `> ` are commands, the rest is the outcome.
+//! Schedules are made of the same commands.
+
+use std::time::Duration;
+
+use cluster::effect::Outcome;
+use cluster::input::{Command, ReplicatorEvent};
+use cluster::record::StoredCopy;
+use cluster::witness::Witness;
+use model::config::WithoutWitness;
+use model::{Phase, Role};
+
+use crate::promises::Promise;
+use crate::world::World;
+
+/// Longest time that `until` waits.
+const UNTIL_MAX: Duration = Duration::from_secs(60);
+/// How often a pair is looked at that must settle: every two seconds.
+const SETTLE_ROUNDS: u32 = 60;
+
+/// Runs the commands of a story and tells it anew.
+///
+/// # Errors
+/// A command is unknown, an expectation is not met or a promise is broken: with all that
+/// happened.
+pub fn tell(text: &str) -> Result<String, String> {
+    let head: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
+    let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("> ")).collect();
+    let mut world = World::new(7, !commands.contains(&"no witness"));
+    let mut story: Vec<String> = head.iter().map(|line| (*line).to_owned()).collect();
+    for command in commands {
+        story.push(format!("> {command}"));
+        let from = world.log.len();
+        let done = perform(&mut world, command);
+        story.extend(world.log.iter().skip(from).cloned());
+        let broken = world.violation.as_ref().map(ToString::to_string);
+        if let Some(wrong) = done.err().or(broken) {
+            return Err(format!("{}\n{wrong}", story.join("\n")));
+        }
+    }
+    Ok(story.join("\n") + "\n")
+}
+
+/// Lets one command happen.
+///
+/// # Errors
+/// It is unknown, or an expectation that is not met.
+pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
+    let words: Vec<&str> = command.split_whitespace().collect();
+    let unknown = || format!("there is no command `{command}`");
+    match words.as_slice() {
+        ["no", "witness"] => world.has_witness = false,
+        ["seed", number] => {
+            world.seed = number.parse().map_err(|_| unknown())?;
+            world.chance = crate::dice::Dice::new(world.seed);
+        }
+        ["policy", "wait"] => world.policy = WithoutWitness::Wait,
+        ["given", "a", "protected", "pair"] => {
+            for step in ["boot both", "start both", "run 4s", "expect node1 PRIM"] {
+                perform(world, step)?;
+            }
+            world.log.clear();
+        }
+        ["run", time] => world.run_for(span(time)?),
+        ["settle"] => settle(world),
+        ["steady"] => world.steady = (0..2).find(|i| world.serve_in_force(*i).is_some()),
+        ["unsteady"] => world.steady = None,
+        ["mend"] => mend(world),
+        ["until", n, code] => until(world, node(n)?, code)?,
+        ["expect", rest @ ..] => expect(world, rest)?,
+        ["boot", "both"] => {
+            world.boot(0);
+            world.boot(1);
+            world.run_for(Duration::from_millis(300));
+        }
+        _ => {
+            let known = network(world, &words)?
+                || of_witness(world, &words)?
+                || machine(world, &words)?
+                || disk(world, &words)?
+                || order(world, &words)?;
+            return if known { Ok(()) } else { Err(unknown()) };
+        }
+    }
+    Ok(())
+}
+
+fn node(text: &str) -> Result<usize, String> {
+    match text {
+        "node1" => Ok(0),
+        "node2" => Ok(1),
+        other => Err(format!("`{other}` is no node: there are node1 and node2")),
+    }
+}
+
+fn span(text: &str) -> Result<Duration, String> {
+    let wrong = |_| format!("`{text}` is no time: write 300ms or 5s");
+    if let Some(millis) = text.strip_suffix("ms") {
+        return millis.parse().map(Duration::from_millis).map_err(wrong);
+    }
+    text.strip_suffix('s').unwrap_or(text).parse().map(Duration::from_secs).map_err(wrong)
+}
+
+fn number<N: std::str::FromStr>(text: &str) -> Result<N, String> {
+    text.parse().map_err(|_| format!("`{text}` is no number"))
+}
+
+/// What befalls the network between the nodes.
+fn network(world: &mut World, words: &[&str]) -> Result<bool, String> {
+    match words {
+        ["cut"] => {
+            world.network.cut = true;
+            world.checks.exempt |= !world.has_witness && world.policy == WithoutWitness::GoOn;
+        }
+        ["cut-heartbeats"] => world.network.cut_heartbeats = true,
+        ["cut-link"] => world.network.cut_link = true,
+        ["mute", n] => world.network.mute = Some(node(n)?),
+        ["one-way", n] => world.network.one_way = Some(node(n)?),
+        ["lose", percent] => world.network.loss = number(percent)?,
+        ["double", percent] => world.network.twice = number(percent)?,
+        ["jitter", time] => world.network.jitter = span(time)?,
+        ["lag", time] => world.network.lag = span(time)?,
+        ["heal"] => world.network.heal(),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// What befalls the witness.
+fn of_witness(world: &mut World, words: &[&str]) -> Result<bool, String> {
+    match words {
+        ["witness", "down"] => world.network.witness_up = false,
+        ["witness", "up"] => world.network.witness_up = true,
+        ["witness", "forgets"] => world.witness = Witness::default(),
+        ["witness", "slow", n, delay] => {
+            world.network.witness_delay[node(n)?] = Some(span(delay)?);
+        }
+        ["witness", "cut", n] => {
+            world.network.witness_cut.insert(node(n)?);
+        }
+        ["witness", "heal"] => world.network.heal_witness(),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// What befalls a machine, its processes and its clock.
+fn machine(world: &mut World, words: &[&str]) -> Result<bool, String> {
+    match words {
+        ["boot", n] => {
+            let i = node(n)?;
+            if !world.hosts[i].up {
+                world.boot(i);
+            }
+        }
+        ["kill", n] => world.kill(node(n)?),
+        ["power", n] => world.power(node(n)?),
+        ["stop-daemon", n] => world.stop_daemon(node(n)?),
+        ["die", n] => world.replicator_dies(node(n)?),
+        ["crash-after", n, effects] => {
+            world.hosts[node(n)?].crash_after = Some(number(effects)?);
+        }
+        ["configure", n, value] => world.hosts[node(n)?].config_key = number(value)?,
+        ["freeze", n, time] => {
+            world.loose = true;
+            let until = world.now + span(time)?;
+            world.hosts[node(n)?].frozen = until;
+        }
+        ["clock", n, "jump", time] => {
+            world.loose = true;
+            let now = world.now;
+            world.hosts[node(n)?].clock.jump(now, span(time)?);
+        }
+        ["clock", n, millionths] => {
+            let now = world.now;
+            world.hosts[node(n)?].clock.run_at(now, number(millionths)?);
+        }
+        ["script", time] => world.script = Some(span(time)?),
+        ["break-script", n] => world.hosts[node(n)?].script_broken = true,
+        ["mend-script", n] => world.hosts[node(n)?].script_broken = false,
+        ["break-service", n] => world.broken_service = Some(node(n)?),
+        ["mend-service"] => world.broken_service = None,
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// What befalls a disk.
+fn disk(world: &mut World, words: &[&str]) -> Result<bool, String> {
+    let (verb, i) = match words {
+        ["slow", n, time] => {
+            // A daemon that waits for its disk drops the address late.
+            world.loose = true;
+            world.hosts[node(n)?].slow = span(time)?;
+            return Ok(true);
+        }
+        [verb, n] => (*verb, node(n).unwrap_or(0)),
+        _ => return Ok(false),
+    };
+    let host = &mut world.hosts[i];
+    match verb {
+        "unmount" => host.disk = false,
+        "mount" => host.disk = true,
+        "fill" => host.filled = true,
+        "full" => host.full = true,
+        "empty" => host.full = false,
+        "save" => host.replicator.save(),
+        "restore" => {
+            if let Some(saved) = host.replicator.saved.clone() {
+                host.replicator.tree = saved;
+                host.replicator.restored = true;
+                world.checks.disk_lost(i);
+                world.disk_lost = true;
+            }
+        }
+        "replace-disk" => world.replace_disk(i, false),
+        "replace-machine" => world.replace_disk(i, true),
+        "tamper" => host.replicator.tampered = true,
+        "fail-copy" => {
+            // A broken disk vouches for nothing any more.
+            world.checks.disk_lost(i);
+            world.disk_lost = true;
+            let why = "the disk is broken".to_owned();
+            world.replicator_event(i, Duration::ZERO, ReplicatorEvent::CopyFailed { why });
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// What the operator wants.
+fn order(world: &mut World, words: &[&str]) -> Result<bool, String> {
+    let [verb, target] = words else { return Ok(false) };
+    let command = match *verb {
+        "start" => Command::Start,
+        "stop" => Command::Stop,
+        "stop-all" => Command::StopAll,
+        "switchover" => Command::Switchover,
+        "force-primary" => {
+            world.checks.exempt = true;
+            Command::ForcePrimary
+        }
+        _ => return Ok(false),
+    };
+    let targets = if *target == "both" { vec![0, 1] } else { vec![node(target)?] };
+    for i in targets {
+        world.command(i, command);
+    }
+    Ok(true)
+}
+
+/// Everything works again, but for what has to be started.
+fn mend(world: &mut World) {
+    world.network.heal();
+    world.network.heal_witness();
+    world.broken_service = None;
+    for i in [0, 1] {
+        let host = &mut world.hosts[i];
+        host.script_broken = false;
+        host.crash_after = None;
+        host.full = false;
+        host.slow = Duration::ZERO;
+        let stale = host.config_key != 0 || !host.disk;
+        host.config_key = 0;
+        host.disk = true;
+        if stale && host.up {
+            world.stop_daemon(i);
+            world.boot(i);
+        }
+    }
+}
+
+/// Runs until the pair is protected. Where a disk was lost, the operator may have to say that what
+/// is left shall do.
+fn settle(world: &mut World) {
+    for round in 0..SETTLE_ROUNDS {
+        if world.violation.is_some() || is_protected(world) {
+            return;
+        }
+        if round == SETTLE_ROUNDS / 2 {
+            sacrifice(world);
+        }
+        world.run_for(Duration::from_secs(2));
+    }
+    if world.disk_lost && !(0..2).any(|i| has_whole_copy(world, i)) {
+        // The source's disk was lost in the middle of a resync: a backup must be brought back.
+        return;
+    }
+    let shown = [0, 1].map(|i| {
+        let status = world.status(i)?;
+        let reasons = status.reasons.into_iter().map(|reason| reason.code).collect::<Vec<_>>();
+        Some(format!("{} {:?} {}", status.role, status.phase, reasons.join(" ")))
+    });
+    let what = format!("it does not: {shown:?}");
+    world.violate(Promise::ThePairSettles, what);
+}
+
+fn is_protected(world: &World) -> bool {
+    let shown = [0, 1].map(|i| world.hosts[i].shown);
+    let up = world.hosts.iter().all(|host| host.up);
+    let has = |role| shown.contains(&(role, Phase::Ready));
+    up && has(Role::Prim) && has(Role::Second)
+}
+
+fn has_whole_copy(world: &World, i: usize) -> bool {
+    match world.hosts[i].record.copy {
+        StoredCopy::None | StoredCopy::Inconsistent => false,
+        StoredCopy::Outdated { .. } | StoredCopy::Restored | StoredCopy::Current => true,
+    }
+}
+
+/// What was acknowledged is gone with its disk: the operator forces the copy that holds most.
+fn sacrifice(world: &mut World) {
+    if world.disk_lost {
+        world.checks.exempt = true;
+        let held = [0, 1].map(|i| world.hosts[i].replicator.tree.number());
+        world.command(usize::from(held[1] > held[0]), Command::ForcePrimary);
+    }
+}
+
+/// Runs until a node explains something with this code.
+fn until(world: &mut World, i: usize, code: &str) -> Result<(), String> {
+    let from = world.events.len();
+    let end = world.now + UNTIL_MAX;
+    while !world.events[from..].iter().any(|(who, event)| *who == i && event.code == code) {
+        if world.now >= end || world.violation.is_some() {
+            return Err(format!("node{} never said {code}", i + 1));
+        }
+        world.step();
+    }
+    Ok(())
+}
+
+fn expect(world: &mut World, words: &[&str]) -> Result<(), String> {
+    let met = |is: bool, otherwise: String| if is { Ok(()) } else { Err(otherwise) };
+    match words {
+        ["identical"] => {
+            let [one, two] = [0, 1].map(|i| world.hosts[i].replicator.tree.clone());
+            met(one.same_as(&two), "the trees differ".to_owned())
+        }
+        ["acknowledging"] => {
+            let before = world.checks.acknowledged;
+            world.run_for(Duration::from_millis(500));
+            met(world.checks.acknowledged > before, "nothing is acknowledged".to_owned())
+        }
+        [n, "reason", code] => {
+            let Some(status) = world.status(node(n)?) else { return Err(format!("{n} is down")) };
+            let found = status.reasons.iter().any(|reason| reason.code == *code);
+            met(found, format!("{code} is not among {:?}", status.reasons))
+        }
+        [n, "recorded", "started"] => {
+            met(world.hosts[node(n)?].record.started, format!("{n} is not recorded as started"))
+        }
+        ["outcome", "refused"] => {
+            let last = world.outcomes.values().next_back();
+            let refused = matches!(last, Some(Outcome::Refused { .. }));
+            met(refused, format!("the operator was answered {last:?}"))
+        }
+        [n, shown] => {
+            let Some(status) = world.status(node(n)?) else { return Err(format!("{n} is down")) };
+            let phase = if status.phase == Phase::Ready { "" } else { "..." };
+            let role = format!("{}{phase}", status.role);
+            met(role == *shown, format!("{n} is {role} instead of {shown}"))
+        }
+        other => Err(format!("cannot expect {other:?}")),
+    }
+}

@@ -1,0 +1,390 @@
+//! The world: what is in it, what happens next, and the loop that lets it happen.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use cluster::effect::{Event, Outcome, Serve};
+use cluster::input::{Command, JobId};
+use cluster::report::Heartbeat;
+use cluster::status::ModuleStatus;
+use cluster::witness::{Answer, Request, Witness};
+use cluster::{Input, Node};
+use model::config::{
+    Ack, ClusterConfig, Compression, FailoverConfig, InUse, ModuleConfig, ModuleKind, NodeConfig,
+    ReplicationConfig, Scripts, WithoutWitness,
+};
+use model::{ModuleName, NodeName, Time};
+
+use crate::dice::Dice;
+use crate::host::Host;
+use crate::network::Network;
+use crate::promises::{Checks, Finding, Promise, Violation};
+use crate::replicator::Message;
+
+/// Time between two heartbeats.
+pub const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Time between two looks at what goes on without being asked: links, writes, checkpoints.
+const CHORES: Duration = Duration::from_millis(20);
+
+/// Something that is to happen.
+#[derive(Debug, Clone)]
+pub enum Happening {
+    /// A host sends its heartbeat.
+    Pulse(usize),
+    /// A heartbeat reaches a host.
+    Arrive(usize, Box<Heartbeat>),
+    /// A host's question reaches the witness.
+    AtWitness(usize, Request),
+    /// The witness's answer, or its absence, reaches a host.
+    FromWitness(usize, Request, Option<Answer>),
+    /// A host's deadline may have passed.
+    Wake(usize),
+    /// A daemon is told something.
+    Give(usize, Input),
+    /// A replicator is told something.
+    Link(usize, Message),
+    /// A host's disk has done what its daemon waited for.
+    Resume(usize),
+    /// Whatever goes on by itself.
+    Chores,
+}
+
+/// The world.
+pub struct World {
+    /// The world's own time.
+    pub now: Time,
+    queue: BTreeMap<(Time, u64), (u64, Happening)>,
+    count: u64,
+    /// The two hosts.
+    pub hosts: Vec<Host>,
+    /// What lies between them.
+    pub network: Network,
+    /// A witness is configured.
+    pub has_witness: bool,
+    /// What a node does when there is none.
+    pub policy: WithoutWitness,
+    /// The witness.
+    pub witness: Witness,
+    /// The host whose application does not start.
+    pub broken_service: Option<usize>,
+    /// How long the script before a resync takes, if there is one.
+    pub script: Option<Duration>,
+    /// Something happened after which both may hold the address for a while.
+    pub loose: bool,
+    /// Nothing that happens is a reason for another node than this one to serve.
+    pub steady: Option<usize>,
+    /// A disk was lost, put back, or failed.
+    pub disk_lost: bool,
+    /// What must hold.
+    pub checks: Checks,
+    /// The first broken promise; nothing happens any more after it.
+    pub violation: Option<Violation>,
+    /// What happened, one line each.
+    pub log: Vec<String>,
+    /// What the nodes explained.
+    pub events: Vec<(usize, Event)>,
+    /// What became of the operator's jobs.
+    pub outcomes: BTreeMap<u64, Outcome>,
+    jobs: u64,
+    /// Seed of whatever is left to chance.
+    pub seed: u64,
+    /// Chance of the network.
+    pub chance: Dice,
+    /// The application writes.
+    pub writing: bool,
+    /// How much has happened.
+    pub happened: u64,
+}
+
+/// The one module.
+#[must_use]
+#[allow(clippy::expect_used, reason = "the name is a constant, and valid")]
+pub fn shop() -> ModuleName {
+    ModuleName::new("shop").expect("a valid name")
+}
+
+#[allow(clippy::expect_used, reason = "the names are constants, and valid")]
+fn node_name(i: usize) -> NodeName {
+    NodeName::new(["node1", "node2"][i]).expect("a valid name")
+}
+
+impl World {
+    /// Two hosts that have never run, and a witness perhaps.
+    #[must_use]
+    pub fn new(seed: u64, has_witness: bool) -> World {
+        let mut world = World {
+            now: Time::from_millis(1000),
+            queue: BTreeMap::new(),
+            count: 0,
+            hosts: vec![Host::new(0, node_name(0)), Host::new(1, node_name(1))],
+            network: Network::new(),
+            has_witness,
+            policy: WithoutWitness::GoOn,
+            witness: Witness::default(),
+            broken_service: None,
+            script: None,
+            loose: false,
+            steady: None,
+            disk_lost: false,
+            checks: Checks::default(),
+            violation: None,
+            log: Vec::new(),
+            events: Vec::new(),
+            outcomes: BTreeMap::new(),
+            jobs: 0,
+            seed,
+            chance: Dice::new(seed ^ 0x00c0_ffee),
+            writing: true,
+            happened: 0,
+        };
+        world.at(world.now, Happening::Chores);
+        world
+    }
+
+    pub(crate) fn cluster_config(&self) -> ClusterConfig {
+        let node = |host: &Host| NodeConfig { name: host.name.clone(), addresses: BTreeMap::new() };
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
+        ClusterConfig {
+            cluster: shop(),
+            networks: Vec::new(),
+            nodes: self.hosts.iter().map(node).collect(),
+            witness: self.has_witness.then_some(address),
+        }
+    }
+
+    pub(crate) fn module_config(&self) -> ModuleConfig {
+        ModuleConfig {
+            name: shop(),
+            kind: ModuleKind::Mirror,
+            nodes: self.hosts.iter().map(|h| h.name.clone()).collect(),
+            replicate: Vec::new(),
+            vips: Vec::new(),
+            services: Vec::new(),
+            commands: Vec::new(),
+            scripts: Scripts {
+                before_resync: self.script.map(|_| "keep".to_owned()),
+                ..Scripts::default()
+            },
+            replication: ReplicationConfig {
+                ack: Ack::Write,
+                stall_timeout: Duration::from_secs(10),
+                resync_rate: None,
+                compression: Compression::None,
+                encrypt: true,
+                in_use: InUse::Refuse,
+                exclude: Vec::new(),
+            },
+            failover: FailoverConfig {
+                timeout: Duration::from_secs(2),
+                without_witness: self.policy,
+            },
+        }
+    }
+
+    /// The operator commands something, if the daemon is there to hear it.
+    pub fn command(&mut self, i: usize, command: Command) -> Option<u64> {
+        if !self.hosts[i].up {
+            return None;
+        }
+        self.jobs += 1;
+        let job = JobId(self.jobs);
+        self.give_when_free(i, Input::Operator { job, module: shop(), command });
+        Some(self.jobs)
+    }
+
+    /// Lets something happen at a moment, or at once if that has passed.
+    pub fn at(&mut self, at: Time, what: Happening) {
+        let life = match &what {
+            Happening::Pulse(i)
+            | Happening::Wake(i)
+            | Happening::Give(i, _)
+            | Happening::Resume(i)
+            | Happening::FromWitness(i, ..)
+            | Happening::AtWitness(i, _) => self.hosts[*i].life,
+            Happening::Arrive(..) | Happening::Link(..) | Happening::Chores => 0,
+        };
+        self.put(at, life, what);
+    }
+
+    fn put(&mut self, at: Time, life: u64, what: Happening) {
+        self.count += 1;
+        self.queue.insert((at.max(self.now), self.count), (life, what));
+    }
+
+    /// Lets something happen after a while.
+    pub fn after(&mut self, delay: Duration, what: Happening) {
+        self.at(self.now + delay, what);
+    }
+
+    /// Lets happen what happens within a time, or until a promise is broken.
+    pub fn run_for(&mut self, duration: Duration) {
+        let end = self.now + duration;
+        while self.violation.is_none() && self.queue.keys().next().is_some_and(|(at, _)| *at <= end)
+        {
+            self.step();
+        }
+        self.now = end;
+    }
+
+    /// Lets the next thing happen.
+    pub fn step(&mut self) {
+        let Some(((at, _), (life, what))) = self.queue.pop_first() else {
+            return;
+        };
+        self.now = self.now.max(at);
+        self.happened += 1;
+        if let Some(later) = self.waits(&what) {
+            self.put(later, life, what);
+            return;
+        }
+        self.happen(life, what);
+        self.verify();
+    }
+
+    /// Until when something cannot happen because its host is frozen or its daemon waits.
+    fn waits(&self, what: &Happening) -> Option<Time> {
+        let (i, of_daemon) = match what {
+            Happening::Wake(i) | Happening::Give(i, _) | Happening::FromWitness(i, ..) => {
+                (*i, true)
+            }
+            Happening::Pulse(i)
+            | Happening::Arrive(i, _)
+            | Happening::Resume(i)
+            | Happening::Link(i, _) => (*i, false),
+            Happening::AtWitness(..) | Happening::Chores => return None,
+        };
+        let host = &self.hosts[i];
+        let until = if of_daemon { host.frozen.max(host.busy) } else { host.frozen };
+        (until > self.now).then_some(until)
+    }
+
+    fn happen(&mut self, life: u64, what: Happening) {
+        match what {
+            Happening::Pulse(i) if self.alive(i, life) => {
+                self.send_heartbeat(i);
+                self.after(HEARTBEAT, Happening::Pulse(i));
+            }
+            Happening::Wake(i) if self.alive(i, life) => {
+                let own = self.own_time(i);
+                let due = self.hosts[i].node.as_ref().and_then(Node::deadline);
+                if self.hosts[i].wake.is_none_or(|at| at > self.now) {
+                    return;
+                }
+                self.hosts[i].wake = None;
+                match due {
+                    Some(due) if due <= own => self.give(i, Input::Tick),
+                    // The clock has been made slower meanwhile.
+                    Some(_) | None => self.plan_wake(i),
+                }
+            }
+            Happening::Give(i, input) if self.alive(i, life) => self.give(i, input),
+            Happening::Resume(i) if self.alive(i, life) => self.resume(i),
+            Happening::FromWitness(i, request, answer) if self.alive(i, life) => {
+                let module = shop();
+                let why = "no answer".to_owned();
+                let input = match answer {
+                    Some(answer) => Input::Witness { module, request, answer },
+                    None => Input::WitnessUnreachable { module, why },
+                };
+                self.give(i, input);
+            }
+            Happening::AtWitness(i, request) => self.at_witness(i, life, request),
+            Happening::Arrive(i, heartbeat) => self.arrive(i, &heartbeat),
+            Happening::Link(i, message) => self.link_message(i, message),
+            Happening::Chores => {
+                self.chores();
+                self.after(CHORES, Happening::Chores);
+            }
+            Happening::Pulse(_)
+            | Happening::Wake(_)
+            | Happening::Give(..)
+            | Happening::Resume(_)
+            | Happening::FromWitness(..) => {}
+        }
+    }
+
+    pub(crate) fn alive(&self, i: usize, life: u64) -> bool {
+        self.hosts[i].up && self.hosts[i].life == life
+    }
+
+    /// Tells a daemon something, as soon as it listens.
+    pub(crate) fn give_when_free(&mut self, i: usize, input: Input) {
+        let host = &self.hosts[i];
+        if host.frozen.max(host.busy) > self.now {
+            self.at(self.now, Happening::Give(i, input));
+        } else {
+            self.give(i, input);
+        }
+    }
+
+    /// Tells a daemon something and performs what it wants done.
+    pub fn give(&mut self, i: usize, input: Input) {
+        let own = self.own_time(i);
+        let now = self.now;
+        let host = &mut self.hosts[i];
+        let Some(node) = &mut host.node else {
+            return;
+        };
+        host.ticked = now;
+        let effects = node.handle(own, input);
+        self.perform(i, effects);
+        self.plan_wake(i);
+    }
+
+    pub(crate) fn plan_wake(&mut self, i: usize) {
+        let host = &self.hosts[i];
+        let due = host.node.as_ref().and_then(Node::deadline);
+        if let Some(at) = due.map(|due| host.clock.when(due).max(self.now))
+            && host.wake != Some(at)
+        {
+            self.hosts[i].wake = Some(at);
+            self.at(at, Happening::Wake(i));
+        }
+        self.show(i);
+    }
+
+    /// What a node would show of the module.
+    #[must_use]
+    pub fn status(&self, i: usize) -> Option<ModuleStatus> {
+        let node = self.hosts[i].node.as_ref()?;
+        node.status(self.own_time(i)).modules.remove(&shop())
+    }
+
+    fn show(&mut self, i: usize) {
+        let report = self.hosts[i].node.as_ref().and_then(|n| n.reports().remove(&shop()));
+        let Some(report) = report else { return };
+        let shown = (report.role, report.phase);
+        if shown != self.hosts[i].shown {
+            self.hosts[i].shown = shown;
+            let line = format!("{} {} {:?}", self.hosts[i].name, shown.0, shown.1);
+            self.note(&line);
+        }
+    }
+
+    /// Adds a line to what happened.
+    pub fn note(&mut self, line: &str) {
+        let millis = self.now.as_millis();
+        self.log.push(format!("{:>4}.{:03} {line}", millis / 1000, millis % 1000));
+    }
+
+    /// What a host's replicator serves, if it does.
+    #[must_use]
+    pub fn serve_in_force(&self, i: usize) -> Option<&Serve> {
+        self.hosts[i].replicator.serving()
+    }
+
+    /// Takes down a broken promise; only the first one counts.
+    pub(crate) fn judge(&mut self, found: Finding) {
+        if let Err((promise, what)) = found {
+            self.violate(promise, what);
+        }
+    }
+
+    /// A promise is broken.
+    pub fn violate(&mut self, promise: Promise, what: String) {
+        if self.violation.is_none() {
+            self.note(&format!("BROKEN: {}: {what}", promise.sentence()));
+            self.violation = Some(Violation { promise, at: self.now, what });
+        }
+    }
+}
