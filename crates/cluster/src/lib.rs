@@ -10,6 +10,7 @@ pub mod input;
 mod mirror;
 mod node;
 pub mod record;
+pub mod replay;
 pub mod report;
 mod rng;
 pub mod status;

@@ -16,6 +16,7 @@ pub mod owners;
 pub mod packed;
 mod ping;
 pub mod recall;
+pub mod recording;
 pub mod replication;
 mod summary;
 pub mod witness;
