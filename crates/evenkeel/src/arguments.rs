@@ -12,6 +12,7 @@ use crate::command::events::EventsArgs;
 use crate::command::lab::LabCommand;
 use crate::command::mount::MountArgs;
 use crate::command::process::{DaemonArgs, KeeperArgs, ReplicatorArgs, WitnessArgs};
+use crate::command::replay::ReplayArgs;
 use crate::command::status::StatusArgs;
 use crate::command::why::WhyArgs;
 
@@ -41,6 +42,9 @@ pub(crate) enum Command {
     Why(WhyArgs),
     /// Show what happened.
     Events(EventsArgs),
+    /// Go step by step through what this node was told and decided; exit status 1 when this program
+    /// would decide otherwise.
+    Replay(ReplayArgs),
     /// Start a module on all of its nodes, or on one.
     Start(ModuleArgs),
     /// Stop a module on all of its nodes, or on one; its peer takes over then.

@@ -228,7 +228,7 @@ fn text<'a>(of: &'a Value, key: &str) -> &'a str {
     of[key].as_str().unwrap_or("?")
 }
 
-fn size(bytes: f64) -> String {
+pub(crate) fn size(bytes: f64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes;
     let mut unit = 0;
@@ -249,7 +249,7 @@ fn ago(nanoseconds: u64) -> String {
 }
 
 /// Time of day in UTC, which is the same on all nodes.
-fn clock_time(at_ms: u64) -> String {
+pub(crate) fn clock_time(at_ms: u64) -> String {
     let of_day = at_ms / 1000 % 86_400;
     let (hours, minutes, seconds) = (of_day / 3600, of_day / 60 % 60, of_day % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", at_ms % 1000)

@@ -8,12 +8,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use model::{BootId, Time};
 use rustix::time::{ClockId, clock_gettime};
 
-/// Now, for decisions.
+/// Now, for decisions, in whole microseconds: finer is of no use to them, and a recording of them
+/// would be longer.
 pub(crate) fn now() -> Time {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
-    Time::from_nanos(seconds * 1_000_000_000 + nanoseconds)
+    Time::from_nanos(seconds * 1_000_000_000 + nanoseconds / 1000 * 1000)
 }
 
 /// Now, for people: time since 1970.

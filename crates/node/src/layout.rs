@@ -74,6 +74,12 @@ impl Layout {
         self.state_directory().join("events.jsonl")
     }
 
+    /// The recordings of what this node decided.
+    #[must_use]
+    pub fn recording_directory(&self) -> PathBuf {
+        self.state_directory().join("recordings")
+    }
+
     /// The record of a module.
     #[must_use]
     pub fn record_file(&self, module: &ModuleName) -> PathBuf {

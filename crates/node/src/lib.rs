@@ -15,6 +15,7 @@ mod layout;
 mod marker;
 mod owners;
 mod packet;
+pub mod recordings;
 pub mod replicator;
 mod seal;
 mod sealed;

@@ -9,6 +9,7 @@ pub(crate) mod lab_init;
 mod machine;
 pub(crate) mod mount;
 pub(crate) mod process;
+pub(crate) mod replay;
 pub(crate) mod status;
 pub(crate) mod why;
 

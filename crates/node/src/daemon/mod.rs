@@ -22,6 +22,7 @@ mod heartbeat;
 mod journal;
 mod listen;
 mod module;
+mod recorder;
 mod replicators;
 mod requests;
 mod start;
@@ -34,7 +35,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use cluster::input::{JobId, ReplicatorEvent};
-use cluster::{Input, Node};
+use cluster::{Effect, Input, Node};
 use model::config::ClusterConfig;
 use model::{ModuleName, NodeName, Time};
 use wire::hello::Welcome;
@@ -46,6 +47,7 @@ use crate::daemon::event::{Event, Line};
 use crate::daemon::heartbeat::{Heartbeats, PULSE};
 use crate::daemon::journal::Journal;
 use crate::daemon::module::Module;
+use crate::daemon::recorder::Recorder;
 use crate::daemon::requests::Waiting;
 use crate::keys::Keys;
 use crate::layout::Layout;
@@ -77,6 +79,7 @@ struct Daemon {
     modules: BTreeMap<ModuleName, Module>,
     heartbeats: Heartbeats,
     journal: Journal,
+    recorder: Recorder,
     sender: Sender<Event>,
     jobs: BTreeMap<JobId, Pending>,
     next_job: u64,
@@ -149,8 +152,18 @@ impl Daemon {
 
     /// Hands an input to the core and performs what it wants done.
     fn input(&mut self, input: Input) {
-        let effects = self.node.handle(clock::now(), input);
+        let now = clock::now();
+        self.recorder.input(now, &input);
+        let effects = self.node.handle(now, input);
+        self.record(now, &effects);
         self.perform(effects);
+    }
+
+    /// Records what came of the input before, or of the start.
+    fn record(&mut self, now: Time, effects: &[Effect]) {
+        if let Some(event) = self.recorder.effects(now, effects, &self.node) {
+            self.journal.write(event);
+        }
     }
 
     /// Hands a peer's connection on to the replicator, which knows the sessions.

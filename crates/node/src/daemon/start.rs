@@ -24,6 +24,7 @@ use crate::daemon::guard::Guard;
 use crate::daemon::heartbeat::Heartbeats;
 use crate::daemon::journal::Journal;
 use crate::daemon::module::{Module, RunningState, data_state};
+use crate::daemon::recorder::Recorder;
 use crate::daemon::replicators::{Replicator, Start};
 use crate::daemon::{Daemon, DaemonOptions, WitnessSeen, listen, requests};
 use crate::durable;
@@ -176,6 +177,7 @@ fn build(
         seed: clock::random(),
     };
     let mut heartbeat = first_heartbeat(&boot, now);
+    let recorder = Recorder::start(&layout.recording_directory(), now, &boot)?;
     let (node, effects) = Node::new(now, boot);
     heartbeat.reports = node.reports();
     let contact = Contact::new(heartbeat.incarnation);
@@ -191,6 +193,7 @@ fn build(
         modules,
         heartbeats,
         journal,
+        recorder,
         sender: sender.clone(),
         jobs: BTreeMap::new(),
         next_job: 0,
@@ -200,6 +203,7 @@ fn build(
         housekept: now,
         told_of_failure: false,
     };
+    daemon.record(now, &effects);
     daemon.perform(effects);
     Ok(daemon)
 }

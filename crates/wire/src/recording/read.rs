@@ -115,6 +115,10 @@ impl<'a> Reader<'a> {
         let mut rest = self.rest;
         let length = take_number(&mut rest).map_err(|_| Damage::Torn { at })?;
         let head = self.rest.len() - rest.len();
+        if length == 0 && rest.iter().all(|byte| *byte == 0) {
+            // Room that a file system had made for what it did not get to write any more.
+            return Err(Damage::Torn { at });
+        }
         let length = usize::try_from(length).ok().filter(|length| *length <= RECORD_BYTES_MAX);
         let length = length.ok_or(Damage::Broken { at })?;
         let (check, rest) = rest.split_first_chunk::<2>().ok_or(Damage::Torn { at })?;

@@ -200,6 +200,8 @@ fn a_torn_segment_is_read_up_to_the_tear() {
         assert!(!matches!(damage, Some(Damage::Broken { .. })), "cut at {end}");
         replay(reads).unwrap();
     }
+    let zeros = [&bytes[..], &[0; 4096]].concat();
+    assert_eq!(read_all(&zeros), (whole, Some(Damage::Torn { at: bytes.len() })));
     assert!(Reader::new(&bytes[..4]).is_err());
 }
 

@@ -1,0 +1,228 @@
+//! Inputs and effects as sentences.
+
+use cluster::effect::{Assignment, Effect, Ending, Outcome, ServiceAction};
+use cluster::input::{Command, ReplicatorEvent};
+use cluster::report::Heartbeat;
+use cluster::{Input, witness};
+use model::{ModuleName, Severity};
+
+/// What a node was given.
+pub(super) fn input(input: &Input) -> String {
+    match input {
+        Input::Heartbeat { heartbeat, echoed, .. } => self::heartbeat(heartbeat, echoed.is_some()),
+        Input::DataLink { module, echoed, .. } => {
+            let ways = if echoed.is_some() { "both ways" } else { "one way" };
+            format!("the data link of {module} carries {ways}")
+        }
+        Input::Witness { module, request, answer } => {
+            format!(
+                "the witness answers {} of {module}: {}",
+                question(request),
+                self::answer(answer)
+            )
+        }
+        Input::WitnessUnreachable { module, why } => {
+            format!("the witness cannot be asked for {module}: {why}")
+        }
+        Input::Replicator { module, event } => format!("replicator of {module}: {}", said(event)),
+        Input::AddressesSet { module, held, error } => {
+            let what = if *held { "held" } else { "not held" };
+            format!("addresses of {module} are {what}{}", failed(error.as_ref()))
+        }
+        Input::ServiceDone { module, action, error } => {
+            format!(
+                "application of {module}: {} done{}",
+                action_of(*action),
+                failed(error.as_ref())
+            )
+        }
+        Input::ServiceDied { module, how } => format!("application of {module} died: {how}"),
+        Input::ResyncPrepared { module, serial, error } => {
+            let how = error.as_ref().map(|error| &error.how);
+            format!("script before the resync of {module} ended, serial {serial}{}", failed(how))
+        }
+        Input::PersistFailed { module, error } => {
+            format!("the record of {module} could not be made durable: {error}")
+        }
+        Input::Operator { job, module, command } => {
+            format!("operator, job {}: {} {module}", job.0, command_of(*command))
+        }
+        Input::Tick => "a deadline passed".to_owned(),
+    }
+}
+
+/// The module that an input is about; none when it is about the node.
+pub(super) fn module_of(input: &Input) -> Option<&ModuleName> {
+    match input {
+        Input::Heartbeat { .. } | Input::Tick => None,
+        Input::DataLink { module, .. }
+        | Input::Witness { module, .. }
+        | Input::WitnessUnreachable { module, .. }
+        | Input::Replicator { module, .. }
+        | Input::AddressesSet { module, .. }
+        | Input::ServiceDone { module, .. }
+        | Input::ServiceDied { module, .. }
+        | Input::ResyncPrepared { module, .. }
+        | Input::PersistFailed { module, .. }
+        | Input::Operator { module, .. } => Some(module),
+    }
+}
+
+/// What a node wanted done.
+pub(super) fn effect(effect: &Effect) -> String {
+    match effect {
+        Effect::Persist { module, .. } => format!("make the record of {module} durable"),
+        Effect::Announce => "tell the peer at once".to_owned(),
+        Effect::AskWitness { module, request } => {
+            format!("ask the witness for {module}: {}", question(request))
+        }
+        Effect::Assign { module, serial, assignment } => {
+            format!("assignment {serial} to the replicator of {module}: {}", task(assignment))
+        }
+        Effect::SetAddresses { module, held } => {
+            format!("{} the addresses of {module}", if *held { "take" } else { "drop" })
+        }
+        Effect::RunService { module, action } => {
+            format!("{} the application of {module}", action_of(*action))
+        }
+        Effect::PrepareResync { module, serial, source, .. } => {
+            format!("run the script before the resync of {module} from {source}, serial {serial}")
+        }
+        Effect::Explain(event) => {
+            let mark = match event.severity {
+                Severity::Info => "say",
+                Severity::Warning => "warn",
+                Severity::Critical => "alarm",
+            };
+            format!("{mark} {}: {}", event.code, event.sentence)
+        }
+        Effect::Answer { job, outcome } => {
+            let what = match outcome {
+                Outcome::Done(sentence) => format!("done: {sentence}"),
+                Outcome::Failed(sentence) => format!("failed: {sentence}"),
+                Outcome::Refused { why, .. } => format!("refused: {why}"),
+            };
+            format!("answer job {}: {what}", job.0)
+        }
+    }
+}
+
+/// The module that an effect is about; none when it is about the node.
+pub(super) fn module_of_effect(effect: &Effect) -> Option<&ModuleName> {
+    match effect {
+        Effect::Persist { module, .. }
+        | Effect::AskWitness { module, .. }
+        | Effect::Assign { module, .. }
+        | Effect::SetAddresses { module, .. }
+        | Effect::RunService { module, .. }
+        | Effect::PrepareResync { module, .. } => Some(module),
+        Effect::Explain(event) => event.module.as_ref(),
+        Effect::Announce | Effect::Answer { .. } => None,
+    }
+}
+
+fn heartbeat(heartbeat: &Heartbeat, two_way: bool) -> String {
+    let each = heartbeat.reports.iter().map(|(module, report)| {
+        let epoch = report.epoch.as_ref().map_or(0, |epoch| epoch.number);
+        let phase = if report.phase == model::Phase::Ready { "" } else { "..." };
+        format!("{module} {}{phase} in epoch {epoch}", report.role)
+    });
+    let reports: Vec<String> = each.collect();
+    let ways = if two_way { "" } else { ", one way only" };
+    format!("heartbeat of {}{ways}: {}", heartbeat.from, reports.join(", "))
+}
+
+fn question(request: &witness::Request) -> String {
+    match request {
+        witness::Request::Enrol { epoch, .. } => format!("enrol epoch {epoch}"),
+        witness::Request::Swap { expected, new, .. } => format!("swap epoch {expected} for {new}"),
+        witness::Request::Probe => "what stands there?".to_owned(),
+    }
+}
+
+fn answer(answer: &witness::Answer) -> String {
+    match answer {
+        witness::Answer::Granted => "granted".to_owned(),
+        witness::Answer::Refused { current, .. } => format!("refused, {current} stands there"),
+        witness::Answer::Missing => "there is no such register".to_owned(),
+        witness::Answer::Half => "waits for the other node".to_owned(),
+        witness::Answer::Holds { current, .. } => format!("{current} stands there"),
+    }
+}
+
+fn said(event: &ReplicatorEvent) -> String {
+    match event {
+        ReplicatorEvent::Assigned { serial, number, drained } => {
+            let drained = if *drained { ", drained" } else { "" };
+            format!("assignment {serial} is in force at operation {number}{drained}")
+        }
+        ReplicatorEvent::Refused { serial, why } => format!("assignment {serial} refused: {why}"),
+        ReplicatorEvent::LinkUp { session } => format!("link of session {session} is up"),
+        ReplicatorEvent::LinkLost { session, why } => {
+            format!("link of session {session} is lost: {why}")
+        }
+        ReplicatorEvent::Synced { session, number } => {
+            format!("session {session} is synced at operation {number}")
+        }
+        ReplicatorEvent::TargetDurable { session, number } => {
+            format!("target of session {session} is durable up to operation {number}")
+        }
+        ReplicatorEvent::TargetFailed { why, .. } => format!("the target failed: {why}"),
+        ReplicatorEvent::CopyFailed { why } => format!("this copy failed: {why}"),
+        ReplicatorEvent::Owners { differ } => {
+            let differ = differ.as_deref().unwrap_or("all the same");
+            format!("numbers of owners: {differ}")
+        }
+        ReplicatorEvent::Restored { why } => format!("the copy was put back: {why}"),
+        ReplicatorEvent::LookedBack { clean, found } => match found {
+            Some(found) => format!("looked back: {found}"),
+            None => format!("looked back: {}", if *clean { "clean" } else { "not clean" }),
+        },
+        ReplicatorEvent::Resumed { how } => format!("resumed; the one before: {how}"),
+        ReplicatorEvent::Unkept => "its keeper has ended".to_owned(),
+        ReplicatorEvent::Died { how } => format!("died: {how}"),
+    }
+}
+
+fn task(assignment: &Assignment) -> String {
+    match assignment {
+        Assignment::Close => "close".to_owned(),
+        Assignment::Hold { ending: Ending::Drain } => "hold once drained".to_owned(),
+        Assignment::Hold { ending: Ending::Cut } => "hold at once".to_owned(),
+        Assignment::Receive { session, source } => {
+            format!("receive session {session} from {source}")
+        }
+        Assignment::Serve(serve) => {
+            let needed: Vec<&str> = serve.required.iter().map(model::NodeName::as_str).collect();
+            let needed = if needed.is_empty() { "nobody" } else { &needed.join(" ") };
+            let session = serve.session.as_ref().map(|session| {
+                let how = if session.resync { ", resync" } else { "" };
+                format!(", session {} to {}{how}", session.id, session.target)
+            });
+            let session = session.unwrap_or_default();
+            format!("serve epoch {}, needing {needed}{session}", serve.epoch)
+        }
+    }
+}
+
+fn failed(error: Option<&String>) -> String {
+    error.map_or(String::new(), |error| format!(", but: {error}"))
+}
+
+fn action_of(action: ServiceAction) -> &'static str {
+    match action {
+        ServiceAction::Start => "start",
+        ServiceAction::Stop => "stop",
+        ServiceAction::Kill => "kill",
+    }
+}
+
+fn command_of(command: Command) -> &'static str {
+    match command {
+        Command::Start => "start",
+        Command::Stop => "stop",
+        Command::StopAll => "stop everywhere",
+        Command::Switchover => "switch over",
+        Command::ForcePrimary => "force primary",
+    }
+}
