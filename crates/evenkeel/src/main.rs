@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         Command::Mount(args) => mount::run(args),
         Command::Lab(lab) => command::lab::run(lab),
         Command::Daemon(args) => command::process::daemon(&context, args),
-        Command::Witness(args) => command::process::witness(args),
+        Command::Witness(args) => command::process::witness(&context, args),
         Command::Keeper(args) => command::process::keeper(&context, args),
         Command::Replicator(args) => command::process::replicator(args),
         Command::Ledger(args) => command::demo::ledger(args),

@@ -62,6 +62,7 @@ fn who_has_no_keys_of_the_cluster_is_not_spoken_with() {
             reasons(&cluster, NODES[0]).contains("the node's keys are of no use")
         });
         cluster.give_keys(&Authority::new("test").unwrap(), &NODES);
+        cluster.enrol(NODES[0]);
     });
     cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
     assert_eq!(NODES.map(|node| protection(&cluster, node)), ["encrypted"; 2]);

@@ -6,12 +6,14 @@
 
 pub mod config;
 mod epoch;
+mod fingerprint;
 mod name;
 mod reason;
 mod role;
 mod time;
 
 pub use epoch::{BootId, Copy, Epoch, EpochId, Lineage, SessionId};
+pub use fingerprint::{BadFingerprint, Fingerprint};
 pub use name::{InvalidName, ModuleName, NetworkName, NodeName};
 pub use reason::{Headline, Reason, Severity};
 pub use role::{Phase, Role};

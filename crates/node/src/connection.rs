@@ -213,6 +213,16 @@ impl Read for Until<'_> {
     }
 }
 
+impl Write for Until<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        (&mut &*self.stream).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Reads one frame of at most `limit` bytes, without its prefix, into `frame`.
 pub(crate) fn read_frame(
     stream: &mut impl Read,

@@ -1,7 +1,8 @@
 //! Files that are replaced as a whole and are durable before the call returns.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,11 +11,27 @@ use serde::de::DeserializeOwned;
 /// Replaces the file by `value` as JSON; after a crash either the old or the new content is there.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
+    replace(path, &text, 0o644)
+}
+
+/// The same for a text that nobody else may read.
+pub(crate) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
+    replace(path, text.as_bytes(), 0o600).map_err(|error| named(path, &error))
+}
+
+/// The same for a text that everybody may read.
+pub(crate) fn write_text(path: &Path, text: &str) -> io::Result<()> {
+    replace(path, text.as_bytes(), 0o644).map_err(|error| named(path, &error))
+}
+
+fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(directory)?;
     let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary)?;
-    file.write_all(&text)?;
+    // One that an earlier attempt has left may be open to others.
+    let _ = fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary)?;
+    file.write_all(text)?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
     File::open(directory)?.sync_all()

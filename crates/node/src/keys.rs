@@ -11,7 +11,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use model::NodeName;
+use model::{Fingerprint, NodeName};
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
@@ -23,6 +23,8 @@ use rustls::{
 };
 use wire::hello::Protection;
 
+use crate::enrolled;
+use crate::pinned::Pinned;
 use crate::seal::ClusterKey;
 
 /// Certificate of the cluster's authority.
@@ -32,6 +34,8 @@ pub(crate) const CERTIFICATE_FILE: &str = "node.pem";
 /// Key of the node's certificate.
 pub(crate) const KEY_FILE: &str = "node.key";
 
+/// Key of the cluster's authority.
+pub(crate) const AUTHORITY_KEY_FILE: &str = "ca.key";
 /// Key of the cluster, for heartbeats.
 pub(crate) const CLUSTER_KEY_FILE: &str = "cluster.key";
 
@@ -132,6 +136,23 @@ impl Keys {
         Ok(connection.into())
     }
 
+    /// The side of a connection that calls a witness with this certificate.
+    pub(crate) fn calling_witness(&self, known: Fingerprint) -> io::Result<ClientConnection> {
+        let Read { provider, chain, key, .. } = self.read()?;
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(io::Error::other)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned::new(known)))
+            .with_client_auth_cert(chain, key)
+            .map_err(|error| self.wrong(KEY_FILE, &error))?;
+        let authority = self.certificates(AUTHORITY_FILE)?;
+        let authority = authority.first().ok_or(io::ErrorKind::InvalidData)?;
+        let name = ServerName::try_from(enrolled::server_name_of(authority));
+        let name = name.map_err(io::Error::other)?;
+        ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)
+    }
+
     /// The side of a connection that is called.
     pub(crate) fn called(&self) -> io::Result<Connection> {
         let Read { provider, authority, chain, key } = self.read()?;
@@ -157,13 +178,7 @@ impl Keys {
             added.map_err(|error| self.wrong(AUTHORITY_FILE, &error))?;
         }
         let chain = self.certificates(CERTIFICATE_FILE)?;
-        let key = self.directory.join(KEY_FILE);
-        let mode = fs::metadata(&key).map_err(|error| self.wrong(KEY_FILE, &error))?.permissions();
-        if mode.mode() & 0o077 != 0 {
-            let mend = format!("others may read it; `chmod 600 {}`", key.display());
-            return Err(self.wrong(KEY_FILE, &mend));
-        }
-        let key = PrivateKeyDer::from_pem_file(&key);
+        let key = private_key(&self.directory.join(KEY_FILE));
         let key = key.map_err(|error| self.wrong(KEY_FILE, &error))?;
         let provider = Arc::new(provider());
         Ok(Read { provider, authority: Arc::new(authority), chain, key })
@@ -190,7 +205,21 @@ pub(crate) fn is_of(connection: &Connection, node: &NodeName) -> Result<(), Stri
     is_for(shown.ok_or("it has shown no certificate")?, node)
 }
 
-fn is_for(certificate: &CertificateDer<'_>, node: &NodeName) -> Result<(), String> {
+/// Reads a private key, which nobody else may read.
+pub(crate) fn private_key(path: &Path) -> io::Result<PrivateKeyDer<'static>> {
+    check_private(path)?;
+    PrivateKeyDer::from_pem_file(path).map_err(io::Error::other)
+}
+
+/// Whether nobody else may read a file.
+pub(crate) fn check_private(path: &Path) -> io::Result<()> {
+    if fs::metadata(path)?.permissions().mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("others may read it; `chmod 600 {}`", path.display())))
+}
+
+pub(crate) fn is_for(certificate: &CertificateDer<'_>, node: &NodeName) -> Result<(), String> {
     let parsed = ParsedCertificate::try_from(certificate).map_err(|error| error.to_string())?;
     let wrong = |error| format!("it is not a certificate for the name {node}: {error}");
     verify_server_name(&parsed, &server_name(node)?).map_err(wrong)
@@ -202,7 +231,7 @@ fn server_name(node: &NodeName) -> Result<ServerName<'static>, String> {
 }
 
 /// The shorter key first: it is as good as the longer one here, and faster.
-fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     let mut provider = ring::default_provider();
     let shorter = rustls::CipherSuite::TLS13_AES_128_GCM_SHA256;
     provider.cipher_suites.sort_by_key(|suite| suite.suite() != shorter);

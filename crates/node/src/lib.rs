@@ -5,9 +5,11 @@
 
 mod authority;
 mod clock;
+mod complaint;
 mod connection;
 pub mod daemon;
 mod durable;
+mod enrolled;
 mod files;
 pub mod keeper;
 mod keys;
@@ -15,6 +17,7 @@ mod layout;
 mod marker;
 mod owners;
 mod packet;
+mod pinned;
 pub mod recordings;
 pub mod replicator;
 mod seal;
@@ -24,6 +27,7 @@ mod witness;
 
 pub use authority::Authority;
 pub use daemon::DaemonOptions;
+pub use enrolled::{Enrolled, EnrolledCluster};
 pub use files::{Configuration, load as load_configuration};
 pub use keeper::KeeperOptions;
 pub use keys::check as check_keys;

@@ -6,9 +6,9 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use crate::keys;
 use model::{ModuleName, NodeName};
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use ring::hkdf::{HKDF_SHA256, Prk};
@@ -71,12 +71,8 @@ pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
 impl ClusterKey {
     /// Reads a file of keys, one a line, as hexadecimal digits.
     pub(crate) fn read(path: &Path) -> io::Result<ClusterKey> {
-        let metadata = fs::metadata(path)?;
-        if metadata.permissions().mode() & 0o077 != 0 {
-            let mend = format!("others may read it; `chmod 600 {}`", path.display());
-            return Err(io::Error::other(mend));
-        }
-        if metadata.len() > FILE_BYTES_MAX {
+        keys::check_private(path)?;
+        if fs::metadata(path)?.len() > FILE_BYTES_MAX {
             return Err(io::Error::other("it is too long to be a file of keys"));
         }
         ClusterKey::parse(&fs::read_to_string(path)?)

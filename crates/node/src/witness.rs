@@ -1,22 +1,28 @@
 //! The witness: a tiny register service on any third machine.
 //!
 //! What it answers is decided by `cluster::witness::Witness`; here are its file and its port. A
-//! changed register is durable before its answer is sent.
+//! changed register is durable before its answer is sent. Who asks is found out by `enrolled`:
+//! only nodes of clusters that were added are answered, unless the witness is open, as in labs
+//! without keys.
 
 use std::collections::BTreeMap;
-use std::io::{self, Write};
+use std::fmt;
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster::witness::{Register, Witness};
-use model::ModuleName;
+use model::{Fingerprint, ModuleName};
 use serde::{Deserialize, Serialize};
 use wire::witness::{Question, Reply, WITNESS_BYTES_MAX, put_reply, take_question};
 
-use crate::connection;
+use crate::complaint::Complaints;
+use crate::connection::{self, Until};
 use crate::durable;
+use crate::enrolled::Enrolled;
+use crate::keys;
 
 /// A caller must have asked within this time.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -31,6 +37,8 @@ pub struct WitnessOptions {
     pub listen: SocketAddr,
     /// Directory of its registers.
     pub directory: PathBuf,
+    /// Whether to answer everybody, in the clear.
+    pub open: bool,
 }
 
 /// A register as the file has it.
@@ -47,6 +55,12 @@ struct Service {
     file: PathBuf,
 }
 
+/// Who is let in.
+enum Door {
+    Open,
+    Guarded { enrolled: Enrolled, clusters: usize, fingerprint: Fingerprint, refused: Complaints },
+}
+
 /// Serves until the process ends.
 pub fn run(options: &WitnessOptions) -> io::Result<()> {
     let file = options.directory.join("registers.json");
@@ -54,41 +68,123 @@ pub fn run(options: &WitnessOptions) -> io::Result<()> {
     let registers: BTreeMap<_, _> =
         kept.into_iter().map(|kept| ((kept.cluster, kept.module), kept.register)).collect();
     let count = registers.len();
+    let door = Arc::new(Door::new(options)?);
     let service = Arc::new(Mutex::new(Service { witness: Witness::new(registers), file }));
     let listener = TcpListener::bind(options.listen).map_err(|error| {
         let what = format!("cannot listen on {}: {error}", options.listen);
         io::Error::new(error.kind(), what)
     })?;
-    eprintln!("witness: {count} registers, listening on {}", options.listen);
+    eprintln!("witness: {count} registers, listening on {}; {door}", options.listen);
     let serving = Arc::new(());
     for stream in listener.incoming().flatten() {
         if Arc::strong_count(&serving) > CALLERS_MAX {
             continue;
         }
         let (service, serving) = (Arc::clone(&service), Arc::clone(&serving));
+        let door = Arc::clone(&door);
         std::thread::Builder::new().name("caller".to_owned()).spawn(move || {
-            // What fails here is a connection that its caller gave up.
-            let _ = answer(stream, &service);
+            door.answer(&stream, &service);
             drop(serving);
         })?;
     }
     Ok(())
 }
 
-fn answer(mut stream: TcpStream, service: &Mutex<Service>) -> io::Result<()> {
+impl Door {
+    fn new(options: &WitnessOptions) -> io::Result<Door> {
+        if options.open {
+            return Ok(Door::Open);
+        }
+        let enrolled = Enrolled::new(&options.directory);
+        let (clusters, fingerprint) = (enrolled.clusters()?.len(), enrolled.fingerprint()?);
+        Ok(Door::Guarded { enrolled, clusters, fingerprint, refused: Complaints::default() })
+    }
+
+    fn answer(&self, stream: &TcpStream, service: &Mutex<Service>) {
+        let from = stream.peer_addr().map_or_else(|_| "?".to_owned(), |at| at.ip().to_string());
+        let answered = prepare(stream).and_then(|mut socket| match self {
+            // What fails here is a connection that its caller gave up.
+            Door::Open => serve(&mut socket, service, Ok).map(|()| None),
+            Door::Guarded { enrolled, .. } => answer_guarded(&mut socket, enrolled, service),
+        });
+        let refusal = match answered {
+            Ok(None) => return,
+            Ok(Some(refusal)) => refusal,
+            Err(error) => error.to_string(),
+        };
+        if let Door::Guarded { refused, .. } = self {
+            refused.tell(&format_args!("a caller from {from} was turned away: {refusal}"));
+        }
+    }
+}
+
+impl fmt::Display for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Door::Open => write!(f, "open to everybody"),
+            Door::Guarded { clusters, fingerprint, .. } => {
+                write!(f, "{clusters} clusters; its fingerprint is {fingerprint}")
+            }
+        }
+    }
+}
+
+fn prepare(stream: &TcpStream) -> io::Result<Until<'_>> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(QUESTION_TIMEOUT))?;
     stream.set_write_timeout(Some(QUESTION_TIMEOUT))?;
+    Ok(Until::within(QUESTION_TIMEOUT, stream))
+}
+
+/// Answers a node that has shown who it is; else says to it, and here, why not.
+fn answer_guarded(
+    socket: &mut Until<'_>,
+    enrolled: &Enrolled,
+    service: &Mutex<Service>,
+) -> io::Result<Option<String>> {
+    let mut caller = enrolled.shake_hands(socket)?;
+    let shown = caller.shown();
+    let mut refusal = None;
+    let mut stream = rustls::Stream::new(&mut caller.tls, socket);
+    serve(&mut stream, service, |question| {
+        let known = match (&caller.cluster, shown) {
+            (Err(cluster), _) => Err(format!(
+                "this witness does not know the cluster {cluster}; copy its ca.pem to the \
+                 witness's machine, and there: evenkeel witness add ca.pem"
+            )),
+            (Ok(cluster), Some(shown)) => keys::is_for(&shown, &question.from).map(|()| cluster),
+            (Ok(_), None) => Err("it has shown no certificate".to_owned()),
+        };
+        match known {
+            // Two clusters may have the same name; their authorities differ.
+            Ok(cluster) => Ok(Question { cluster: cluster.clone(), ..question }),
+            Err(why) => {
+                refusal = Some(why.clone());
+                Err(why)
+            }
+        }
+    })?;
+    stream.conn.send_close_notify();
+    stream.flush()?;
+    Ok(refusal)
+}
+
+/// Reads a question and answers it, if it may be asked.
+fn serve(
+    stream: &mut (impl Read + Write),
+    service: &Mutex<Service>,
+    admit: impl FnOnce(Question) -> Result<Question, String>,
+) -> io::Result<()> {
     let mut frame = Vec::new();
-    let mut patient = connection::Until::within(QUESTION_TIMEOUT, &stream);
-    connection::read_frame(&mut patient, WITNESS_BYTES_MAX, &mut frame)?;
-    let reply = match take_question(&frame) {
+    connection::read_frame(stream, WITNESS_BYTES_MAX, &mut frame)?;
+    let question = take_question(&frame).map_err(|error| error.to_string());
+    let reply = match question.and_then(admit) {
         Ok(question) => service.lock().unwrap_or_else(PoisonError::into_inner).reply(question),
-        Err(error) => Reply::Unable(error.to_string()),
+        Err(why) => Reply::Unable(why),
     };
     let mut out = Vec::new();
     put_reply(&mut out, &reply);
-    stream.write_all(&out)
+    stream.write_all(&out)?;
+    stream.flush()
 }
 
 impl Service {

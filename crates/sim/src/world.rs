@@ -149,6 +149,7 @@ impl World {
             networks: Vec::new(),
             nodes: self.hosts.iter().map(node).collect(),
             witness: self.has_witness.then_some(address),
+            witness_fingerprint: None,
         }
     }
 

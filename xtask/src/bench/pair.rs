@@ -71,7 +71,7 @@ impl Pair {
         self.shell(WITNESS, "mkdir -p /tmp/witness")?;
         self.spawn(
             WITNESS,
-            &[INSIDE, "witness", "--listen", &listen, "--directory", "/tmp/witness"],
+            &[INSIDE, "witness", "--open", "--listen", &listen, "--directory", "/tmp/witness"],
         )?;
         for node in NODES {
             self.start_daemon(node)?;

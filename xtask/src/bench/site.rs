@@ -221,18 +221,25 @@ impl Site {
 
     /// Whether a module may ask for it; told by a configuration that is written for the question.
     fn knows_fsync(&self) -> Result<bool, String> {
-        self.configure(NODES[0], &[Contender::Fsync])?;
+        self.configure(NODES[0], &[Contender::Fsync], "")?;
         Ok(self.on(NODES[0], &[INSIDE, "--root", ROOT, "check"]).is_ok())
     }
 
-    fn configure(&self, host: &str, modules: &[Contender]) -> Result<(), String> {
+    fn configure(
+        &self,
+        host: &str,
+        modules: &[Contender],
+        fingerprint: &str,
+    ) -> Result<(), String> {
         let nodes = NODES.iter().enumerate().map(|(number, name)| {
             let address = address(number);
             format!("[[node]]\nname = \"{name}\"\naddresses = {{ lan0 = \"{address}\" }}\n")
         });
         let nodes: String = nodes.collect();
-        let cluster =
-            format!("cluster = \"bench\"\n{nodes}[witness]\naddress = \"{}\"\n", address(2));
+        let cluster = format!(
+            "cluster = \"bench\"\n{nodes}[witness]\naddress = \"{}\"\n{fingerprint}\n",
+            address(2)
+        );
         let mut script = format!("cd {ROOT}; mkdir -p etc/evenkeel/modules; cd etc/evenkeel\n");
         script += &format!("cat > cluster.toml <<'END'\n{cluster}END\nrm -f modules/*\n");
         for module in modules {
@@ -248,6 +255,17 @@ impl Site {
             );
         }
         self.on(host, &["sh", "-ec", &script]).map(drop)
+    }
+
+    /// Has the witness know the cluster; the line of the configuration by which that knows it.
+    fn enrol(&self) -> Result<String, String> {
+        let authority = self.on(NODES[0], &["cat", &format!("{ROOT}/etc/evenkeel/keys/ca.pem")])?;
+        let script = format!(
+            "mkdir -p /tmp/witness; cat > /tmp/ca.pem <<'END'\n{authority}\nEND\n\
+             {INSIDE} witness add /tmp/ca.pem --directory /tmp/witness > /dev/null\n\
+             {INSIDE} witness show --directory /tmp/witness | grep '^fingerprint = '"
+        );
+        self.on(WITNESS, &["sh", "-ec", &script])
     }
 
     /// Gives the nodes keys, with which each module can be encrypted or not.
@@ -273,11 +291,11 @@ impl Site {
     fn start_cluster(&mut self) -> Result<(), String> {
         let modules: Vec<Contender> = self.contenders.iter().copied().filter(is_module).collect();
         let listen = format!("{}:7623", address(2));
-        self.on(WITNESS, &["mkdir", "-p", "/tmp/witness"])?;
+        let fingerprint = self.enrol()?;
         let witness = [INSIDE, "witness", "--listen", &listen, "--directory", "/tmp/witness"];
         self.spawn(WITNESS, &witness)?;
         for node in NODES {
-            self.configure(node, &modules)?;
+            self.configure(node, &modules, &fingerprint)?;
             self.spawn(node, &[INSIDE, "--root", ROOT, "daemon"])?;
         }
         for node in NODES {

@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use clap::Args;
 use model::{ModuleName, NodeName};
 use node::daemon::StartError;
-use node::{DaemonOptions, ReplicatorOptions, WitnessOptions};
-use wire::control::Exit;
+use node::{DaemonOptions, Enrolled, EnrolledCluster, ReplicatorOptions, WitnessOptions};
+use serde_json::json;
+use wire::control::{Exit, Reply};
 
 use crate::command::Context;
 
@@ -27,9 +28,31 @@ pub(crate) struct WitnessArgs {
     /// Address and port to listen on.
     #[arg(long, default_value = "0.0.0.0:7623")]
     listen: SocketAddr,
-    /// Directory of its registers.
-    #[arg(long, default_value = "/var/lib/evenkeel-witness")]
+    /// Directory of its registers, its certificate and the clusters that it serves.
+    #[arg(long, global = true, default_value = "/var/lib/evenkeel-witness")]
     directory: PathBuf,
+    /// Answer everybody in the clear: for labs without keys.
+    #[arg(long)]
+    open: bool,
+    #[command(subcommand)]
+    action: Option<WitnessAction>,
+}
+
+/// What can be done with a witness besides running it.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum WitnessAction {
+    /// Show its fingerprint, and the clusters that it serves.
+    Show,
+    /// Serve a cluster from now on.
+    Add {
+        /// The cluster's ca.pem.
+        authority: PathBuf,
+    },
+    /// Serve a cluster no more; its registers stay.
+    Remove {
+        /// Its id, as `show` prints it.
+        id: String,
+    },
 }
 
 /// How to run a replicator.
@@ -82,7 +105,7 @@ pub(crate) fn daemon(context: &Context, args: DaemonArgs) -> ExitCode {
             eprintln!("✖ {error}");
             let exit = match error {
                 StartError::Configuration(_) | StartError::UnknownNode { .. } => Exit::Usage,
-                StartError::OutsideLab => Exit::Refused,
+                StartError::NoKeys(_) => Exit::Refused,
                 StartError::NotPrivileged | StartError::NoFuse(_) | StartError::Keys(_) => {
                     Exit::Usage
                 }
@@ -93,9 +116,40 @@ pub(crate) fn daemon(context: &Context, args: DaemonArgs) -> ExitCode {
     }
 }
 
-pub(crate) fn witness(args: WitnessArgs) -> ExitCode {
+pub(crate) fn witness(context: &Context, args: WitnessArgs) -> ExitCode {
+    if let Some(action) = args.action {
+        return manage_witness(context, &Enrolled::new(&args.directory), action);
+    }
     end_on_panic();
-    finish(node::run_witness(&WitnessOptions { listen: args.listen, directory: args.directory }))
+    let WitnessArgs { listen, directory, open, .. } = args;
+    finish(node::run_witness(&WitnessOptions { listen, directory, open }))
+}
+
+fn manage_witness(context: &Context, enrolled: &Enrolled, action: WitnessAction) -> ExitCode {
+    let called = |cluster: &EnrolledCluster| match &cluster.name {
+        Some(name) => format!("{} ({name})", cluster.id),
+        None => cluster.id.clone(),
+    };
+    let done = match action {
+        WitnessAction::Show => enrolled.fingerprint().and_then(|fingerprint| {
+            let clusters = enrolled.clusters()?;
+            let mut text = format!("fingerprint = \"{fingerprint}\"");
+            for cluster in &clusters {
+                text += &format!("\nserves {}", called(cluster));
+            }
+            let data = json!({ "fingerprint": fingerprint.to_string(), "clusters": clusters });
+            Ok(Reply { data, ..Reply::new(Exit::Done, text) })
+        }),
+        WitnessAction::Add { authority } => enrolled.add(&authority).map(|cluster| {
+            let text = format!("✔ cluster {} is served from now on", called(&cluster));
+            Reply { data: json!(cluster), ..Reply::new(Exit::Done, text) }
+        }),
+        WitnessAction::Remove { id } => enrolled
+            .remove(&id)
+            .map(|()| Reply::new(Exit::Done, format!("✔ cluster {id} is served no more"))),
+    };
+    let reply = done.unwrap_or_else(|error| Reply::new(Exit::Failed, error.to_string()));
+    context.finish(&reply, |reply| reply.sentence.clone())
 }
 
 pub(crate) fn replicator(args: ReplicatorArgs) -> ExitCode {

@@ -41,6 +41,8 @@ pub const ROOT: &str = "/mnt/state";
 pub const NODES: [&str; 2] = ["node1", "node2"];
 /// The host of the witness.
 pub const WITNESS: &str = "witness";
+/// Where the witness keeps what it knows.
+const WITNESS_PLACE: &str = "/mnt/state/witness";
 /// The host of the clients.
 pub const CLIENT: &str = "client";
 /// The unit of the daemon on nodes that boot a real systemd.
@@ -121,6 +123,13 @@ impl Hosts {
         self.command_at(node, ROOT, arguments)
     }
 
+    /// Has something done with the witness; the first line of what is said.
+    pub fn witness(&self, words: &[&str]) -> String {
+        let words = [&[INSIDE, "witness", "--directory", WITNESS_PLACE], words].concat();
+        let said = applications::succeed(&self.host(WITNESS), &words);
+        said.lines().next().unwrap_or_default().to_owned() + "\n"
+    }
+
     /// The same with another root.
     pub fn command_at(&self, node: &str, root: &str, arguments: &[&str]) -> Output {
         // A command that hangs shall fail its test, with all that is known of the cluster.
@@ -143,12 +152,13 @@ impl Cluster {
     pub fn build_with(application: Application, change: impl FnOnce(&Hosts)) -> Cluster {
         let hosts = Hosts::boot_with(&application.disks, application.systemd);
         let cluster = Cluster { hosts, application, daemons: Mutex::default() };
+        if cluster.application.keys {
+            cluster.give_keys(&Authority::new("test").unwrap(), &NODES);
+            cluster.enrol(NODES[0]);
+        }
         cluster.start_witness();
         for node in NODES {
             cluster.furnish(node);
-        }
-        if cluster.application.keys {
-            cluster.give_keys(&Authority::new("test").unwrap(), &NODES);
         }
         change(&cluster.hosts);
         for node in NODES {
@@ -208,9 +218,19 @@ impl Cluster {
         }
     }
 
+    /// Has the witness know the cluster to which a node belongs.
+    pub fn enrol(&self, node: &str) {
+        let keys = format!("{ROOT}/etc/evenkeel/keys/ca.pem");
+        let authority = self.host(node).read_file(keys).unwrap();
+        self.hosts.write(WITNESS, "ca.pem", &authority);
+        let file = format!("{ROOT}/ca.pem");
+        self.hosts.witness(&["add", &file]);
+    }
+
     /// The cluster's file, the same on both nodes.
     pub fn configuration(&self) -> String {
-        cluster_file(&self.hosts.lab)
+        let file = cluster_file(&self.hosts.lab);
+        if self.application.keys { file + &self.hosts.witness(&["show"]) } else { file }
     }
 
     /// Starts the daemon of a node that runs.
@@ -255,9 +275,10 @@ impl Cluster {
     pub fn start_witness(&self) {
         let host = self.host(WITNESS);
         let listen = format!("{}:7623", host.address(NETWORK).unwrap());
-        let directory = format!("{ROOT}/witness");
-        fs::create_dir_all(host.path(&directory).unwrap()).unwrap();
-        let argv = [INSIDE, "witness", "--listen", &listen, "--directory", &directory];
+        let mut argv = vec![INSIDE, "witness", "--listen", &listen, "--directory", WITNESS_PLACE];
+        if !self.application.keys {
+            argv.push("--open");
+        }
         host.spawn(SpawnSpec::new(argv).log("witness.log")).unwrap();
     }
 

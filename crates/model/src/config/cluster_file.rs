@@ -15,7 +15,7 @@ const ROOT: Keys = Keys {
 };
 const NETWORK: Keys = Keys { place: "[[network]]", known: &["name", "replication"], later: &[] };
 const NODE: Keys = Keys { place: "[[node]]", known: &["name", "addresses"], later: &[] };
-const WITNESS: Keys = Keys { place: "[witness]", known: &["address"], later: &[] };
+const WITNESS: Keys = Keys { place: "[witness]", known: &["address", "fingerprint"], later: &[] };
 
 /// The network that exists when the file names none.
 const DEFAULT_NETWORK: &str = "lan0";
@@ -42,8 +42,10 @@ fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig
         root.required(report, "cluster", "cluster = \"demo\"", values::name::<ModuleName>);
     let networks = read_networks(report, root);
     let nodes = read_nodes(report, root, &networks);
+    let mut witness_fingerprint = None;
     let witness = root.section(report, "witness", &WITNESS).and_then(|section| {
         let example = "address = \"10.0.0.3\"";
+        witness_fingerprint = section.text(report, "fingerprint", values::fingerprint);
         section.required(report, "address", example, values::witness_address)
     });
     Some(ClusterConfig {
@@ -51,6 +53,7 @@ fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig
         networks,
         nodes,
         witness: witness.map(|witness| witness.value),
+        witness_fingerprint: witness_fingerprint.map(|fingerprint| fingerprint.value),
     })
 }
 

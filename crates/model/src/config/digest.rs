@@ -46,7 +46,7 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
 /// A fingerprint of `cluster.toml`.
 #[must_use]
 pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
-    let ClusterConfig { cluster: name, networks, nodes, witness } = cluster;
+    let ClusterConfig { cluster: name, networks, nodes, witness, witness_fingerprint } = cluster;
     let mut hash = Fnv::new()
         .text(name.as_str())
         .list(networks, |hash, network| {
@@ -65,6 +65,9 @@ pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
         });
     if let Some(witness) = witness {
         hash = hash.address(witness.ip()).number(witness.port().into());
+    }
+    if let Some(fingerprint) = witness_fingerprint {
+        hash = hash.text(&fingerprint.to_string());
     }
     hash.finish()
 }
@@ -255,6 +258,9 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
         };
         assert_eq!(of(CLUSTER), of(&format!("# a comment\n{CLUSTER}")));
         assert_ne!(of(CLUSTER), of(&CLUSTER.replace("10.0.0.2", "10.0.0.3")));
-        assert_ne!(of(CLUSTER), of(&format!("{CLUSTER}[witness]\naddress = '10.0.0.3'")));
+        let witness = format!("{CLUSTER}[witness]\naddress = '10.0.0.3'\n");
+        assert_ne!(of(CLUSTER), of(&witness));
+        let fingerprint = "0".repeat(64);
+        assert_ne!(of(&witness), of(&format!("{witness}fingerprint = '{fingerprint}'")));
     }
 }

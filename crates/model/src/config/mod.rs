@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ModuleName, NetworkName, NodeName};
+use crate::{Fingerprint, ModuleName, NetworkName, NodeName};
 
 /// The cluster: which nodes there are and how they reach each other (`cluster.toml`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +40,8 @@ pub struct ClusterConfig {
     pub nodes: Vec<NodeConfig>,
     /// Where the witness listens (TCP), if there is one.
     pub witness: Option<SocketAddr>,
+    /// By which the witness is known, where there are keys.
+    pub witness_fingerprint: Option<Fingerprint>,
 }
 
 impl ClusterConfig {

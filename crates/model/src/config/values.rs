@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::reader::{Problem, allowed};
+use crate::Fingerprint;
 
 /// Longest name of a file, in bytes.
 const NAME_BYTES_MAX: usize = 255;
@@ -113,6 +114,14 @@ pub(super) fn witness_address(text: &str) -> Result<SocketAddr, Problem> {
             .help(format!("leave the port out for the usual {WITNESS_PORT}")));
     }
     Ok(address)
+}
+
+/// The fingerprint of a witness's certificate.
+pub(super) fn fingerprint(text: &str) -> Result<Fingerprint, Problem> {
+    text.parse().map_err(|error: crate::BadFingerprint| {
+        Problem::new(format!("`{text}` is no fingerprint: {error}"))
+            .help("`evenkeel witness show` on the witness's machine prints it")
+    })
 }
 
 /// A virtual address with the prefix length of its subnet.

@@ -6,13 +6,14 @@ use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use cluster::witness::{Answer, Request};
-use model::{ModuleName, NodeName};
+use model::{Fingerprint, ModuleName, NodeName};
 use wire::control::{self, Exit, LINE_BYTES_MAX, Reply, SCHEMA, Verb};
 use wire::hello::{Hello, Protection, Purpose};
 use wire::witness::{Question, WITNESS_BYTES_MAX, put_question, take_reply};
 
-use crate::connection::{self, Callee};
+use crate::connection::{self, Callee, Until};
 use crate::daemon::event::{Event, Line};
+use crate::keys::Keys;
 
 /// Within this time the witness must have answered.
 const WITNESS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -20,10 +21,20 @@ const WITNESS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longest time a daemon may take over a request that was passed on to it.
 const REMOTE_TIMEOUT: Duration = Duration::from_secs(600);
 
+/// Where the witness is and how it is known.
+#[derive(Debug, Clone)]
+pub(crate) struct Witness {
+    pub(crate) address: SocketAddr,
+    /// Without one it is asked in the clear, where there are no keys.
+    pub(crate) fingerprint: Option<Fingerprint>,
+    pub(crate) keys: Keys,
+}
+
 /// Asks the witness on a thread of its own; the answer comes as an event.
-pub(crate) fn witness(address: SocketAddr, question: Question, events: Sender<Event>) {
+pub(crate) fn witness(witness: Witness, question: Question, events: Sender<Event>) {
+    let address = witness.address;
     let asking = move || {
-        let result = ask_witness(address, &question).map_err(|error| match error.kind() {
+        let result = witness.ask(&question).map_err(|error| match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                 format!("the witness at {address} does not answer within {WITNESS_TIMEOUT:?}")
             }
@@ -36,16 +47,31 @@ pub(crate) fn witness(address: SocketAddr, question: Question, events: Sender<Ev
     let _ = std::thread::Builder::new().name("ask-witness".to_owned()).spawn(asking);
 }
 
-fn ask_witness(address: SocketAddr, question: &Question) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&address, WITNESS_TIMEOUT)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(WITNESS_TIMEOUT))?;
-    stream.set_write_timeout(Some(WITNESS_TIMEOUT))?;
+impl Witness {
+    fn ask(&self, question: &Question) -> io::Result<Answer> {
+        let stream = TcpStream::connect_timeout(&self.address, WITNESS_TIMEOUT)?;
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(WITNESS_TIMEOUT))?;
+        let mut socket = Until::within(WITNESS_TIMEOUT, &stream);
+        match (self.keys.exist(), self.fingerprint) {
+            (false, _) => exchange(&mut socket, question),
+            (true, Some(fingerprint)) => {
+                let mut tls = self.keys.calling_witness(fingerprint)?;
+                exchange(&mut rustls::Stream::new(&mut tls, &mut socket), question)
+            }
+            // Whoever takes keys into use is told so at the daemon's start.
+            (true, None) => Err(io::Error::other("[witness] in cluster.toml lacks `fingerprint`")),
+        }
+    }
+}
+
+fn exchange(stream: &mut (impl Read + Write), question: &Question) -> io::Result<Answer> {
     let mut out = Vec::new();
     put_question(&mut out, question);
     stream.write_all(&out)?;
+    stream.flush()?;
     let mut frame = Vec::new();
-    connection::read_frame(&mut stream, WITNESS_BYTES_MAX, &mut frame)?;
+    connection::read_frame(stream, WITNESS_BYTES_MAX, &mut frame)?;
     match take_reply(&frame).map_err(io::Error::other)? {
         wire::witness::Reply::Answer(answer) => Ok(answer),
         wire::witness::Reply::Unable(why) => Err(io::Error::other(why)),

@@ -100,7 +100,9 @@ impl Daemon {
             return;
         };
         let question = ask::question(&self.cluster.cluster, module, &self.name, request);
-        ask::witness(address, question, self.sender.clone());
+        let fingerprint = self.cluster.witness_fingerprint;
+        let witness = ask::Witness { address, fingerprint, keys: self.keys() };
+        ask::witness(witness, question, self.sender.clone());
     }
 
     fn assign(&mut self, name: &ModuleName, serial: u64, assignment: Assignment) {

@@ -17,11 +17,9 @@ use wire::datagram::{
     DATAGRAM_BYTES_MAX, Guarded, is_plain, put_guarded, put_heartbeat, take_guarded, take_heartbeat,
 };
 
+use crate::complaint::Complaints;
 use crate::keys::Keys;
 use crate::seal::{ClusterKey, Route};
-
-/// At most once in this time the log has a line about datagrams that are turned away.
-const COMPLAINT_PAUSE: Duration = Duration::from_secs(60);
 
 /// At most once in this time a peer that does not know this session is answered before the pulse.
 const ANSWER_PAUSE: Duration = Duration::from_millis(20);
@@ -33,6 +31,7 @@ pub(crate) struct Guard {
     own: NodeName,
     session: u128,
     state: Mutex<State>,
+    complaints: Complaints,
 }
 
 #[derive(Default)]
@@ -40,8 +39,6 @@ struct State {
     key: Key,
     sessions: BTreeMap<NodeName, Sessions>,
     turned_away: TurnedAway,
-    /// When the log was told last, and how many were told of.
-    complained: Option<(Time, u64)>,
     answered: Time,
 }
 
@@ -101,7 +98,8 @@ impl Guard {
     pub(crate) fn new(keys: Keys, cluster: &ModuleName, own: &NodeName) -> Guard {
         let (cluster, own) = (cluster.clone(), own.clone());
         let session = crate::clock::random();
-        let guard = Guard { keys, cluster, own, session, state: Mutex::default() };
+        let (state, complaints) = (Mutex::default(), Complaints::default());
+        let guard = Guard { keys, cluster, own, session, state, complaints };
         guard.refresh();
         guard
     }
@@ -175,12 +173,12 @@ impl Guard {
                     return Passage::Passed(Box::new(guarded));
                 }
                 state.turned_away.unauthentic += 1;
-                state.complain(now, from);
+                self.complain(&state.turned_away, from);
                 return Passage::Refused;
             }
             Key::Usable { .. } | Key::Unusable if is_plain(datagram) => {
                 state.turned_away.plain += 1;
-                state.complain(now, from);
+                self.complain(&state.turned_away, from);
                 return Passage::Refused;
             }
             Key::Unusable => None,
@@ -194,7 +192,7 @@ impl Guard {
             Some(guarded) => state.is_fresh(now, guarded, self.session),
             None => {
                 state.turned_away.unauthentic += 1;
-                state.complain(now, from);
+                self.complain(&state.turned_away, from);
                 Passage::Refused
             }
         }
@@ -207,10 +205,10 @@ impl Guard {
     }
 
     /// Counts a datagram from an address that no peer has.
-    pub(crate) fn stranger(&self, now: Time, from: &dyn std::fmt::Display) {
+    pub(crate) fn stranger(&self, from: &dyn std::fmt::Display) {
         let mut state = self.state();
         state.turned_away.strangers += 1;
-        state.complain(now, from);
+        self.complain(&state.turned_away, from);
     }
 
     /// Counts a heartbeat that is not a new one.
@@ -221,6 +219,15 @@ impl Guard {
     /// What was turned away so far.
     pub(crate) fn turned_away(&self) -> TurnedAway {
         self.state().turned_away.clone()
+    }
+
+    /// Tells the log now and then. Nothing that a sender chose stands there but its address.
+    fn complain(&self, turned_away: &TurnedAway, from: &dyn std::fmt::Display) {
+        let TurnedAway { strangers, plain, unauthentic, .. } = turned_away;
+        self.complaints.tell(&format_args!(
+            "a datagram from {from} was turned away: so far {strangers} from nobody's address, \
+             {plain} in the clear, {unauthentic} not under the cluster's key"
+        ));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -243,23 +250,6 @@ impl State {
             }
         }
         Passage::Refused
-    }
-
-    /// Tells the log now and then. Nothing that a sender chose stands there but its address.
-    fn complain(&mut self, now: Time, from: &dyn std::fmt::Display) {
-        let TurnedAway { strangers, plain, unauthentic, .. } = self.turned_away;
-        let total = strangers + plain + unauthentic;
-        let told = match self.complained {
-            Some((at, _)) if now.since(at) < COMPLAINT_PAUSE => return,
-            Some((_, told)) => told,
-            None => 0,
-        };
-        self.complained = Some((now, total));
-        eprintln!(
-            "! {} datagrams were turned away, the last from {from}: so far {strangers} came from \
-             nobody's address, {plain} in the clear, {unauthentic} not under the cluster's key",
-            total - told
-        );
     }
 }
 

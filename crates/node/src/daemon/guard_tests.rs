@@ -123,7 +123,7 @@ fn nobody_without_the_key_is_heard_and_all_of_it_is_counted() {
     for datagrams in [&plain, &theirs, &garbage, &reflected] {
         assert_eq!(pair.heard(0, &other, datagrams), 0);
     }
-    other.stranger(NOW, &"10.0.0.9");
+    other.stranger(&"10.0.0.9");
     pair.heard(0, &other, &ours);
     let expected =
         TurnedAway { strangers: 1, plain: 1, unauthentic: 5, unanswered: 1, repeated: 0 };

@@ -165,7 +165,7 @@ impl Hearing {
 
     fn take(&self, now: Time, from: IpAddr, datagram: &[u8]) -> Option<Input> {
         let Some(peer) = self.peers.get(&from) else {
-            self.shared.guard.stranger(now, &from);
+            self.shared.guard.stranger(&from);
             return None;
         };
         let guarded = match self.shared.guard.judge(now, peer, datagram) {

@@ -58,10 +58,10 @@ pub enum StartError {
     },
     /// Links between nodes would be open to everybody.
     #[error(
-        "links between nodes are not encrypted in this version, so a cluster is formed only inside \
-         the lab; try it with `evenkeel lab up` or `evenkeel demo`"
+        "there are no keys in {}, and nodes without keys form a cluster only inside the lab",
+        .0.display()
     )]
-    OutsideLab,
+    NoKeys(PathBuf),
     /// The cluster's keys are of no use.
     #[error("{0}")]
     Keys(io::Error),
@@ -90,16 +90,35 @@ pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     let configuration = files::load(&layout)?;
     let name = own_name(options, &layout, &configuration.cluster)?;
     check_system(&configuration.modules)?;
-    if configuration.cluster.nodes.len() > 1 && !fs::exists(LAB_MARK).unwrap_or(false) {
-        return Err(StartError::OutsideLab);
-    }
-    keys::check(&layout.keys_directory(), &name).map_err(StartError::Keys)?;
+    check_keys(&layout, &name, &configuration.cluster)?;
     let _lock = lock(&layout)?;
     let (sender, events) = channel();
     let daemon = build(layout, configuration, name, &sender)
         .map_err(|error| system("the daemon cannot start", error))?;
     daemon.serve(&events);
     Ok(())
+}
+
+/// Whether this node can show who it is, and know the others, unless it is one of a lab.
+fn check_keys(layout: &Layout, name: &NodeName, cluster: &ClusterConfig) -> Result<(), StartError> {
+    let directory = layout.keys_directory();
+    keys::check(&directory, name).map_err(StartError::Keys)?;
+    let exist = Keys::new(&directory).exist();
+    if !exist && cluster.nodes.len() > 1 && !fs::exists(LAB_MARK).unwrap_or(false) {
+        return Err(StartError::NoKeys(directory));
+    }
+    let file = layout.cluster_file();
+    let mend = match (exist, cluster.witness, cluster.witness_fingerprint) {
+        (true, Some(_), None) => {
+            "lacks `fingerprint`, by which nodes with keys know it; `evenkeel witness show` on its \
+             machine prints it"
+        }
+        (false, Some(_), Some(_)) => {
+            "has a `fingerprint`, but this node has no keys to show to the witness"
+        }
+        (true, Some(_), Some(_)) | (false, Some(_), None) | (_, None, _) => return Ok(()),
+    };
+    Err(StartError::Keys(io::Error::other(format!("{}: [witness] {mend}", file.display()))))
 }
 
 fn own_name(

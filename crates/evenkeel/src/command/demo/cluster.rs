@@ -134,7 +134,8 @@ impl Cluster {
         let directory = format!("{ROOT}/witness");
         let inside = host.path(&directory)?;
         fs::create_dir_all(inside).map_err(Failure::io("cannot make the witness's directory"))?;
-        let argv = ["/run/lab/evenkeel", "witness", "--listen", &listen, "--directory", &directory];
+        let witness = ["/run/lab/evenkeel", "witness", "--open"];
+        let argv = [&witness[..], &["--listen", &listen, "--directory", &directory]].concat();
         host.spawn(SpawnSpec::new(argv).log("witness.log"))?;
         Ok(())
     }
