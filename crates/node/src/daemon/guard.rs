@@ -237,17 +237,20 @@ impl Guard {
 
 impl State {
     fn is_fresh(&mut self, now: Time, guarded: Guarded, ours: u128) -> Passage {
+        let sessions = self.sessions.entry(guarded.heartbeat.from.clone()).or_default();
+        let new = sessions.proven != Some(guarded.session);
+        if new {
+            // A peer that has booted anew must be answered before it can echo anything, by which
+            // alone `Contact` believes that it has.
+            sessions.claimed = Some(guarded.session);
+        }
         if guarded.answers == ours {
             return Passage::Passed(Box::new(guarded));
         }
-        let sessions = self.sessions.entry(guarded.heartbeat.from).or_default();
         self.turned_away.unanswered += 1;
-        if sessions.proven != Some(guarded.session) {
-            sessions.claimed = Some(guarded.session);
-            if now.since(self.answered) >= ANSWER_PAUSE {
-                self.answered = now;
-                return Passage::Answer;
-            }
+        if new && now.since(self.answered) >= ANSWER_PAUSE {
+            self.answered = now;
+            return Passage::Answer;
         }
         Passage::Refused
     }

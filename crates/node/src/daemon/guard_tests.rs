@@ -100,6 +100,24 @@ fn what_was_said_to_an_earlier_daemon_is_not_heard_by_the_next() {
 }
 
 #[test]
+fn a_session_that_is_not_met_yet_is_answered_as_well_as_the_one_that_is() {
+    let pair = Pair::new();
+    let (one, other) = (pair.guard(0), pair.guard(1));
+    for _ in 0..2 {
+        pair.heard(0, &other, &pair.said(0, &one));
+        pair.heard(1, &one, &pair.said(1, &other));
+    }
+    let next = pair.guard(0);
+    pair.heard(1, &next, &pair.said(1, &other));
+    // It knows the other's session, but it may have booted anew, or be a recorded one.
+    let passed = other.judge(NOW, &pair.nodes[0], &pair.said(0, &next)[0]);
+    assert!(matches!(passed, Passage::Passed(_)));
+    let answers = pair.said(1, &other);
+    assert_eq!(pair.heard(1, &one, &answers), 1);
+    assert_eq!(pair.heard(1, &next, &answers), 1);
+}
+
+#[test]
 fn a_peer_is_answered_at_once_but_not_without_end() {
     let pair = Pair::new();
     let other = pair.guard(1);
