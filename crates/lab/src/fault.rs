@@ -98,9 +98,20 @@ impl Lab {
     /// # Errors
     /// When the lab has no such hosts or the kernel refuses.
     pub fn cut(&self, one: &str, other: &str) -> Result<()> {
-        self.change_cuts(one, other, |cuts| {
-            add(cuts, (one, other));
-            add(cuts, (other, one));
+        self.change_cuts(one, other, |state| {
+            add(&mut state.cuts, (one, other));
+            add(&mut state.cuts, (other, one));
+        })
+    }
+
+    /// Cuts only UDP, and so heartbeats, between two hosts; connections go on.
+    ///
+    /// # Errors
+    /// As for [`Lab::cut`].
+    pub fn cut_datagrams(&self, one: &str, other: &str) -> Result<()> {
+        self.change_cuts(one, other, |state| {
+            add(&mut state.datagram_cuts, (one, other));
+            add(&mut state.datagram_cuts, (other, one));
         })
     }
 
@@ -109,7 +120,7 @@ impl Lab {
     /// # Errors
     /// As for [`Lab::cut`].
     pub fn cut_one_way(&self, from: &str, to: &str) -> Result<()> {
-        self.change_cuts(from, to, |cuts| add(cuts, (from, to)))
+        self.change_cuts(from, to, |state| add(&mut state.cuts, (from, to)))
     }
 
     /// Restores the link between two hosts, both ways.
@@ -117,10 +128,12 @@ impl Lab {
     /// # Errors
     /// As for [`Lab::cut`].
     pub fn restore(&self, one: &str, other: &str) -> Result<()> {
-        self.change_cuts(one, other, |cuts| {
-            cuts.retain(|(from, to)| {
-                !((from == one && to == other) || (from == other && to == one))
-            });
+        let apart = |(from, to): &(String, String)| {
+            !((from == one && to == other) || (from == other && to == one))
+        };
+        self.change_cuts(one, other, |state| {
+            state.cuts.retain(apart);
+            state.datagram_cuts.retain(apart);
         })
     }
 
@@ -147,6 +160,7 @@ impl Lab {
     pub fn heal(&self) -> Result<()> {
         let pulled = self.store.update(|state| {
             state.cuts.clear();
+            state.datagram_cuts.clear();
             std::mem::take(&mut state.pulled)
         })?;
         let state = self.store.load()?;
@@ -175,6 +189,16 @@ impl Lab {
         disk::shut_down(&own_mount(&init.path("root"), disk))
     }
 
+    /// Has a host's clocks that count since its boot start this many seconds ahead of the
+    /// machine's when it is booted the next time. The time of day stays the machine's.
+    ///
+    /// # Errors
+    /// When the lab has no such host.
+    pub fn set_boot_clock(&self, host: &str, seconds_ahead: u32) -> Result<()> {
+        let position = self.store.load()?.position(host)?;
+        self.store.update(|state| state.hosts[position].boot_clock_ahead = seconds_ahead)
+    }
+
     /// Removes what [`Lab::fill`] made.
     ///
     /// # Errors
@@ -188,7 +212,7 @@ impl Lab {
         &self,
         one: &str,
         other: &str,
-        change: impl FnOnce(&mut Vec<(String, String)>),
+        change: impl FnOnce(&mut LabState),
     ) -> Result<()> {
         let state = self.store.load()?;
         state.position(one)?;
@@ -197,7 +221,7 @@ impl Lab {
             return Err(Error::Invalid(format!("{one} has no link to itself that could be cut")));
         }
         let state = self.store.update(|state| {
-            change(&mut state.cuts);
+            change(state);
             state.clone()
         })?;
         network::apply_cuts(&state)

@@ -35,6 +35,8 @@ pub struct LabInfo {
     pub hosts: Vec<HostInfo>,
     /// Directed cuts between hosts: from, to.
     pub cuts: Vec<(String, String)>,
+    /// The same for datagrams alone.
+    pub datagram_cuts: Vec<(String, String)>,
     /// Pulled cables: host, network.
     pub pulled: Vec<(String, String)>,
 }
@@ -220,6 +222,7 @@ impl Lab {
             inits: [].into(),
             watchers: [].into(),
             cuts: Vec::new(),
+            datagram_cuts: Vec::new(),
             pulled: Vec::new(),
         })?;
         fs::create_dir(lab.store.host_dir(plan::SWITCH))
@@ -305,6 +308,7 @@ fn info(state: &LabState) -> LabInfo {
         networks: state.networks.clone(),
         hosts: state.hosts.iter().enumerate().map(host).collect(),
         cuts: state.cuts.clone(),
+        datagram_cuts: state.datagram_cuts.clone(),
         pulled: state.pulled.clone(),
     }
 }

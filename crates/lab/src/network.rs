@@ -61,14 +61,15 @@ pub(crate) fn connect(state: &LabState, host: &str) -> Result<()> {
 
 /// Makes exactly the cuts that the state names, in all networks.
 pub(crate) fn apply_cuts(state: &LabState) -> Result<()> {
-    let mut pairs = Vec::new();
-    for (from, to) in &state.cuts {
-        for network in &state.networks {
-            pairs.push((plan::port(from, network), plan::port(to, network)));
-        }
-    }
+    let ports = |(from, to): &(String, String)| {
+        let (from, to) = (from.clone(), to.clone());
+        state.networks.iter().map(move |net| (plan::port(&from, net), plan::port(&to, net)))
+    };
+    let pairs: Vec<_> = state.cuts.iter().flat_map(ports).collect();
+    let datagrams: Vec<_> = state.datagram_cuts.iter().flat_map(ports).collect();
     let switch = namespace(state.init(plan::SWITCH)?)?;
-    let result = net::namespace::enter(switch.as_fd(), || net::nft::bridge_cuts(&pairs));
+    let result =
+        net::namespace::enter(switch.as_fd(), || net::nft::bridge_cuts(&pairs, &datagrams));
     flatten(result, "cannot cut links")
 }
 

@@ -40,6 +40,9 @@ pub struct HostSpec {
     /// What runs as pid 1.
     #[serde(default)]
     pub init: InitKind,
+    /// How far its monotonic clocks are ahead of the machine's, in seconds.
+    #[serde(default)]
+    pub boot_clock_ahead: u32,
 }
 
 impl HostSpec {
@@ -51,6 +54,7 @@ impl HostSpec {
             binds: Vec::new(),
             networks: None,
             init: InitKind::Tiny,
+            boot_clock_ahead: 0,
         }
     }
 

@@ -39,6 +39,9 @@ pub(crate) struct LabState {
     pub watchers: BTreeMap<String, ProcessId>,
     /// Directed cuts: from host, to host.
     pub cuts: Vec<(String, String)>,
+    /// The same for UDP alone.
+    #[serde(default)]
+    pub datagram_cuts: Vec<(String, String)>,
     /// Cables pulled: host, network.
     pub pulled: Vec<(String, String)>,
 }

@@ -29,6 +29,14 @@ pub(crate) fn unshare_host() -> io::Result<()> {
     check(unsafe { libc::unshare(HOST_NAMESPACES) }).map(drop)
 }
 
+/// Gives the children that the calling process will have clocks of their own. Call it before the
+/// first of them exists, for after that they cannot be set.
+#[allow(unsafe_code, reason = "unshare is not wrapped safely")]
+pub(crate) fn unshare_clocks() -> io::Result<()> {
+    // SAFETY: unshare takes no pointers, and the caller's own clocks stay as they are.
+    check(unsafe { libc::unshare(libc::CLONE_NEWTIME) }).map(drop)
+}
+
 /// Forks a child whose parent is the caller's parent. Returns `None` in the child, its pid in the
 /// caller. The caller must be single-threaded and the child must soon execute a program.
 #[allow(unsafe_code, reason = "no safe wrapper knows CLONE_PARENT")]

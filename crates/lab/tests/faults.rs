@@ -5,10 +5,14 @@
 mod common;
 
 use std::io::Read;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::process::Stdio;
+use std::time::Duration;
 
 use common::{is_cut, one_disk, options, reaches, shell, two_nodes_and_a_client};
-use lab::{HostSpec, Lab, SpawnSpec};
+use lab::{Host, HostSpec, Lab, SpawnSpec};
+use net::namespace::enter;
 
 #[test]
 fn cuts_hit_exactly_the_named_direction() {
@@ -34,6 +38,47 @@ fn cuts_hit_exactly_the_named_direction() {
     assert!(reaches(&node1, &node2));
     assert!(lab.cut("node1", "nobody").unwrap_err().to_string().contains("no host nobody"));
     assert!(lab.cut_network("node1", "wan").unwrap_err().to_string().contains("no network wan"));
+}
+
+#[test]
+fn a_cut_of_datagrams_lets_connections_pass() {
+    let lab = two_nodes_and_a_client("udp");
+    let host = |name| lab.host(name).unwrap();
+    let (node1, node2) = (host("node1"), host("node2"));
+    lab.cut_datagrams("node1", "node2").unwrap();
+    assert!(is_cut(&node1, &node2) && is_cut(&node2, &node1));
+    assert!(reaches(&node1, &host("client")), "others are still reached");
+    let address = SocketAddr::new(node2.address("lan0").unwrap(), 0);
+    let inside = |host: &Host| host.netns().unwrap();
+    let listener = enter(inside(&node2).as_fd(), || TcpListener::bind(address)).unwrap().unwrap();
+    let target = listener.local_addr().unwrap();
+    let connect = || TcpStream::connect_timeout(&target, Duration::from_secs(10));
+    enter(inside(&node1).as_fd(), connect).unwrap().unwrap();
+    lab.restore("node2", "node1").unwrap();
+    assert!(reaches(&node1, &node2) && reaches(&node2, &node1));
+}
+
+#[test]
+fn a_host_boots_with_the_clock_that_was_set() {
+    let lab = Lab::create(options("clock", vec![HostSpec::client("node1")])).unwrap();
+    let node = lab.host("node1").unwrap();
+    let uptime = || {
+        let spec = SpawnSpec::new(["cat", "/proc/uptime"]).log("uptime.log");
+        node.spawn(spec).unwrap().wait().unwrap();
+        let log = node.log("uptime.log").unwrap();
+        let last = log.lines().last().unwrap();
+        last.split('.').next().unwrap().parse::<u64>().unwrap()
+    };
+    let before = uptime();
+    lab.kill("node1").unwrap();
+    lab.set_boot_clock("node1", 1_000_000).unwrap();
+    lab.start("node1").unwrap();
+    let ahead = uptime() - before;
+    assert!((1_000_000..1_001_000).contains(&ahead), "{ahead} s ahead");
+    lab.kill("node1").unwrap();
+    lab.set_boot_clock("node1", 0).unwrap();
+    lab.start("node1").unwrap();
+    assert!(uptime() - before < 1000);
 }
 
 #[test]

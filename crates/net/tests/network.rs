@@ -74,7 +74,7 @@ impl Network {
     fn cut(&self, cuts: &[(&str, &str)]) {
         let ports = cuts.iter().map(|(from, to)| (format!("to-{from}"), format!("to-{to}")));
         let cuts: Vec<_> = ports.collect();
-        enter(self.hub.as_fd(), || nft::bridge_cuts(&cuts)).unwrap().unwrap();
+        enter(self.hub.as_fd(), || nft::bridge_cuts(&cuts, &[])).unwrap().unwrap();
     }
 
     fn listen(&self, name: &str, ip: IpAddr) -> UdpSocket {
@@ -164,10 +164,10 @@ fn many_cuts_fit_in_one_batch() {
     assert!(reaches(&a, &b) && reaches(&b, &a));
     let mut cuts: Vec<_> = (0..200).map(|n| (format!("x{n}"), format!("y{n}"))).collect();
     cuts.push(("to-a".into(), "to-b".into()));
-    enter(network.hub.as_fd(), || nft::bridge_cuts(&cuts)).unwrap().unwrap();
+    enter(network.hub.as_fd(), || nft::bridge_cuts(&cuts, &[])).unwrap().unwrap();
     assert!(!reaches(&a, &b) && reaches(&b, &a));
     let long = [("a".repeat(16), "b".to_owned())];
-    let error = enter(network.hub.as_fd(), || nft::bridge_cuts(&long)).unwrap().unwrap_err();
+    let error = enter(network.hub.as_fd(), || nft::bridge_cuts(&long, &[])).unwrap().unwrap_err();
     assert_eq!(error.errno(), Some(libc::ENAMETOOLONG));
     assert!(!reaches(&a, &b), "a refused list leaves the former one in force");
 }

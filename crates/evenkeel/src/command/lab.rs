@@ -62,6 +62,9 @@ pub enum LabCommand {
         /// Cut only what goes from the first to the second
         #[arg(long)]
         one_way: bool,
+        /// Cut only datagrams, and so heartbeats; connections go on
+        #[arg(long, conflicts_with = "one_way")]
+        datagrams: bool,
     },
     /// Restore all links
     Heal {
@@ -135,9 +138,13 @@ fn dispatch(command: LabCommand) -> lab::Result<ExitCode> {
         LabCommand::Power(args) => Lab::attach(&args.name)?.power(&args.host)?,
         LabCommand::Freeze(args) => Lab::attach(&args.name)?.freeze(&args.host)?,
         LabCommand::Thaw(args) => Lab::attach(&args.name)?.thaw(&args.host)?,
-        LabCommand::Cut { name, one, other, one_way } => {
+        LabCommand::Cut { name, one, other, one_way, datagrams } => {
             let lab = Lab::attach(&name)?;
-            if one_way { lab.cut_one_way(&one, &other)? } else { lab.cut(&one, &other)? }
+            match (one_way, datagrams) {
+                (true, _) => lab.cut_one_way(&one, &other)?,
+                (false, true) => lab.cut_datagrams(&one, &other)?,
+                (false, false) => lab.cut(&one, &other)?,
+            }
         }
         LabCommand::Heal { name } => Lab::attach(&name)?.heal()?,
         LabCommand::Keys { directory, nodes } => keys(&directory, &nodes)?,
@@ -235,6 +242,9 @@ fn print_lab(info: &LabInfo) {
     }
     for (from, to) in &info.cuts {
         print(&format!("  cut: {from} -> {to}"));
+    }
+    for (from, to) in &info.datagram_cuts {
+        print(&format!("  cut for datagrams: {from} -> {to}"));
     }
     for (host, network) in &info.pulled {
         print(&format!("  unplugged: {host} from {network}"));

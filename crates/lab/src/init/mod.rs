@@ -66,6 +66,9 @@ fn begin(path: &Path) -> io::Result<()> {
         cgroup::join(cgroup)?;
     }
     sys::unshare_host().map_err(explain("cannot make namespaces"))?;
+    if boot.spec.boot_clock_ahead > 0 {
+        set_clocks(boot.spec.boot_clock_ahead).map_err(explain("cannot set its clocks"))?;
+    }
     let Some(pid) = sys::fork_sibling()? else {
         return Err(become_pid_1(path, &boot, &Inherited { dir, listener, owner }));
     };
@@ -74,6 +77,13 @@ fn begin(path: &Path) -> io::Result<()> {
         (InitKind::Systemd, Some(owner)) => systemd::watch(pid, &owner, boot.cgroup.as_deref()),
         (InitKind::Tiny | InitKind::Systemd, _) => Ok(()),
     }
+}
+
+/// Sets the clocks of the coming pid 1 and its descendants.
+fn set_clocks(seconds_ahead: u32) -> io::Result<()> {
+    sys::unshare_clocks()?;
+    let offsets = format!("monotonic {seconds_ahead} 0\nboottime {seconds_ahead} 0\n");
+    fs::write("/proc/self/timens_offsets", offsets)
 }
 
 /// Executes the second stage, so that pid 1 is a program of its own and not half a copy.

@@ -126,6 +126,18 @@ impl LedgerClient {
         sum.ok_or_else(|| self.refused(answer))
     }
 
+    /// Which server answers: its host, and a number of its own.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn run(&mut self) -> Result<String, ClientError> {
+        let answer = self.ask("RUN")?;
+        match answer.strip_prefix("OK ") {
+            Some(run) => Ok(run.to_owned()),
+            None => Err(self.refused(answer)),
+        }
+    }
+
     /// Sends any line and returns the first line of the answer.
     ///
     /// # Errors

@@ -10,12 +10,14 @@ pub mod client;
 pub mod psql;
 pub mod server;
 mod store;
+pub mod testimony;
 #[cfg(test)]
 mod tests;
 pub mod workload;
 
 pub use client::{Client, ClientError, LedgerClient};
 pub use psql::{Psql, PsqlClient};
+pub use testimony::{Acknowledged, Writer};
 pub use workload::{Outage, Workload};
 
 /// What the ledger's server could not do.

@@ -2,8 +2,8 @@
 //!
 //! Requests are one line each: `TRANSFER <id> <from> <to> <cents>` answers `OK <id>` once booked on
 //! stable storage, `COUNT` and `BALANCE` answer `OK <number>`, `IDS <after>` answers one number per
-//! line and then `END <count>`, `PING` answers `OK`. Anything else answers `ERR <why>` and changes
-//! nothing. There is neither encryption nor a login: it is for demonstrations.
+//! line and then `END <count>`, `PING` answers `OK`, `RUN` answers `OK <host>/<run>`, which no other
+//! server says. Anything else answers `ERR <why>` and changes nothing. There is neither encryption nor a login: it is for demonstrations.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -45,8 +45,11 @@ pub fn run(data_dir: &Path, listen: SocketAddr) -> Result<(), ServerError> {
     let failed = |source| ServerError::Listen { address: listen, source };
     let stop = stop_signal().map_err(failed)?;
     let listener = bind(listen).map_err(failed)?;
-    let server =
-        Arc::new(Server { store: Mutex::new(Some(store)), connections: AtomicUsize::new(0) });
+    let server = Arc::new(Server {
+        store: Mutex::new(Some(store)),
+        connections: AtomicUsize::new(0),
+        run: name_of_run().map_err(failed)?,
+    });
     let result = accept_until(&listener, &stop, &server).map_err(failed);
     // Waits for a booking in progress; closing moves the journal into the database.
     drop(server.store().take());
@@ -57,6 +60,8 @@ struct Server {
     /// `None` once the server has ended.
     store: Mutex<Option<Store>>,
     connections: AtomicUsize,
+    /// What this server is called, and no other ever.
+    run: String,
 }
 
 impl Server {
@@ -64,6 +69,14 @@ impl Server {
         // A panic during a booking rolled it back, so the books are in order.
         self.store.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Host and a random number, for clients that ask who answers them.
+fn name_of_run() -> io::Result<String> {
+    let mut bytes = [0; 8];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    Ok(format!("{host}/{:016x}", u64::from_ne_bytes(bytes)))
 }
 
 /// A stream that becomes readable on SIGTERM.
@@ -179,6 +192,7 @@ enum Request {
     Ids { after: i64 },
     Balance,
     Ping,
+    Run,
 }
 
 fn parse(line: &[u8]) -> Result<Request, &'static str> {
@@ -203,6 +217,7 @@ fn parse(line: &[u8]) -> Result<Request, &'static str> {
         ["COUNT"] => Ok(Request::Count),
         ["BALANCE"] => Ok(Request::Balance),
         ["PING"] => Ok(Request::Ping),
+        ["RUN"] => Ok(Request::Run),
         _ => Err("unknown request"),
     }
 }
@@ -224,6 +239,7 @@ fn answer(request: Request, server: &Server, writer: &mut impl Write) -> io::Res
     };
     let result = match request {
         Request::Ping => return writeln!(writer, "OK"),
+        Request::Run => return writeln!(writer, "OK {}", server.run),
         Request::Ids { after } => return stream_ids(after, server, writer),
         Request::Transfer(transfer) => {
             with_store(&|store| store.book(transfer).map(|()| transfer.id))

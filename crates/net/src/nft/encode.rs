@@ -44,6 +44,8 @@ pub(super) enum Meta {
     InputInterface = 6,
     /// Name of the interface it leaves by.
     OutputInterface = 7,
+    /// Number of the protocol inside IP; packets without one go on to the next rule.
+    Protocol = 16,
 }
 
 /// What happens to a packet.
@@ -60,6 +62,7 @@ pub(super) struct Chain<'a> {
 }
 
 /// One step of a rule, encoded.
+#[derive(Clone)]
 pub(super) struct Expression(Attributes);
 
 /// Loads a property into the register.
@@ -171,6 +174,7 @@ impl Batch {
 }
 
 /// A sequence of attributes, each padded to four bytes.
+#[derive(Clone)]
 struct Attributes(Vec<u8>);
 
 impl Attributes {
