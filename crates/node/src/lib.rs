@@ -3,6 +3,9 @@
 //! All shell: threads, sockets, files and clocks around the pure cores `cluster` and `replica`.
 //! No decision is taken here; an effect is performed as told, and its outcome told back.
 
+#[macro_use]
+mod say;
+
 mod authority;
 mod clock;
 mod complaint;
