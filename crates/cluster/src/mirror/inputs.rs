@@ -2,7 +2,7 @@
 
 use model::Time;
 
-use super::{Mirror, State};
+use super::Mirror;
 use crate::effect::Assignment;
 use crate::input::{Input, ReplicatorEvent};
 use crate::record::StoredCopy;
@@ -179,21 +179,6 @@ impl Mirror {
                 self.replicator.continuous = true;
             }
             None => {}
-        }
-    }
-
-    /// The record on disk is one that was written in the failed batch before the failure, or the
-    /// one before that batch. All of the batch counts as undone: then memory is never ahead of
-    /// the disk, and as records are written whole the next persist brings both together.
-    fn persist_failed(&mut self, error: String) {
-        self.record = self.last_good.clone();
-        self.persist_error = Some(error.clone());
-        self.proposal = None;
-        // Given anew once it can be noted; what is not durable must not be said.
-        self.consent = None;
-        self.handover = None;
-        if self.state != State::Stop {
-            self.lose("record-failed", &format!("the record cannot be written: {error}"));
         }
     }
 }

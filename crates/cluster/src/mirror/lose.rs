@@ -1,11 +1,19 @@
 //! The loser lets go: rule R6.
 //!
 //! In this order: waiting requests are answered with an error, addresses dropped, the application
-//! killed. Only then the node looks for its place anew.
+//! killed. Only then the node looks for its place anew. A node that cannot write its record lets
+//! go too, for what it decides would not be durable.
+
+use std::time::Duration;
 
 use super::facts::Standing;
 use super::{Mirror, State};
 use crate::effect::{Ending, ServiceAction};
+
+/// Pause before a record that could not be written is tried again.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// When a record that was tried again counts as written, as no failure was told.
+const TOLD_WITHIN: Duration = Duration::from_millis(50);
 
 impl Mirror {
     /// An acting node that sees its peer in an epoch that follows its own has lost.
@@ -29,6 +37,48 @@ impl Mirror {
         self.session = None;
         self.proposal = None;
         self.go(State::Lose);
+    }
+
+    /// A record that could not be written is tried again, as it was, before anything is decided:
+    /// a disk that was full may have room again.
+    pub(crate) fn record_anew(&mut self, error: &str) -> bool {
+        if self.rewritten && !self.persisted {
+            // A failure would have been told before this.
+            self.rewritten = false;
+            self.persist_error = None;
+            self.failures = 0;
+            self.retry_at = self.now;
+            self.info("record-written", format!("the record of {} can be written again", self.me));
+            return true;
+        }
+        if !self.rewritten && self.due(self.retry_at) {
+            self.back_off();
+            self.persist(|_| {});
+            self.rewritten = true;
+        }
+        if self.rewritten {
+            let next = self.now + TOLD_WITHIN;
+            self.due(next);
+        }
+        self.block("record-failed", format!("the record cannot be written: {error}"))
+    }
+
+    /// The record on disk is one that was written in the failed batch before the failure, or the
+    /// one before that batch. All of the batch counts as undone: then memory is never ahead of
+    /// the disk, and as records are written whole the next persist brings both together.
+    pub(super) fn persist_failed(&mut self, error: String) {
+        self.record = self.last_good.clone();
+        let known = self.persist_error.replace(error.clone()).is_some();
+        self.rewritten = false;
+        self.proposal = None;
+        // Given anew once it can be noted; what is not durable must not be said.
+        self.consent = None;
+        self.handover = None;
+        if self.state == State::Stop || (known && self.state == State::Wait) {
+            return;
+        }
+        self.retry_at = self.now + RETRY_FIRST;
+        self.lose("record-failed", &format!("the record cannot be written: {error}"));
     }
 
     pub(crate) fn lose_step(&mut self) -> bool {

@@ -239,6 +239,8 @@ pub(crate) struct Mirror {
     last_good: Record,
     persisted: bool,
     persist_error: Option<String>,
+    /// The record that could not be written is being written again.
+    rewritten: bool,
     fault: Option<String>,
     empty: bool,
     number: Option<u64>,
@@ -303,6 +305,7 @@ impl Mirror {
             last_good: record.clone(),
             persisted: false,
             persist_error: None,
+            rewritten: false,
             number,
             state: if record.started { State::Wait } else { State::Stop },
             shown: (model::Role::Stop, model::Phase::Ready),

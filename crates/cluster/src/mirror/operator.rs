@@ -48,6 +48,7 @@ impl Mirror {
 
     fn begin_start(&mut self) {
         self.persist_error = None;
+        self.rewritten = false;
         self.copy_failed = None;
         self.failed_following = false;
         self.replicator.copy_failed = None;

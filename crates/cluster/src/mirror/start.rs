@@ -29,7 +29,7 @@ impl Mirror {
             return true;
         }
         if let Some(error) = self.persist_error.clone() {
-            return self.block("record-failed", format!("the record cannot be written: {error}"));
+            return self.record_anew(&error);
         }
         if let Some(why) = self.fault.clone() {
             return self.block("data-missing", why);
