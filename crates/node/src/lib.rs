@@ -26,6 +26,7 @@ pub mod replicator;
 mod seal;
 mod sealed;
 mod stream;
+mod urgent;
 mod witness;
 
 pub use authority::Authority;

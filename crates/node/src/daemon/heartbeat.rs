@@ -2,13 +2,15 @@
 //!
 //! `cluster::contact::Contact` numbers them and judges what an echo proves; here are the sockets
 //! and the threads. What may be heard is found out by `guard`. The sender falls silent when the
-//! main loop has stopped ticking, so that a wedged daemon does not look alive.
+//! main loop has stopped ticking, so that a wedged daemon does not look alive. It runs before all
+//! ordinary threads, for it wants little; the receivers, whose work others decide on, only have the
+//! best share of the processor.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use cluster::Input;
@@ -22,12 +24,10 @@ use crate::clock;
 use crate::connection::PEER_PORT;
 use crate::daemon::event::Event;
 use crate::daemon::guard::{Guard, Passage, TurnedAway};
+use crate::urgent::{self, Urgency};
 
 /// Time between two heartbeats.
 pub(crate) const PULSE: Duration = Duration::from_millis(100);
-
-/// The main loop must have ticked within this time, or heartbeats stop.
-const WEDGED_AFTER: Duration = Duration::from_secs(1);
 
 /// The sending side, as the main loop sees it.
 pub(crate) struct Heartbeats {
@@ -39,14 +39,26 @@ struct Shared {
     guard: Guard,
     contact: Mutex<Contact>,
     outgoing: Mutex<Outgoing>,
-    /// When a peer was last heard on a network.
-    heard: Mutex<BTreeMap<(NetworkName, NodeName), Time>>,
+    heard: Mutex<BTreeMap<(NetworkName, NodeName), Heard>>,
+    /// How the sender is scheduled, once it has begun.
+    urgency: OnceLock<Urgency>,
+}
+
+/// What was heard of a peer on a network.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    /// When that was, the last time.
+    pub(crate) at: Time,
+    /// The longest time between two heartbeats so far.
+    pub(crate) longest: Duration,
 }
 
 struct Outgoing {
     /// The coming heartbeat, but for its stamps.
     heartbeat: Heartbeat,
     main_loop_ticked: Time,
+    /// The main loop must have ticked within this time, or heartbeats stop.
+    wedged_after: Duration,
 }
 
 /// One socket and the peers reached through it.
@@ -62,17 +74,19 @@ impl Heartbeats {
         cluster: &ClusterConfig,
         heartbeat: Heartbeat,
         (contact, guard): (Contact, Guard),
+        wedged_after: Duration,
         events: &Sender<Event>,
     ) -> io::Result<Heartbeats> {
         let mut paths = Vec::new();
         let own = heartbeat.from.clone();
-        let outgoing = Outgoing { heartbeat, main_loop_ticked: clock::now() };
+        let outgoing = Outgoing { heartbeat, main_loop_ticked: clock::now(), wedged_after };
         let (wake, woken) = channel();
         let shared = Arc::new(Shared {
             guard,
             contact: Mutex::new(contact),
             outgoing: Mutex::new(outgoing),
             heard: Mutex::new(BTreeMap::new()),
+            urgency: OnceLock::new(),
         });
         for path in open_paths(cluster, &own)? {
             let receiving = path.socket.try_clone()?;
@@ -103,8 +117,8 @@ impl Heartbeats {
         let _ = self.wake.send(());
     }
 
-    /// When each peer was last heard on each network.
-    pub(crate) fn heard(&self) -> BTreeMap<(NetworkName, NodeName), Time> {
+    /// When each peer was heard on each network.
+    pub(crate) fn heard(&self) -> BTreeMap<(NetworkName, NodeName), Heard> {
         lock(&self.shared.heard).clone()
     }
 
@@ -113,9 +127,22 @@ impl Heartbeats {
         self.shared.guard.turned_away()
     }
 
+    /// How the sender is scheduled; none until it has begun.
+    pub(crate) fn urgency(&self) -> Option<Urgency> {
+        self.shared.urgency.get().copied()
+    }
+
     /// The main loop is alive.
     pub(crate) fn tick(&self, now: Time) {
         lock(&self.shared.outgoing).main_loop_ticked = now;
+    }
+}
+
+impl Shared {
+    fn note_heard(&self, key: (NetworkName, NodeName), at: Time) {
+        let mut heard = lock(&self.heard);
+        let before = heard.get(&key).copied().unwrap_or(Heard { at, longest: Duration::ZERO });
+        heard.insert(key, Heard { at, longest: before.longest.max(at.since(before.at)) });
     }
 }
 
@@ -151,6 +178,7 @@ struct Hearing {
 
 impl Hearing {
     fn hear(&self, socket: &UdpSocket) {
+        urgent::prefer();
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX + 1];
         loop {
             // An error here is an earlier datagram's that a peer refused; the next call is fine.
@@ -177,7 +205,7 @@ impl Hearing {
                 return None;
             }
         };
-        lock(&self.shared.heard).insert((self.network.clone(), peer.clone()), now);
+        self.shared.note_heard((self.network.clone(), peer.clone()), now);
         let received = lock(&self.shared.contact).receive(now, &guarded.heartbeat);
         let Some((received, echoed)) = received else {
             self.shared.guard.repeated();
@@ -190,6 +218,10 @@ impl Hearing {
 }
 
 fn pulse(paths: &[Path], woken: &Receiver<()>, shared: &Shared) {
+    let urgency = *shared.urgency.get_or_init(urgent::hurry);
+    if urgency != Urgency::RealTime {
+        eprintln!("! heartbeats are sent with {urgency} priority: real-time is not granted");
+    }
     loop {
         match woken.recv_timeout(PULSE) {
             Ok(()) | Err(RecvTimeoutError::Timeout) => {}
@@ -200,7 +232,7 @@ fn pulse(paths: &[Path], woken: &Receiver<()>, shared: &Shared) {
         let now = clock::now();
         let heartbeat = {
             let outgoing = lock(&shared.outgoing);
-            if now.since(outgoing.main_loop_ticked) > WEDGED_AFTER {
+            if now.since(outgoing.main_loop_ticked) > outgoing.wedged_after {
                 continue;
             }
             outgoing.heartbeat.clone()

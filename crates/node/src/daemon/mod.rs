@@ -52,6 +52,7 @@ use crate::daemon::requests::Waiting;
 use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::stream::Stream;
+use crate::urgent;
 
 pub use start::{StartError, run};
 
@@ -108,6 +109,8 @@ struct WitnessSeen {
 impl Daemon {
     /// Serves until it is told to end. What it runs goes on.
     fn serve(mut self, events: &Receiver<Event>) {
+        // Heartbeats stop when this loop is late, and an address must be dropped in time.
+        urgent::prefer();
         loop {
             let now = clock::now();
             self.heartbeats.tick(now);

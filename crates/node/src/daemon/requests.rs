@@ -269,6 +269,7 @@ impl Daemon {
         data["networks"] = self.networks(now);
         data["turned_away"] = json!(self.heartbeats.turned_away());
         data["witness"] = self.witness_status(now);
+        data["heartbeats"] = json!(self.heartbeats.urgency().map(|urgency| urgency.to_string()));
         Reply { data, ..Reply::new(Exit::Done, sentence) }
     }
 
@@ -295,8 +296,11 @@ impl Daemon {
             let mut peers = BTreeMap::new();
             for node in self.cluster.nodes.iter().filter(|node| node.name != self.name) {
                 let key = (network.name.clone(), node.name.clone());
-                let silent = heard.get(&key).map(|at| now.since(*at).as_millis());
-                peers.insert(node.name.clone(), json!({ "silent_ms": silent }));
+                let heard = heard.get(&key);
+                let silent = heard.map(|heard| now.since(heard.at).as_millis());
+                let longest = heard.map(|heard| heard.longest.as_millis());
+                let peer = json!({ "silent_ms": silent, "longest_silence_ms": longest });
+                peers.insert(node.name.clone(), peer);
             }
             networks.insert(network.name.clone(), peers);
         }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 
 use cluster::Node;
 use cluster::contact::Contact;
@@ -31,9 +32,12 @@ use crate::durable;
 use crate::files::{self, ConfigurationError};
 use crate::keys::{self, Keys};
 use crate::layout::Layout;
+use crate::urgent;
 
 /// A file that only the lab puts into a node.
 const LAB_MARK: &str = "/run/lab/evenkeel";
+/// What counts as the timeout of a node without modules.
+const NO_TIMEOUT: Duration = Duration::from_secs(2);
 /// Below here the lab has ways of its own to a node's disks, by which it compares and spoils them.
 const LAB_DISKS: &str = "/run/lab/disk";
 
@@ -92,6 +96,9 @@ pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     check_system(&configuration.modules)?;
     check_keys(&layout, &name, &configuration.cluster)?;
     let _lock = lock(&layout)?;
+    if let Err(error) = urgent::lock_memory() {
+        eprintln!("! memory of the daemon may be swapped out: {error}");
+    }
     let (sender, events) = channel();
     let daemon = build(layout, configuration, name, &sender)
         .map_err(|error| system("the daemon cannot start", error))?;
@@ -201,7 +208,8 @@ fn build(
     heartbeat.reports = node.reports();
     let contact = Contact::new(heartbeat.incarnation);
     let guard = Guard::new(Keys::new(&layout.keys_directory()), &cluster.cluster, &name);
-    let heartbeats = Heartbeats::start(&cluster, heartbeat, (contact, guard), sender)?;
+    let (guarded, wedged_after) = ((contact, guard), wedged_after(&modules));
+    let heartbeats = Heartbeats::start(&cluster, heartbeat, guarded, wedged_after, sender)?;
     open_entrances(&layout, &cluster, &name, sender)?;
     requests::terminate_on_signal(sender.clone())?;
     let mut daemon = Daemon {
@@ -225,6 +233,13 @@ fn build(
     daemon.record(now, &effects);
     daemon.perform(effects);
     Ok(daemon)
+}
+
+/// How long the main loop may stand still before the node must not look alive: as long as nobody
+/// takes it for lost.
+fn wedged_after(modules: &BTreeMap<ModuleName, Module>) -> Duration {
+    let timeouts = modules.values().map(|module| module.config.failover.timeout);
+    timeouts.min().unwrap_or(NO_TIMEOUT) / 2
 }
 
 /// The coming heartbeat, but for its reports and stamps.
