@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use lab::ledger::{Client, ClientError, LedgerClient, Psql, Workload};
+use lab::ledger::{Client, ClientError, LedgerClient, Psql, Workload, Writer};
 use lab::{Disk, Host, SpawnSpec};
 
 use super::{CLIENT, Cluster, INSIDE, PATIENCE};
@@ -128,6 +128,14 @@ impl Cluster {
             }
         }
         .unwrap()
+    }
+
+    /// A client that offers new transactions without pause, from number `first` on, through the
+    /// virtual address, or to a node at its own.
+    pub fn writer(&self, node: Option<&str>, first: u64) -> Writer {
+        let address = node.map(|node| self.host(node).address(super::NETWORK).unwrap());
+        let address = SocketAddr::new(address.unwrap_or(vip().ip()), LEDGER_PORT);
+        Writer::start(address, first, self.host(CLIENT).netns().unwrap()).unwrap()
     }
 
     /// Waits until something is acknowledged that was not yet when this was called.

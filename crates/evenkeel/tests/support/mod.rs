@@ -95,7 +95,7 @@ impl Hosts {
         let only = only_lab();
         let witness = Disk { bytes: WITNESS_DISK_BYTES, ..Disk::new("state", ROOT) };
         let lab = Lab::create(LabOptions {
-            name: "tests".to_owned(),
+            name: lab_name(),
             binary: BINARY.into(),
             networks: vec![NETWORK.to_owned()],
             hosts: vec![
@@ -383,9 +383,15 @@ impl Drop for Cluster {
     }
 }
 
-/// Waits until no other test has a lab; none gets one while the lock is held.
+/// Name of the lab: `EVENKEEL_LAB`, for soaks that run beside each other, or `tests`.
+fn lab_name() -> String {
+    std::env::var("EVENKEEL_LAB").unwrap_or_else(|_| "tests".to_owned())
+}
+
+/// Waits until no other test has a lab of this name; none gets one while the lock is held.
 pub fn only_lab() -> File {
-    let only = File::create(std::env::temp_dir().join("evenkeel-tests.lock")).unwrap();
+    let lock = format!("evenkeel-{}.lock", lab_name());
+    let only = File::create(std::env::temp_dir().join(lock)).unwrap();
     rustix::fs::flock(&only, FlockOperation::LockExclusive).unwrap();
     only
 }
