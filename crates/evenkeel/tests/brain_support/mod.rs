@@ -10,6 +10,8 @@
 #![allow(clippy::print_stdout, reason = "the log of a trial is read by people and by soaks")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
 
+pub mod sequence;
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -159,7 +161,13 @@ impl Trial {
         self.frozen.borrow().contains(node)
     }
 
-    /// Ends a host; frozen or not.
+    /// Ends all processes of a host; frozen or not.
+    pub fn kill(&self, host: &str) {
+        self.cluster.lab().kill(host).unwrap();
+        self.frozen.borrow_mut().remove(host);
+    }
+
+    /// Takes the power from a host; frozen or not.
     pub fn power(&self, host: &str) {
         self.cluster.lab().power(host).unwrap();
         self.frozen.borrow_mut().remove(host);
@@ -209,9 +217,13 @@ impl Trial {
             }
         }
         for node in NODES {
-            let stopped =
-                || cluster.module_status(node).is_some_and(|status| status["started"] == false);
-            if stopped() {
+            if self.shows(node, "service-died") {
+                cluster.must(node, &["stop", "--node", node, cluster.module()]);
+            }
+        }
+        for node in NODES {
+            let status = cluster.module_status(node).unwrap_or_default();
+            if status["started"] == false {
                 let module = ModuleName::new(cluster.module()).unwrap();
                 let node_name = Some(NodeName::new(node).unwrap());
                 // Its answer would come when the pair is up, for which both must be started.
