@@ -16,8 +16,9 @@ use crate::support::{INSIDE, NODES, ROOT, WITNESS, other};
 
 /// Fewest and most faults of a sequence.
 const FAULTS: [u64; 2] = [4, 10];
-/// Longest pause after a fault: long enough for a failover, short enough to hit one under way.
-const PAUSE_MAX: Duration = Duration::from_millis(4500);
+/// Longest pauses after a fault, by turns at random: one in which a change is under way, and one
+/// that is enough for a failover.
+const PAUSES_MAX_MS: [u64; 2] = [800, 4500];
 
 type Name = &'static str;
 
@@ -78,7 +79,7 @@ impl fmt::Display for Step {
 /// What the generator has broken so far.
 #[derive(Default)]
 struct Broken {
-    links: bool,
+    links: Vec<Step>,
     down: Vec<Name>,
     frozen: Vec<Name>,
     daemons: Vec<Name>,
@@ -97,8 +98,10 @@ impl Broken {
 
     fn can(&self, step: Step) -> bool {
         match step {
-            Step::Cut(..) | Step::CutOneWay(..) | Step::CutDatagrams | Step::Unplug(_) => true,
-            Step::Heal => self.links,
+            Step::Cut(..) | Step::CutOneWay(..) | Step::CutDatagrams | Step::Unplug(_) => {
+                !self.links.contains(&step)
+            }
+            Step::Heal => !self.links.is_empty(),
             Step::Freeze(host) => self.runs(host),
             Step::Thaw(host) => self.frozen.contains(&host),
             Step::Kill(host) | Step::Power(host) => !self.down.contains(&host),
@@ -119,9 +122,9 @@ impl Broken {
     fn note(&mut self, step: Step) {
         match step {
             Step::Cut(..) | Step::CutOneWay(..) | Step::CutDatagrams | Step::Unplug(_) => {
-                self.links = true;
+                self.links.push(step);
             }
-            Step::Heal => self.links = false,
+            Step::Heal => self.links.clear(),
             Step::Freeze(host) => self.frozen.push(host),
             Step::Thaw(host) => self.frozen.retain(|frozen| *frozen != host),
             Step::Kill(host) | Step::Power(host) => {
@@ -167,7 +170,7 @@ fn draw(random: &mut Random) -> Step {
     let peer = if random.below(2) == 0 { other(node) } else { WITNESS };
     let towards = random.below(2) == 0;
     match random.below(36) {
-        0..=2 => Step::Cut(node, other(node)),
+        0..=2 => Step::Cut(NODES[0], NODES[1]),
         3 => Step::Cut(node, WITNESS),
         4..=5 if towards => Step::CutOneWay(node, peer),
         4..=5 => Step::CutOneWay(peer, node),
@@ -199,8 +202,8 @@ impl Trial {
             self.say(&step.to_string());
             self.step(*step);
             // Faults come at moments of their own, not when something awaits them.
-            let pause = random.below(u64::try_from(PAUSE_MAX.as_millis()).unwrap());
-            thread::sleep(Duration::from_millis(pause));
+            let most = PAUSES_MAX_MS[usize::try_from(random.below(2)).unwrap()];
+            thread::sleep(Duration::from_millis(random.below(most)));
         }
     }
 

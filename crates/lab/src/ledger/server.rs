@@ -2,8 +2,9 @@
 //!
 //! Requests are one line each: `TRANSFER <id> <from> <to> <cents>` answers `OK <id>` once booked on
 //! stable storage, `COUNT` and `BALANCE` answer `OK <number>`, `IDS <after>` answers one number per
-//! line and then `END <count>`, `PING` answers `OK`, `RUN` answers `OK <host>/<run>`, which no other
-//! server says. Anything else answers `ERR <why>` and changes nothing. There is neither encryption nor a login: it is for demonstrations.
+//! line and then `END <count>`, `PING` answers `OK`, `RUN` answers `OK <host>/<run>`, which no
+//! other server says. Anything else answers `ERR <why>` and changes nothing. There is neither
+//! encryption nor a login: it is for demonstrations.
 
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

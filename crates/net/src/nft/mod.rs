@@ -21,8 +21,8 @@ const PROTOCOL_UDP: u8 = 17;
 
 /// Replaces all cuts between ports of bridges in this network namespace: a frame that comes in by
 /// the first interface of a pair and would leave by the second is dropped. Only this direction; the
-/// other one is a pair of its own. Of the pairs in `datagrams` only UDP is dropped. Without any pair
-/// the table is removed.
+/// other one is a pair of its own. Of the pairs in `datagrams` only UDP is dropped. Without any
+/// pair the table is removed.
 ///
 /// # Errors
 /// When the kernel refuses; the former cuts are in force then.
