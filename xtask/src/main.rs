@@ -11,6 +11,7 @@ mod ci;
 mod fusectl;
 mod fuzz;
 mod guard;
+mod quiet;
 mod run;
 mod setup;
 mod soak;
@@ -31,6 +32,7 @@ Tasks of the Evenkeel repository
   cargo xtask sim [--seeds N] [--first F]
                                        run random schedules over the cluster's core
   cargo xtask sim --seed S             tell one of them
+  cargo xtask soak quiet [--minutes N] no false failover under load, with a timeout of 500 ms
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
                                        measure replication beside its limits (as root)
@@ -55,6 +57,11 @@ fn main() -> ExitCode {
         ["soak", "fuzz", targets @ ..] => fuzz::soak(&root, targets, None),
         ["soak", "memory", options @ ..] => bench::memory(&root, options),
         ["sim", options @ ..] => simulate(&root, options),
+        ["soak", "quiet"] => quiet::quiet(&root, None),
+        ["soak", "quiet", "--minutes", minutes] => match minutes.parse() {
+            Ok(minutes) => quiet::quiet(&root, Some(minutes)),
+            Err(_) => Err(format!("`{minutes}` is not a number of minutes")),
+        },
         ["fuzz-merge"] => fuzz::merge(&root),
         ["soak", name] => soak::soak(&root, name, None),
         ["soak", name, "--rounds", rounds] => match rounds.parse() {

@@ -33,12 +33,16 @@ const FAILOVER: [&str; 7] = ["test", "-p", "evenkeel", "--test", "postgresql", "
 const EXAMINER: [&str; 8] =
     ["test", "-p", "evenkeel", "--test", "examiner", "--", "--nocapture", "_mode"];
 
+const BRAIN: [&str; 7] = ["test", "-p", "evenkeel", "--test", "brain_random", "--", "--nocapture"];
+
 const REPLICATED: [&str; 7] = ["test", "-p", "evenkeel", "--test", "suites", "--", "--nocapture"];
 
 const SOAKS: &[Soak] = &[
     Soak { name: "failover", rounds: 20, cargo: &FAILOVER, seeds: None },
     // The suites of others, which are the same each time, with the peer attached.
     Soak { name: "replicated", rounds: 1, cargo: &REPLICATED, seeds: None },
+    // Each seed is a sequence of faults of all kinds.
+    Soak { name: "brain", rounds: 100, cargo: &BRAIN, seeds: Some(1) },
     // One seed for each of 20 faults in a pass, in two modes: 560 rounds for a release.
     Soak { name: "examiner", rounds: 14, cargo: &EXAMINER, seeds: Some(20) },
 ];
@@ -63,6 +67,12 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
         println!("\n== rounds from {} of {to_run}", pass * each + 1);
         let mut figures = Vec::new();
         let first = next_seed(&read(&path)?);
+        if let Some(seeds) = soak.seeds {
+            // Taken before they are run, so that soaks beside each other run others.
+            let mut entries = read(&path)?;
+            here.entry(&mut entries)["next_seed"] = (first + seeds).into();
+            write(&path, &entries)?;
+        }
         let environment = environment(soak, first);
         let environment: Vec<(&str, &str)> =
             environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -72,11 +82,6 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
         // Read anew each time, for another soak may have run meanwhile.
         let mut entries = read(&path)?;
         here.add(&mut entries, &figures, outcome.is_ok());
-        if let (Some(seeds), Some(entry)) =
-            (soak.seeds, entries.iter_mut().find(|entry| here.is(entry)))
-        {
-            entry["next_seed"] = (first + seeds).into();
-        }
         write(&path, &entries)?;
         outcome?;
     }
@@ -146,7 +151,8 @@ impl Place {
         entry["commit"] == self.commit.as_str() && entry["machine"] == self.machine.as_str()
     }
 
-    fn add(&self, entries: &mut Vec<Value>, figures: &[Map<String, Value>], passed: bool) {
+    /// The entry of the commit and machine, which is made if there is none.
+    fn entry<'a>(&self, entries: &'a mut Vec<Value>) -> &'a mut Value {
         let at = entries.iter().position(|entry| self.is(entry)).unwrap_or_else(|| {
             entries.push(json!({
                 "commit": self.commit, "machine": self.machine, "passes": 0, "failed_passes": 0,
@@ -154,7 +160,11 @@ impl Place {
             }));
             entries.len() - 1
         });
-        let entry = &mut entries[at];
+        &mut entries[at]
+    }
+
+    fn add(&self, entries: &mut Vec<Value>, figures: &[Map<String, Value>], passed: bool) {
+        let entry = self.entry(entries);
         let key = if passed { "passes" } else { "failed_passes" };
         entry[key] = (count(entry, key) + 1).into();
         for figure in figures {

@@ -1,0 +1,123 @@
+//! Nodes with a timeout of half a second, on a machine that has ten times more to do than it can:
+//! nobody may be taken for lost. A soak, for only time shows it: `cargo xtask soak quiet`.
+//!
+//! The load runs on the nodes themselves, beside their daemons. What was heard too late is counted
+//! and printed; judged is that nothing happened. `EVENKEEL_MINUTES` says for how long.
+
+#![allow(clippy::print_stdout, reason = "the soak reads the figures")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+
+mod support;
+
+use std::env;
+use std::fs;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lab::SpawnSpec;
+use serde_json::{Value, json};
+use wire::control::Verb;
+
+use self::support::applications::ledger;
+use self::support::{Cluster, NETWORK, NODES, SYNC_PATIENCE, ask, other};
+
+/// The module's timeout.
+const TIMEOUT: &str = "[failover]\ntimeout = \"500ms\"\n";
+/// Busy processes on each node: together a load of 20.
+const BUSY: &str = "9";
+/// One more that writes to the disk of the node's own files.
+const WRITING: &str = "1";
+/// The load average must have come up to this; it lags behind by its nature.
+const LOAD_WANTED: f64 = 20.0;
+/// How long it may take to get there.
+const LOAD_PATIENCE: Duration = Duration::from_secs(600);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What was seen in all looks.
+#[derive(Default)]
+struct Seen {
+    looks: u64,
+    /// Looks that found a node which did not count the other as alive.
+    not_alive: u64,
+    /// Looks that a daemon did not answer.
+    unanswered: u64,
+    load_least: f64,
+}
+
+#[test]
+#[ignore = "a soak, which `cargo xtask soak quiet` runs"]
+fn under_load_nobody_is_taken_for_lost() {
+    let minutes: u64 = env::var("EVENKEEL_MINUTES").map_or(1, |text| text.parse().unwrap());
+    let cluster = Cluster::protected(ledger(TIMEOUT));
+    let workload = cluster.workload(1);
+    cluster.progress(&workload);
+    for node in NODES {
+        // It ends with the lab.
+        let words = ["stress-ng", "--cpu", BUSY, "--hdd", WRITING, "--hdd-bytes", "64M"];
+        let spec = SpawnSpec::new(words.into_iter().chain(["--temp-path", "/mnt/state"]));
+        cluster.host(node).spawn(spec.log("stress.log")).unwrap();
+    }
+    cluster.until("the load is there", LOAD_PATIENCE, || load() >= LOAD_WANTED);
+    let (mark, before) = (Instant::now(), NODES.map(|node| events(&cluster, node)));
+    let seen = watch(&cluster, Duration::from_secs(minutes * 60));
+    let outage = workload.outages_since(mark).length;
+    println!(
+        "SOAK {}",
+        json!({
+            "minutes": minutes, "load_average_least": seen.load_least, "looks": seen.looks,
+            "not_alive": seen.not_alive, "unanswered": seen.unanswered,
+            "heartbeats": NODES.map(|node| status(&cluster, node)["heartbeats"].clone()),
+            "longest_silence_ms": NODES.map(|node| longest_silence(&cluster, node)),
+            "longest_outage_ms": u64::try_from(outage.as_millis()).unwrap(),
+            "acknowledged": workload.count(),
+        })
+    );
+    assert_eq!(NODES.map(|node| events(&cluster, node)), before, "nothing is worth telling");
+    cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
+    cluster.nothing_lost(&workload.stop());
+}
+
+fn watch(cluster: &Cluster, time: Duration) -> Seen {
+    let start = Instant::now();
+    let mut seen = Seen { load_least: f64::MAX, ..Seen::default() };
+    while start.elapsed() < time {
+        for node in NODES {
+            seen.looks += 1;
+            match cluster.module_status(node) {
+                Some(status) if status["peer"]["contact"] == "alive" => {}
+                Some(_) => seen.not_alive += 1,
+                None => seen.unanswered += 1,
+            }
+        }
+        seen.load_least = seen.load_least.min(load());
+        thread::sleep(PAUSE);
+    }
+    seen
+}
+
+fn load() -> f64 {
+    let text = fs::read_to_string("/proc/loadavg").unwrap();
+    text.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// What a node tells of.
+fn events(cluster: &Cluster, node: &str) -> Vec<Value> {
+    let reply = ask(&cluster.host(node), Verb::Events { module: None, limit: 1000 }).unwrap();
+    reply.data["events"].as_array().unwrap().clone()
+}
+
+/// A node under load may answer late.
+fn status(cluster: &Cluster, node: &str) -> Value {
+    let mut status = None;
+    cluster.until("an answer", SYNC_PATIENCE, || {
+        status = cluster.status(node);
+        status.is_some()
+    });
+    status.unwrap_or_default()
+}
+
+/// The longest time between two heartbeats of the other node.
+fn longest_silence(cluster: &Cluster, node: &str) -> Value {
+    status(cluster, node)["networks"][NETWORK][other(node)]["longest_silence_ms"].clone()
+}

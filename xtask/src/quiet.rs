@@ -1,0 +1,41 @@
+//! `cargo xtask soak quiet`: a pair with a short timeout on a machine under load, for as long as it
+//! is told. Each run is kept in `tests/soak/quiet.json`, also one that found something.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::{run, soak};
+
+/// What the line begins with that the test prints its figures in.
+const MARK: &str = "SOAK ";
+/// How long a release must have been quiet.
+const MINUTES: u64 = 60;
+const TEST: [&str; 8] =
+    ["test", "-p", "evenkeel", "--test", "quiet", "--", "--ignored", "--nocapture"];
+
+/// Runs the test and keeps what it found.
+///
+/// # Errors
+/// Somebody was taken for lost, or the test could not run.
+pub fn quiet(root: &Path, minutes: Option<u64>) -> Result<(), String> {
+    let minutes = minutes.unwrap_or(MINUTES).to_string();
+    let place = soak::Place::of(root)?;
+    let mut found: Option<Value> = None;
+    let environment = [("EVENKEEL_MINUTES", minutes.as_str())];
+    let outcome = run::lines(root, &environment, "cargo", &TEST, &mut |line| {
+        let figures = line.strip_prefix(MARK).and_then(|text| serde_json::from_str(text).ok());
+        found = figures.or(found.take());
+    });
+    let Some(mut entry) = found else {
+        return outcome.and(Err("the test told no figures".to_owned()));
+    };
+    entry["commit"] = place.commit.into();
+    entry["machine"] = place.machine.into();
+    entry["passed"] = outcome.is_ok().into();
+    let path = root.join("tests/soak/quiet.json");
+    let mut entries = soak::read(&path)?;
+    entries.push(entry);
+    soak::write(&path, &entries)?;
+    outcome
+}
