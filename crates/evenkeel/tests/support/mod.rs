@@ -225,6 +225,8 @@ impl Cluster {
         self.hosts.write(WITNESS, "ca.pem", &authority);
         let file = format!("{ROOT}/ca.pem");
         self.hosts.witness(&["add", &file]);
+        // What an administrator did is durable long before the power fails.
+        applications::succeed(&self.host(WITNESS), &["sync"]);
     }
 
     /// The cluster's file, the same on both nodes.
@@ -279,7 +281,10 @@ impl Cluster {
         if !self.application.keys {
             argv.push("--open");
         }
+        let listens = || host.log("witness.log").unwrap_or_default().matches("listening").count();
+        let before = listens();
         host.spawn(SpawnSpec::new(argv).log("witness.log")).unwrap();
+        self.until("the witness listens", PATIENCE, || listens() > before);
     }
 
     /// Boots a node that is down and starts its daemon.
