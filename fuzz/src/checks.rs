@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::frame::{PREFIX_BYTES, frame_length};
 use wire::local::{FromReplicator, ToReplicator};
-use wire::{control, datagram, hello, replication, witness};
+use wire::{control, datagram, hello, join, replication, witness};
 
 /// A target by its name.
 pub type Target = (&'static str, fn(&[u8]));
@@ -51,6 +51,8 @@ pub fn stream(bytes: &[u8]) {
 pub fn greeting(bytes: &[u8]) {
     versioned(bytes, hello::take_hello, hello::put_hello);
     versioned(bytes, hello::take_welcome, hello::put_welcome);
+    versioned(bytes, join::take_request, join::put_request);
+    versioned(bytes, join::take_reply, join::put_reply);
     versioned(bytes, witness::take_question, witness::put_question);
     versioned(bytes, witness::take_reply, witness::put_reply);
     if let Ok((salt, sealed)) = datagram::take_sealed(bytes) {

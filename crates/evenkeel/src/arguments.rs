@@ -10,6 +10,7 @@ use crate::command::act::{
 use crate::command::demo::{DemoArgs, LedgerArgs};
 use crate::command::events::EventsArgs;
 use crate::command::lab::LabCommand;
+use crate::command::membership::{InitArgs, JoinArgs, LeaveArgs, TokenArgs};
 use crate::command::mount::MountArgs;
 use crate::command::process::{DaemonArgs, KeeperArgs, ReplicatorArgs, WitnessArgs};
 use crate::command::replay::ReplayArgs;
@@ -59,6 +60,14 @@ pub(crate) enum Command {
     Verify(VerifyArgs),
     /// Wait until a module is in a state.
     Wait(WaitArgs),
+    /// Begin a cluster with this machine as its first node.
+    Init(InitArgs),
+    /// Make a token by which another machine can join the cluster of this one.
+    Token(TokenArgs),
+    /// Make this machine a node of a cluster.
+    Join(JoinArgs),
+    /// Take this node out of its cluster, or one that is gone for ever.
+    Leave(LeaveArgs),
     /// Check the configuration files of this node; changes nothing.
     Check,
     /// Serve a directory through the file system layer, without replication.

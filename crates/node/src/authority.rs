@@ -3,6 +3,7 @@
 //! Its key lies on every node, so that each can admit another and renew its own certificate. When
 //! that is done is not known here.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -13,18 +14,20 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
 };
 
+use wire::join::Admission;
+
 use crate::keys::{
-    AUTHORITY_FILE, AUTHORITY_KEY_FILE, CERTIFICATE_FILE, CLUSTER_KEY_FILE, KEY_FILE,
+    self, AUTHORITY_FILE, AUTHORITY_KEY_FILE, CERTIFICATE_FILE, CLUSTER_KEY_FILE, KEY_FILE,
 };
-use crate::{clock, durable, seal};
+use crate::{clock, durable, enrolled, seal};
 
 /// How an authority's name begins, before the name of its cluster.
 pub(crate) const LABEL: &str = "authority of cluster ";
 
 /// How long a node's certificate counts.
-const VALID_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const VALID_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// How much the clocks of two nodes may differ when one admits the other.
-const CLOCKS_APART_MAX: Duration = Duration::from_secs(300);
+pub(crate) const CLOCKS_APART_MAX: Duration = Duration::from_secs(300);
 
 /// An authority with its key.
 pub struct Authority {
@@ -60,6 +63,27 @@ impl Authority {
         Ok(Authority { certificate, key: text, issuer: Issuer::new(params, key), cluster_key })
     }
 
+    /// The authority whose key a node has.
+    pub(crate) fn load(directory: &Path) -> io::Result<Authority> {
+        let text = |name: &str| {
+            let path = directory.join(name);
+            let text = fs::read_to_string(&path);
+            text.map_err(|error| {
+                io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+            })
+        };
+        let (certificate, key) = (text(AUTHORITY_FILE)?, text(AUTHORITY_KEY_FILE)?);
+        keys::check_private(&directory.join(AUTHORITY_KEY_FILE))?;
+        let wrong = |what: &str| {
+            io::Error::other(format!("{}: {what}", directory.join(AUTHORITY_KEY_FILE).display()))
+        };
+        let name = enrolled::read_name(&directory.join(AUTHORITY_FILE))?;
+        let name = name.ok_or_else(|| wrong("the authority was not made by `evenkeel init`"))?;
+        let pair = KeyPair::from_pem(&key).map_err(|_| wrong("it is no key"))?;
+        let (issuer, cluster_key) = (Issuer::new(params(&name), pair), text(CLUSTER_KEY_FILE)?);
+        Ok(Authority { certificate, key, issuer, cluster_key })
+    }
+
     /// Makes keys for a node and writes them into a directory that has none: `ca.pem`, `node.pem`,
     /// `node.key` and `cluster.key`.
     ///
@@ -78,6 +102,24 @@ impl Authority {
     pub fn furnish_with_authority(&self, node: &NodeName, directory: &Path) -> io::Result<()> {
         self.furnish(node, directory)?;
         durable::write_secret(&directory.join(AUTHORITY_KEY_FILE), &self.key)
+    }
+
+    /// A new certificate for the key that a node has.
+    pub(crate) fn renew(&self, node: &NodeName, key: &Path) -> io::Result<String> {
+        keys::check_private(key)?;
+        let pair = KeyPair::from_pem(&fs::read_to_string(key)?).map_err(io::Error::other)?;
+        self.certify(node, pair.public_key_raw())
+    }
+
+    /// What a node is given that is admitted.
+    pub(crate) fn admission(&self, certificate: String, cluster_file: String) -> Admission {
+        Admission {
+            certificate,
+            authority: self.certificate.clone(),
+            authority_key: self.key.clone(),
+            cluster_key: self.cluster_key.clone(),
+            cluster_file,
+        }
     }
 
     fn write(&self, certificate: &str, key: &str, directory: &Path) -> io::Result<()> {

@@ -8,12 +8,13 @@
 //! A caller says by the server name of its handshake to which cluster it belongs, and must then
 //! show a certificate of that cluster's authority. What is asked is not known here.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use model::{Fingerprint, ModuleName};
+use rustix::fs::FlockOperation;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::{Acceptor, WebPkiClientVerifier};
@@ -70,8 +71,11 @@ impl Enrolled {
     /// A file cannot be read or written.
     pub fn fingerprint(&self) -> io::Result<Fingerprint> {
         let (certificate, key) = (self.file(CERTIFICATE_FILE), self.file(KEY_FILE));
+        fs::create_dir_all(&self.directory)?;
+        // A witness that starts and somebody who asks for this may both find none.
+        let lock = File::create(self.file("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::LockExclusive)?;
         if !key.try_exists()? {
-            fs::create_dir_all(&self.directory)?;
             authority::self_signed("evenkeel witness", &certificate, &key)?;
         }
         Ok(fingerprint_of(&one_certificate(&certificate)?))
@@ -214,6 +218,11 @@ pub(crate) fn id_of(authority: &CertificateDer<'_>) -> String {
 /// The server name by which a node of this cluster calls a witness.
 pub(crate) fn server_name_of(authority: &CertificateDer<'_>) -> String {
     id_of(authority) + DOMAIN
+}
+
+/// The name of the cluster in the file of an authority.
+pub(crate) fn read_name(authority: &Path) -> io::Result<Option<String>> {
+    Ok(name_in(&one_certificate(authority)?))
 }
 
 /// What an authority made by `evenkeel init` calls its cluster.

@@ -51,6 +51,13 @@ fn nodes_of_known_clusters_come_in() {
     let Place { enrolled, keys, authority, _site } = place("known");
     let known = enrolled.fingerprint().unwrap();
     assert_eq!(enrolled.fingerprint().unwrap(), known, "it is made once");
+    let other = place("many");
+    let found: Vec<Fingerprint> = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..8).map(|_| scope.spawn(|| other.enrolled.fingerprint())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap().unwrap()).collect()
+    });
+    assert!(found.iter().all(|one| *one == found[0]), "also when many look for it at once");
     let stranger = meet(&enrolled, &keys, known).unwrap();
     let added = enrolled.add(&authority).unwrap();
     assert_eq!(added.name.as_deref(), Some("known"));

@@ -37,18 +37,24 @@ pub enum ConfigurationError {
     Mistakes(Diagnostics),
 }
 
-/// Reads and checks everything.
-pub fn load(layout: &Layout) -> Result<Configuration, ConfigurationError> {
+/// Reads and checks the cluster's file alone.
+pub fn load_cluster(layout: &Layout) -> Result<ClusterConfig, ConfigurationError> {
     let cluster_path = layout.cluster_file();
     let text = read(&cluster_path)?;
     let shown = cluster_path.display().to_string();
     let source = Source { file: &shown, text: &text };
-    let cluster = config::parse_cluster(&source).map_err(ConfigurationError::Mistakes)?;
+    config::parse_cluster(&source).map_err(ConfigurationError::Mistakes)
+}
+
+/// Reads and checks everything.
+pub fn load(layout: &Layout) -> Result<Configuration, ConfigurationError> {
+    let cluster = load_cluster(layout)?;
     let modules = load_modules(layout, &cluster)?;
     Ok(Configuration { cluster, modules })
 }
 
-fn load_modules(
+/// Reads and checks the modules of a cluster.
+pub(crate) fn load_modules(
     layout: &Layout,
     cluster: &ClusterConfig,
 ) -> Result<Vec<ModuleConfig>, ConfigurationError> {

@@ -24,7 +24,7 @@ use rustls::{
 use wire::hello::Protection;
 
 use crate::enrolled;
-use crate::pinned::Pinned;
+use crate::pinned::{Pinned, SignedBy, fingerprint_of};
 use crate::seal::ClusterKey;
 
 /// Certificate of the cluster's authority.
@@ -171,6 +171,33 @@ impl Keys {
         Ok(connection.into())
     }
 
+    /// The side of a connection that is called by somebody who has no certificate yet. It shows
+    /// the authority too, so that its fingerprint is enough to know it.
+    pub(crate) fn called_by_unknown(&self) -> io::Result<ServerConnection> {
+        let Read { provider, mut chain, key, .. } = self.read()?;
+        chain.extend(self.certificates(AUTHORITY_FILE)?);
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .map_err(io::Error::other)?
+            .with_no_client_auth()
+            .with_single_cert(chain, key)
+            .map_err(|error| self.wrong(KEY_FILE, &error))?;
+        config.send_tls13_tickets = 0;
+        ServerConnection::new(Arc::new(config)).map_err(io::Error::other)
+    }
+
+    /// This node's own certificate.
+    pub(crate) fn own(&self) -> io::Result<CertificateDer<'static>> {
+        let own = self.certificates(CERTIFICATE_FILE)?.into_iter().next();
+        own.ok_or_else(|| io::ErrorKind::InvalidData.into())
+    }
+
+    /// The fingerprint of the cluster's authority.
+    pub(crate) fn authority(&self) -> io::Result<Fingerprint> {
+        let authority = self.certificates(AUTHORITY_FILE)?;
+        Ok(fingerprint_of(authority.first().ok_or(io::ErrorKind::InvalidData)?))
+    }
+
     fn read(&self) -> io::Result<Read> {
         let mut authority = RootCertStore::empty();
         for certificate in self.certificates(AUTHORITY_FILE)? {
@@ -197,6 +224,19 @@ impl Keys {
     fn wrong(&self, name: &str, why: &dyn std::fmt::Display) -> io::Error {
         io::Error::other(format!("{}: {why}", self.directory.join(name).display()))
     }
+}
+
+/// The side of a connection that calls somebody of whom only the authority is known, and shows
+/// nothing.
+pub(crate) fn calling_unknown(authority: Fingerprint) -> io::Result<ClientConnection> {
+    let config = ClientConfig::builder_with_provider(Arc::new(provider()))
+        .with_protocol_versions(&[&TLS13])
+        .map_err(io::Error::other)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(SignedBy::new(authority)))
+        .with_no_client_auth();
+    let name = ServerName::try_from("join.evenkeel").map_err(io::Error::other)?;
+    ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)
 }
 
 /// Whether the other end of a connection has shown a certificate for this node's name.

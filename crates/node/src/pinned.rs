@@ -1,12 +1,18 @@
-//! Certificates that are known by their fingerprint, such as a witness's, which no authority of a
-//! cluster has signed.
+//! Certificates that are known by a fingerprint: their own, such as a witness's, or that of the
+//! authority which has signed them. Both kinds are looked at by a node that knows nothing else of
+//! the other end.
 
 use model::Fingerprint;
 use ring::digest;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, ring as provider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, Error, PeerIncompatible, SignatureScheme};
+use rustls::server::ParsedCertificate;
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, PeerIncompatible, RootCertStore,
+    SignatureScheme,
+};
 
 /// Accepts one certificate.
 #[derive(Debug)]
@@ -46,6 +52,80 @@ impl ServerCertVerifier for Pinned {
             "its certificate has the fingerprint {found}, not {}",
             self.fingerprint
         )))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Err(PeerIncompatible::ServerDoesNotSupportTls12Or13.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Accepts whatever one authority has signed, which must be shown too.
+#[derive(Debug)]
+pub(crate) struct SignedBy {
+    authority: Fingerprint,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl SignedBy {
+    pub(crate) fn new(authority: Fingerprint) -> SignedBy {
+        let algorithms = provider::default_provider().signature_verification_algorithms;
+        SignedBy { authority, algorithms }
+    }
+}
+
+impl ServerCertVerifier for SignedBy {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let authority = others.iter().find(|other| fingerprint_of(other) == self.authority);
+        let authority = authority.ok_or_else(|| {
+            let what = "it is not of the cluster that made the token: another cluster has this \
+                        address now, or somebody is in between";
+            Error::General(what.to_owned())
+        })?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        let parsed = ParsedCertificate::try_from(shown)?;
+        let verified = verify_server_cert_signed_by_trust_anchor(
+            &parsed,
+            &roots,
+            others,
+            now,
+            self.algorithms.all,
+        );
+        verified.map_err(|error| match error {
+            Error::InvalidCertificate(
+                CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+                | CertificateError::Expired
+                | CertificateError::ExpiredContext { .. },
+            ) => Error::General(format!("{error}: is the clock of this machine right?")),
+            error => error,
+        })?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(

@@ -90,6 +90,18 @@ pub enum Verb {
         /// Whether what differs is made equal to the copy of the node that serves.
         repair: bool,
     },
+    /// Remove a node from the cluster.
+    Leave {
+        /// Node; this one when absent.
+        node: Option<NodeName>,
+    },
+    /// Between daemons: take this `cluster.toml` into use.
+    AdoptCluster {
+        /// The file.
+        text: String,
+        /// Digest of the cluster's configuration that it replaces.
+        was: u64,
+    },
     /// Between daemons: stop the module here without handing it over, as its other nodes stop too.
     StopAll {
         /// Module.

@@ -56,6 +56,8 @@ pub enum Purpose {
     },
     /// One request of the command line, forwarded to another node's daemon.
     Control,
+    /// A node that has a token asks to be admitted; it has no certificate yet.
+    Join,
 }
 
 /// Where one end of a session stands, so that a new connection goes on where a broken one ended.

@@ -9,6 +9,7 @@ pub mod control;
 pub mod datagram;
 pub mod frame;
 pub mod hello;
+pub mod join;
 pub mod local;
 pub mod object;
 pub mod op;

@@ -7,6 +7,7 @@ pub(crate) mod events;
 pub(crate) mod lab;
 pub(crate) mod lab_init;
 mod machine;
+pub(crate) mod membership;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod replay;

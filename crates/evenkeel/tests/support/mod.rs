@@ -42,7 +42,7 @@ pub const NODES: [&str; 2] = ["node1", "node2"];
 /// The host of the witness.
 pub const WITNESS: &str = "witness";
 /// Where the witness keeps what it knows.
-const WITNESS_PLACE: &str = "/mnt/state/witness";
+pub const WITNESS_PLACE: &str = "/mnt/state/witness";
 /// The host of the clients.
 pub const CLIENT: &str = "client";
 /// The unit of the daemon on nodes that boot a real systemd.

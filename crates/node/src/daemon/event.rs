@@ -57,6 +57,8 @@ pub(crate) enum Event {
         /// Where lines of progress and the reply go.
         lines: Sender<Line>,
     },
+    /// The daemon is to start anew with a new configuration; what it runs goes on.
+    Again,
     /// The daemon is to end; what it runs goes on.
     Terminate,
 }
@@ -67,4 +69,6 @@ pub(crate) enum Line {
     Progress(String),
     /// The end.
     Reply(Reply),
+    /// The end, and what is to happen once it was said.
+    Last(Reply, Box<Event>),
 }

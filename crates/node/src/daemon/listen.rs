@@ -13,19 +13,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
-use model::ModuleName;
+use model::NodeName;
 use serde_json::json;
 use wire::control::{Exit, LINE_BYTES_MAX, Reply, Request, SCHEMA};
 use wire::hello::{Hello, Joint, Purpose, Welcome};
-use wire::local::Caller;
+use wire::local;
 
 use crate::connection::{self, PEER_PORT};
+use crate::daemon::admit::Door;
 use crate::daemon::event::{Event, Line};
-use crate::keys::Keys;
+use crate::daemon::membership::Membership;
 use crate::stream::Stream;
 
 /// Connections served at a time, over each entrance.
 const CONNECTIONS_MAX: usize = 64;
+
+/// Connections served at a time of those who are no nodes.
+const STRANGERS_MAX: usize = 8;
 
 /// Within this time a request must be complete.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -40,7 +44,7 @@ pub(crate) fn at_control_socket(path: &Path, events: &Sender<Event>) -> io::Resu
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     let events = events.clone();
-    let limit = Limit::default();
+    let limit = Limit::of(CONNECTIONS_MAX);
     std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         for stream in listener.incoming().flatten() {
             let events = events.clone();
@@ -54,73 +58,99 @@ pub(crate) fn at_control_socket(path: &Path, events: &Sender<Event>) -> io::Resu
     Ok(())
 }
 
-/// Listens for peers on all of this node's addresses.
-pub(crate) fn at_peer_port(
-    addresses: &[IpAddr],
-    cluster: &ModuleName,
-    peers: &[IpAddr],
-    keys: &Keys,
-    events: &Sender<Event>,
-) -> io::Result<()> {
-    let limit = Limit::default();
-    for address in addresses {
+/// Listens for peers on all of this node's addresses, and for nodes that want to join.
+pub(super) fn at_peer_port(door: &Arc<Door>, events: &Sender<Event>) -> io::Result<()> {
+    let Membership { own, cluster, .. } = door.membership();
+    let (limit, strangers) = (Limit::of(CONNECTIONS_MAX), Limit::of(STRANGERS_MAX));
+    let addresses = cluster.node(own).map(|node| &node.addresses);
+    for address in addresses.into_iter().flat_map(|addresses| addresses.values()) {
         let listener = TcpListener::bind((*address, PEER_PORT)).map_err(|error| {
             let what = format!("cannot listen on {address} TCP port {PEER_PORT}: {error}");
             io::Error::new(error.kind(), what)
         })?;
-        let (events, limit, cluster) = (events.clone(), limit.clone(), cluster.clone());
-        let keys = keys.clone();
-        let peers = peers.to_vec();
+        let (events, door) = (events.clone(), Arc::clone(door));
+        let (limit, strangers) = (limit.clone(), strangers.clone());
         std::thread::Builder::new().name("peers".to_owned()).spawn(move || {
             for stream in listener.incoming().flatten() {
-                let known = stream.peer_addr().is_ok_and(|from| peers.contains(&from.ip()));
-                if !known {
+                let Ok(from) = stream.peer_addr().map(|from| from.ip()) else { continue };
+                let known = door.membership().at(from).cloned();
+                if known.is_none() && !door.is_open() {
+                    door.turn_away(&from, &"it is no address of a node");
                     continue;
                 }
-                let (events, cluster, keys) = (events.clone(), cluster.clone(), keys.clone());
-                limit.serve("peer", move || peer(stream, &cluster, &keys, &events));
+                let caller = Caller { from, known };
+                let (events, door) = (events.clone(), Arc::clone(&door));
+                let limit = if caller.known.is_some() { &limit } else { &strangers };
+                limit.serve("peer", move || caller.serve(stream, &door, &events));
             }
         })?;
     }
     Ok(())
 }
 
-fn peer(
-    stream: TcpStream,
-    cluster: &ModuleName,
-    keys: &Keys,
-    events: &Sender<Event>,
-) -> io::Result<()> {
-    let refuse = |stream, why| connection::welcome(&Stream::plain(stream), &Welcome::Refused(why));
-    let hello = match connection::greeted(&stream) {
-        Ok(hello) => hello,
-        Err(error) => {
-            // Even one that does not understand this sees from it which version is spoken here.
-            let _ = refuse(stream, error.to_string());
-            return Err(error);
-        }
-    };
-    if hello.cluster != *cluster {
-        let why = format!("this node belongs to cluster {cluster}, not {}", hello.cluster);
-        return refuse(stream, why);
-    }
-    let Hello { from, purpose, protection, .. } = hello;
-    match purpose {
-        Purpose::Replication { module, session, joint } => {
-            // Who knows the sessions welcomes the caller.
-            let caller = Caller { from, session, joint, protection };
-            let _ = events.send(Event::Connection { module, caller, stream });
-            Ok(())
-        }
-        Purpose::Control => {
-            if let Err(why) = keys.agree(protection, true) {
-                return refuse(stream, why);
+/// Somebody at the peer port.
+struct Caller {
+    from: IpAddr,
+    /// The node that has this address.
+    known: Option<NodeName>,
+}
+
+impl Caller {
+    fn serve(self, stream: TcpStream, door: &Door, events: &Sender<Event>) -> io::Result<()> {
+        let refuse = |stream, why: String| {
+            door.turn_away(&self.from, &why);
+            connection::welcome(&Stream::plain(stream), &Welcome::Refused(why))
+        };
+        let hello = match connection::greeted(&stream) {
+            Ok(hello) => hello,
+            Err(error) => {
+                // Even one that does not understand this sees from it which version is spoken here.
+                let _ = refuse(stream, error.to_string());
+                return Err(error);
             }
-            let said = |again: &Hello| again.purpose == Purpose::Control;
-            let stream = connection::proven(stream, keys, (&from, protection), said)?;
-            let stream = connection::accept(&stream, Joint::default(), protection)?;
-            stream.socket().set_read_timeout(Some(REQUEST_TIMEOUT))?;
-            answer(&stream, &stream, events)
+        };
+        if let Err(why) = self.judge(&hello, door.membership()) {
+            return refuse(stream, why);
+        }
+        let keys = &door.membership().keys;
+        let Hello { from, purpose, protection, .. } = hello.clone();
+        match purpose {
+            Purpose::Replication { module, session, joint } => {
+                // Who knows the sessions welcomes the caller.
+                let caller = local::Caller { from, session, joint, protection };
+                let _ = events.send(Event::Connection { module, caller, stream });
+                Ok(())
+            }
+            Purpose::Control => {
+                if let Err(why) = keys.agree(protection, true) {
+                    return refuse(stream, why);
+                }
+                let said = |again: &Hello| again.purpose == Purpose::Control;
+                let stream = connection::proven(stream, keys, (&from, protection), said);
+                let stream = stream.inspect_err(|error| door.turn_away(&self.from, error))?;
+                let stream = connection::accept(&stream, Joint::default(), protection)?;
+                stream.socket().set_read_timeout(Some(REQUEST_TIMEOUT))?;
+                answer(&stream, &stream, events)
+            }
+            Purpose::Join if keys.exist() => door.hear(&stream, &hello, events),
+            Purpose::Join => refuse(stream, "this node has no keys of a cluster".to_owned()),
+        }
+    }
+
+    /// Whether a caller may say what it wants, for the place that it calls from.
+    fn judge(&self, hello: &Hello, membership: &Membership) -> Result<(), String> {
+        let (from, cluster) = (&hello.from, &membership.cluster.cluster);
+        if hello.cluster != *cluster {
+            return Err(format!("this node belongs to cluster {cluster}, not {}", hello.cluster));
+        }
+        match (&hello.purpose, &self.known) {
+            (Purpose::Join, _) => Ok(()),
+            (Purpose::Replication { .. } | Purpose::Control, Some(known)) if known == from => {
+                Ok(())
+            }
+            (Purpose::Replication { .. } | Purpose::Control, _) => {
+                Err(format!("{} is no address of a node {from} of this cluster", self.from))
+            }
         }
     }
 }
@@ -148,6 +178,11 @@ fn answer(reading: impl Read, mut stream: impl Write, events: &Sender<Event>) ->
         match line {
             Line::Progress(text) => write_line(&mut stream, &json!({ "progress": text }))?,
             Line::Reply(reply) => return write_line(&mut stream, &reply),
+            Line::Last(reply, event) => {
+                let said = write_line(&mut stream, &reply);
+                let _ = events.send(*event);
+                return said;
+            }
         }
     }
     let ending = "the daemon ended before the outcome was known; ask for the status";
@@ -161,14 +196,19 @@ fn write_line<T: serde::Serialize>(stream: &mut impl Write, message: &T) -> io::
 }
 
 /// Limits how many connections are served at a time; the rest is closed at once.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Limit {
     serving: Arc<AtomicUsize>,
+    most: usize,
 }
 
 impl Limit {
+    fn of(most: usize) -> Limit {
+        Limit { serving: Arc::default(), most }
+    }
+
     fn serve(&self, name: &str, work: impl FnOnce() -> io::Result<()> + Send + 'static) {
-        if self.serving.fetch_add(1, Ordering::Relaxed) >= CONNECTIONS_MAX {
+        if self.serving.fetch_add(1, Ordering::Relaxed) >= self.most {
             self.serving.fetch_sub(1, Ordering::Relaxed);
             return;
         }

@@ -11,6 +11,7 @@
 //! No decision is taken here.
 
 mod addresses;
+mod admit;
 mod application;
 mod ask;
 mod before_resync;
@@ -21,8 +22,10 @@ mod guard;
 mod heartbeat;
 mod journal;
 mod listen;
+mod membership;
 mod module;
 mod recorder;
+mod renewal;
 mod replicators;
 mod requests;
 mod start;
@@ -31,6 +34,7 @@ mod verify;
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::Duration;
 
@@ -43,11 +47,13 @@ use wire::local::{Caller, FromReplicator};
 
 use crate::clock;
 use crate::connection;
+use crate::daemon::admit::Door;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::heartbeat::{Heartbeats, PULSE};
 use crate::daemon::journal::Journal;
 use crate::daemon::module::Module;
 use crate::daemon::recorder::Recorder;
+use crate::daemon::renewal::Renewal;
 use crate::daemon::requests::Waiting;
 use crate::keys::Keys;
 use crate::layout::Layout;
@@ -79,6 +85,8 @@ struct Daemon {
     node: Node,
     modules: BTreeMap<ModuleName, Module>,
     heartbeats: Heartbeats,
+    door: Arc<Door>,
+    renewal: Renewal,
     journal: Journal,
     recorder: Recorder,
     sender: Sender<Event>,
@@ -99,6 +107,12 @@ struct Pending {
     lines: Sender<Line>,
 }
 
+/// How a daemon ends.
+enum Ending {
+    End,
+    Again,
+}
+
 /// What is known of the witness, for the status.
 #[derive(Debug, Clone, Default)]
 struct WitnessSeen {
@@ -107,8 +121,8 @@ struct WitnessSeen {
 }
 
 impl Daemon {
-    /// Serves until it is told to end. What it runs goes on.
-    fn serve(mut self, events: &Receiver<Event>) {
+    /// Serves until it is told to end, or to start anew. What it runs goes on.
+    fn serve(mut self, events: &Receiver<Event>) -> Ending {
         // Heartbeats stop when this loop is late, and an address must be dropped in time.
         urgent::prefer();
         loop {
@@ -116,7 +130,8 @@ impl Daemon {
             self.heartbeats.tick(now);
             let pause = self.node.deadline().map_or(PULSE, |at| at.since(now)).min(PULSE);
             match events.recv_timeout(pause) {
-                Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => return Ending::End,
+                Ok(Event::Again) => return Ending::Again,
                 Ok(event) => self.take(event),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -149,7 +164,7 @@ impl Daemon {
                 self.witness_heard(module, request, result);
             }
             Event::Request { verb, lines } => self.request(verb, lines),
-            Event::Terminate => {}
+            Event::Terminate | Event::Again => {}
         }
     }
 
@@ -274,6 +289,7 @@ impl Daemon {
         }
         self.housekept = now;
         self.give_up_jobs(now);
+        self.renewal.keep(now);
         for (name, module) in &mut self.modules {
             if let Err(error) = module.addresses.keep(now) {
                 eprintln!("! {name} address: {error}");

@@ -56,6 +56,11 @@ impl Daemon {
             Verb::Verify { module, node, repair } => {
                 return self.verify(module, node, repair, lines);
             }
+            Verb::Leave { node } => return self.leave(node, lines),
+            Verb::AdoptCluster { text, was } => {
+                let _ = lines.send(self.adopt_cluster(&text, was));
+                return;
+            }
             Verb::ForcePrimary { module, node } => {
                 return self.command(module, Some(node), Command::ForcePrimary, lines);
             }
@@ -268,6 +273,8 @@ impl Daemon {
         data["cluster"] = json!(self.cluster.cluster);
         data["networks"] = self.networks(now);
         data["turned_away"] = json!(self.heartbeats.turned_away());
+        data["certificate"] = self.renewal.status();
+        data["turned_away"]["callers"] = json!(self.door.refused());
         data["witness"] = self.witness_status(now);
         data["heartbeats"] = json!(self.heartbeats.urgency().map(|urgency| urgency.to_string()));
         Reply { data, ..Reply::new(Exit::Done, sentence) }
@@ -450,7 +457,7 @@ fn gather(parts: Vec<(NodeName, Part)>, lines: &Sender<Line>) -> Reply {
 fn wait_local(received: &std::sync::mpsc::Receiver<Line>, lines: &Sender<Line>) -> Reply {
     for line in received {
         match line {
-            Line::Reply(reply) => return reply,
+            Line::Reply(reply) | Line::Last(reply, _) => return reply,
             Line::Progress(text) => {
                 let _ = lines.send(Line::Progress(text));
             }

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -18,16 +21,19 @@ use rustix::fs::FlockOperation;
 use thiserror::Error;
 
 use crate::clock;
+use crate::daemon::admit::Door;
 use crate::daemon::application::Application;
 use crate::daemon::before_resync::BeforeResync;
 use crate::daemon::event::Event;
 use crate::daemon::guard::Guard;
 use crate::daemon::heartbeat::Heartbeats;
 use crate::daemon::journal::Journal;
+use crate::daemon::membership::Membership;
 use crate::daemon::module::{Module, RunningState, data_state};
 use crate::daemon::recorder::Recorder;
+use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
-use crate::daemon::{Daemon, DaemonOptions, WitnessSeen, listen, requests};
+use crate::daemon::{Daemon, DaemonOptions, Ending, WitnessSeen, listen, requests};
 use crate::durable;
 use crate::files::{self, ConfigurationError};
 use crate::keys::{self, Keys};
@@ -102,8 +108,16 @@ pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     let (sender, events) = channel();
     let daemon = build(layout, configuration, name, &sender)
         .map_err(|error| system("the daemon cannot start", error))?;
-    daemon.serve(&events);
-    Ok(())
+    match daemon.serve(&events) {
+        Ending::End => Ok(()),
+        Ending::Again => Err(start_anew()),
+    }
+}
+
+/// Goes on as a new daemon in the same process; the lock and all sockets are let go by that.
+fn start_anew() -> StartError {
+    let error = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
+    system("the daemon cannot start anew; start it by hand", error)
 }
 
 /// Whether this node can show who it is, and know the others, unless it is one of a lab.
@@ -210,15 +224,17 @@ fn build(
     let guard = Guard::new(Keys::new(&layout.keys_directory()), &cluster.cluster, &name);
     let (guarded, wedged_after) = ((contact, guard), wedged_after(&modules));
     let heartbeats = Heartbeats::start(&cluster, heartbeat, guarded, wedged_after, sender)?;
-    open_entrances(&layout, &cluster, &name, sender)?;
+    let door = open_entrances(&layout, &cluster, &name, sender)?;
     requests::terminate_on_signal(sender.clone())?;
     let mut daemon = Daemon {
+        renewal: Renewal::new(&layout.keys_directory(), &name),
         layout,
         cluster,
         name,
         node,
         modules,
         heartbeats,
+        door,
         journal,
         recorder,
         sender: sender.clone(),
@@ -240,6 +256,21 @@ fn build(
 fn wedged_after(modules: &BTreeMap<ModuleName, Module>) -> Duration {
     let timeouts = modules.values().map(|module| module.config.failover.timeout);
     timeouts.min().unwrap_or(NO_TIMEOUT) / 2
+}
+
+fn open_entrances(
+    layout: &Layout,
+    cluster: &ClusterConfig,
+    name: &NodeName,
+    sender: &Sender<Event>,
+) -> io::Result<Arc<Door>> {
+    let (layout, own, cluster) = (layout.clone(), name.clone(), cluster.clone());
+    let keys = Keys::new(&layout.keys_directory());
+    let socket = layout.control_socket();
+    let door = Arc::new(Door::new(Membership { layout, own, cluster, keys }));
+    listen::at_peer_port(&door, sender)?;
+    listen::at_control_socket(&socket, sender)?;
+    Ok(door)
 }
 
 /// The coming heartbeat, but for its reports and stamps.
@@ -344,23 +375,6 @@ fn clear_away(layout: &Layout, module: &mut Module) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
     }
-}
-
-fn open_entrances(
-    layout: &Layout,
-    cluster: &ClusterConfig,
-    name: &NodeName,
-    sender: &Sender<Event>,
-) -> io::Result<()> {
-    let own: Vec<_> = cluster
-        .node(name)
-        .map(|node| node.addresses.values().copied().collect())
-        .unwrap_or_default();
-    let others = cluster.nodes.iter().filter(|node| node.name != *name);
-    let peers: Vec<_> = others.flat_map(|node| node.addresses.values().copied()).collect();
-    let keys = Keys::new(&layout.keys_directory());
-    listen::at_peer_port(&own, &cluster.cluster, &peers, &keys, sender)?;
-    listen::at_control_socket(&layout.control_socket(), sender)
 }
 
 fn system(what: &str, error: io::Error) -> StartError {

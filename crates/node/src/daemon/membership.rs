@@ -1,0 +1,234 @@
+//! Nodes that come and go: every node gets the new `cluster.toml`, or none does.
+//!
+//! Each node looks first whether its modules still make sense with it. One that cannot be reached,
+//! or that refuses, ends the whole, and those that had agreed get the former text again. A daemon
+//! takes a new text into use by starting anew in its own process; what it runs goes on.
+
+use std::net::IpAddr;
+use std::sync::mpsc::channel;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use cluster::status::ContactState;
+use model::config::{self, ClusterConfig};
+use model::{NodeName, Role};
+use wire::control::{Exit, Reply, Verb};
+
+use crate::clock;
+use crate::cluster_text::{self, ClusterText};
+use crate::connection::Callee;
+use crate::daemon::Daemon;
+use crate::daemon::ask::Peer;
+use crate::daemon::event::{Event, Line};
+use crate::daemon::replicators::replication_addresses;
+use crate::durable;
+use crate::files;
+use crate::joining;
+use crate::keys::Keys;
+use crate::layout::Layout;
+
+/// How often, and with what pauses, a node is asked that is starting anew.
+const UNDO_ATTEMPTS: u32 = 50;
+const UNDO_PAUSE: Duration = Duration::from_millis(100);
+
+/// Held while this node's file is replaced.
+static ADOPTING: Mutex<()> = Mutex::new(());
+
+/// A cluster as one of its nodes has it.
+#[derive(Debug, Clone)]
+pub(super) struct Membership {
+    pub(super) layout: Layout,
+    pub(super) own: NodeName,
+    pub(super) cluster: ClusterConfig,
+    pub(super) keys: Keys,
+}
+
+impl Membership {
+    /// The other node that has an address.
+    pub(super) fn at(&self, address: IpAddr) -> Option<&NodeName> {
+        let mut others = self.cluster.nodes.iter().filter(|node| node.name != self.own);
+        let found = others.find(|node| node.addresses.values().any(|known| *known == address));
+        found.map(|node| &node.name)
+    }
+
+    /// The file as it is, if it is what this daemon runs with.
+    pub(super) fn present(&self) -> Result<ClusterText, String> {
+        let path = self.layout.cluster_file();
+        let text = std::fs::read_to_string(&path);
+        let text = text.map_err(|error| format!("{}: {error}", path.display()))?;
+        let present = cluster_text::read(&text)?;
+        if present.cluster == self.cluster {
+            return Ok(present);
+        }
+        let own = &self.own;
+        Err(format!("cluster.toml of {own} was changed; restart its daemon with it, or undo that"))
+    }
+
+    /// Whether this node's modules make sense with a text.
+    pub(super) fn check(&self, wanted: &ClusterText) -> Result<(), String> {
+        let modules = files::load_modules(&self.layout, &wanted.cluster);
+        modules.map(drop).map_err(|mistakes| mistakes.to_string())
+    }
+
+    /// Gives every node a new text, but for one that goes; or none. The daemon of this one has yet
+    /// to be started anew.
+    pub(super) fn change(
+        &self,
+        (before, after): (&ClusterText, &ClusterText),
+        gone: Option<&NodeName>,
+    ) -> Result<(), String> {
+        let others = before.cluster.nodes.iter().map(|node| &node.name);
+        let others = others.filter(|name| **name != self.own && Some(*name) != gone);
+        let mut told = Vec::new();
+        let tell = || {
+            for node in others {
+                let reply = self.give(node, before, after);
+                if reply.outcome != Exit::Done {
+                    return Err(reply.sentence);
+                }
+                told.push(node);
+            }
+            if gone == Some(&self.own) { Ok(()) } else { self.adopt(before, after) }
+        };
+        let Err(mut why) = tell() else { return Ok(()) };
+        for node in told {
+            if let Err(also) = self.undo(node, before, after) {
+                why +=
+                    &format!("; and {node}, which had agreed, keeps the new cluster.toml: {also}");
+            }
+        }
+        Err(why)
+    }
+
+    /// Gives a node its former text again. It is just starting anew, so it is asked more than once.
+    fn undo(
+        &self,
+        node: &NodeName,
+        before: &ClusterText,
+        after: &ClusterText,
+    ) -> Result<(), String> {
+        let mut reply = self.give(node, after, before);
+        for _ in 1..UNDO_ATTEMPTS {
+            if reply.outcome != Exit::Unreachable {
+                break;
+            }
+            std::thread::sleep(UNDO_PAUSE);
+            reply = self.give(node, after, before);
+        }
+        if reply.outcome == Exit::Done { Ok(()) } else { Err(reply.sentence) }
+    }
+
+    fn give(&self, node: &NodeName, before: &ClusterText, after: &ClusterText) -> Reply {
+        let addresses = replication_addresses(&self.cluster, node);
+        let (name, keys) = (node.clone(), self.keys.clone());
+        let callee = Callee { name, addresses, keys, encrypt: true };
+        let was = config::cluster_digest(&before.cluster);
+        let verb = Verb::AdoptCluster { text: after.text.clone(), was };
+        Peer::new(&self.cluster.cluster, &self.own, callee).request(verb, &channel().0)
+    }
+
+    /// Makes a text this node's own, in place of exactly that one.
+    fn adopt(&self, before: &ClusterText, after: &ClusterText) -> Result<(), String> {
+        let _one = ADOPTING.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.present()?.text != before.text {
+            return Err(format!("cluster.toml of {} was changed meanwhile", self.own));
+        }
+        let written = durable::write_text(&self.layout.cluster_file(), &after.text);
+        written.map_err(|error| error.to_string())
+    }
+
+    /// Removes a node from the cluster, this one or another.
+    fn remove(&self, node: &NodeName) -> Result<Line, String> {
+        let before = self.present()?;
+        if before.cluster.node(node).is_none() {
+            return Err(format!("the cluster has no node {node}"));
+        }
+        if before.cluster.nodes.len() == 1 {
+            let directory = self.layout.configuration_directory();
+            return Err(format!(
+                "{node} is the only node: to end the cluster, stop its daemon and remove {}",
+                directory.display()
+            ));
+        }
+        let after = cluster_text::without_node(&before, node)?;
+        if *node != self.own {
+            self.check(&after)?;
+        }
+        self.change((&before, &after), Some(node))?;
+        if *node == self.own {
+            joining::forget_cluster(&self.layout).map_err(|error| error.to_string())?;
+            let what =
+                format!("{node} has left the cluster, and its keys are gone; its daemon ends");
+            return Ok(Line::Last(Reply::new(Exit::Done, what), Box::new(Event::Terminate)));
+        }
+        let mut reply =
+            Reply::new(Exit::Done, format!("{node} does not belong to the cluster now"));
+        reply.next = vec![format!(
+            "if {node} may be in wrong hands, or come back: make the cluster's keys anew"
+        )];
+        Ok(Line::Last(reply, Box::new(Event::Again)))
+    }
+}
+
+impl Daemon {
+    pub(super) fn membership(&self) -> Membership {
+        Membership {
+            layout: self.layout.clone(),
+            own: self.name.clone(),
+            cluster: self.cluster.clone(),
+            keys: self.keys(),
+        }
+    }
+
+    /// Another node's daemon gives this one a new text.
+    pub(super) fn adopt_cluster(&self, text: &str, was: u64) -> Line {
+        let own = &self.name;
+        let adopted = cluster_text::read(text).and_then(|after| {
+            let membership = self.membership();
+            let before = membership.present()?;
+            if config::cluster_digest(&before.cluster) != was {
+                return Err("it has another cluster.toml than the node that changes it".to_owned());
+            }
+            membership.check(&after)?;
+            membership.adopt(&before, &after)
+        });
+        match adopted {
+            Ok(()) => {
+                let reply = Reply::new(Exit::Done, format!("{own} has the new cluster.toml"));
+                Line::Last(reply, Box::new(Event::Again))
+            }
+            Err(why) => Line::Reply(Reply::new(Exit::Refused, format!("{own} refuses: {why}"))),
+        }
+    }
+
+    /// Removes a node; asks the others on a thread of its own.
+    pub(super) fn leave(&self, node: Option<NodeName>, lines: std::sync::mpsc::Sender<Line>) {
+        let node = node.unwrap_or_else(|| self.name.clone());
+        if let Some(why) = self.is_needed(&node) {
+            let _ = lines.send(Line::Reply(Reply::new(Exit::Refused, why)));
+            return;
+        }
+        let membership = self.membership();
+        let removing = move || {
+            let refused = |why| Line::Reply(Reply::new(Exit::Refused, why));
+            let _ = lines.send(membership.remove(&node).unwrap_or_else(refused));
+        };
+        // Without a thread nobody answers, which the asker sees as the end of its connection.
+        let _ = std::thread::Builder::new().name("leave".to_owned()).spawn(removing);
+    }
+
+    /// Why a node cannot go now.
+    fn is_needed(&self, node: &NodeName) -> Option<String> {
+        let status = self.node.status(clock::now());
+        let runs = status.modules.iter().find(|(_, module)| {
+            let last = module.peer.last.as_ref();
+            let there = last.is_some_and(|last| last.role != Role::Stop)
+                && module.peer.contact == ContactState::Alive;
+            (*node == self.name && module.role != Role::Stop)
+                || (*node == module.peer.node && there)
+        });
+        runs.map(|(name, _)| {
+            format!("module {name} runs on {node}: evenkeel stop {name} --node {node}")
+        })
+    }
+}
