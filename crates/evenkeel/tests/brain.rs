@@ -176,6 +176,28 @@ fn frozen(trial: Trial) {
 }
 
 #[test]
+fn a_frozen_primary_that_thaws_and_hears_nobody_lets_go_too() {
+    let trial = Trial::start("");
+    let (primary, secondary) = trial.pair();
+    let cluster = &trial.cluster;
+    trial.freeze(primary);
+    cluster.wait_for(secondary, "alone", PATIENCE);
+    trial.progress();
+    let served = Instant::now();
+    for host in [secondary, WITNESS] {
+        cluster.lab().cut(primary, host).unwrap();
+    }
+    trial.thaw(primary);
+    let gone = measure(cluster, "the address is gone", || !cluster.holds_address(primary));
+    println!("  address gone {gone:?} after the thaw");
+    trial.alone(secondary);
+    cluster.lab().heal().unwrap();
+    trial.protected(secondary);
+    trial.only_since(served, secondary);
+    trial.finish();
+}
+
+#[test]
 fn a_frozen_secondary_is_left_behind_and_returns() {
     let trial = Trial::start("");
     let (primary, secondary) = trial.pair();
