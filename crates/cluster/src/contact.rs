@@ -60,14 +60,15 @@ impl Contact {
     /// Boots have no order of their own, so that a late or repeated heartbeat of an earlier boot
     /// cannot be told from the first one of the next. What tells them apart is the echo: only who
     /// lives now can have heard what this node sent last. Another boot is therefore believed once
-    /// it echoes something newer than the one before it ever did.
+    /// it echoes something newer than the one before it ever did. One that has echoed nothing yet
+    /// gives way to any: else two nodes that each heard a late one first would stay deaf.
     pub fn receive(&mut self, now: Time, heartbeat: &Heartbeat) -> Option<(Time, Option<Time>)> {
         let mine = heartbeat.echo_incarnation == self.incarnation;
         let echo = if mine { heartbeat.echo } else { 0 };
         let first = Seen { boot: heartbeat.boot, incarnation: 0, sequence: 0, echo: 0 };
         let seen = self.peers.entry(heartbeat.from.clone()).or_insert(first);
         if seen.boot != heartbeat.boot {
-            if echo <= seen.echo {
+            if seen.echo > 0 && echo <= seen.echo {
                 return None;
             }
             seen.boot = heartbeat.boot;
@@ -132,29 +133,43 @@ mod tests {
     #[test]
     fn another_boot_is_believed_once_it_has_heard_what_was_sent_last() {
         let (a, b) = (NodeName::new("a").unwrap(), NodeName::new("b").unwrap());
-        let (mut at_a, mut at_b) = (Contact::new(7), Contact::new(9));
-        let mut from_b = heartbeat("b", 2);
-        let mut first_boot = heartbeat("a", 1);
-        at_a.stamp(Time::ZERO, &b, &mut first_boot);
-        assert!(at_b.receive(Time::ZERO, &first_boot).is_some());
-        at_b.stamp(Time::ZERO, &a, &mut from_b);
-        assert!(at_a.receive(Time::ZERO, &from_b).is_some());
-        let mut late = heartbeat("a", 1);
-        at_a.stamp(Time::ZERO, &b, &mut late);
+        let (mut first_boot, mut at_b) = (Contact::new(7), Contact::new(9));
+        let talk = |from: &mut Contact, boot, at_b: &mut Contact| {
+            let (mut there, mut back) = (heartbeat("a", boot), heartbeat("b", 2));
+            at_b.stamp(Time::ZERO, &a, &mut back);
+            assert!(from.receive(Time::ZERO, &back).is_some());
+            from.stamp(Time::ZERO, &b, &mut there);
+            there
+        };
+        let heard = talk(&mut first_boot, 1, &mut at_b);
+        let late = talk(&mut first_boot, 1, &mut at_b);
+        assert!(at_b.receive(Time::ZERO, &heard).is_some());
 
-        let mut rebooted = Contact::new(1);
+        let mut second_boot = Contact::new(1);
         let mut early = heartbeat("a", 3);
-        rebooted.stamp(Time::ZERO, &b, &mut early);
+        second_boot.stamp(Time::ZERO, &b, &mut early);
         assert!(at_b.receive(Time::ZERO, &early).is_none(), "it may be from before boot 1");
-        at_b.stamp(Time::ZERO, &a, &mut from_b);
-        assert!(rebooted.receive(Time::ZERO, &from_b).is_some());
-        let mut second_boot = heartbeat("a", 3);
-        rebooted.stamp(Time::ZERO, &b, &mut second_boot);
-        assert!(at_b.receive(Time::ZERO, &second_boot).is_some(), "it heard the last one");
-        assert!(at_b.receive(Time::ZERO, &late).is_none(), "boot 1 heard only the first one");
-        at_b.stamp(Time::ZERO, &a, &mut from_b);
-        let mut next = heartbeat("a", 3);
-        rebooted.stamp(Time::ZERO, &b, &mut next);
+        let proven = talk(&mut second_boot, 3, &mut at_b);
+        assert!(at_b.receive(Time::ZERO, &proven).is_some(), "it heard the last one");
+        assert!(at_b.receive(Time::ZERO, &late).is_none(), "boot 1 did not");
+        let next = talk(&mut second_boot, 3, &mut at_b);
         assert!(at_b.receive(Time::ZERO, &next).is_some(), "it is not deaf to the new boot");
+    }
+
+    #[test]
+    fn late_heartbeats_of_earlier_boots_make_nobody_deaf() {
+        let (a, b) = (NodeName::new("a").unwrap(), NodeName::new("b").unwrap());
+        let (mut at_a, mut at_b) = (Contact::new(7), Contact::new(9));
+        assert!(
+            at_a.receive(Time::ZERO, &Heartbeat { sequence: 5, ..heartbeat("b", 1) }).is_some()
+        );
+        assert!(
+            at_b.receive(Time::ZERO, &Heartbeat { sequence: 5, ..heartbeat("a", 1) }).is_some()
+        );
+        let (mut from_a, mut from_b) = (heartbeat("a", 3), heartbeat("b", 4));
+        at_a.stamp(Time::ZERO, &b, &mut from_a);
+        at_b.stamp(Time::ZERO, &a, &mut from_b);
+        assert!(at_b.receive(Time::ZERO, &from_a).is_some());
+        assert!(at_a.receive(Time::ZERO, &from_b).is_some());
     }
 }

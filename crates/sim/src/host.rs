@@ -66,6 +66,10 @@ pub struct Host {
     pub frozen: Time,
     /// The daemon waits for its disk until then.
     pub busy: Time,
+    /// What waits until it thaws, and what until its daemon listens.
+    pub(crate) delayed: [Vec<(u64, Happening)>; 2],
+    /// When what was delayed is looked at again.
+    pub(crate) thaw: Option<Time>,
     /// Effects that wait for the disk.
     pub backlog: Vec<Effect>,
     /// When the daemon is to be woken next.
@@ -103,6 +107,8 @@ impl Host {
             clock: Clock::default(),
             frozen: Time::ZERO,
             busy: Time::ZERO,
+            delayed: [Vec::new(), Vec::new()],
+            thaw: None,
             backlog: Vec::new(),
             wake: None,
             ticked: Time::ZERO,

@@ -53,6 +53,8 @@ pub struct Replicator {
     pub tampered: bool,
     /// A copy of the disk.
     pub saved: Option<Tree>,
+    /// The disk has failed, and what is on it is worth nothing.
+    pub broken: bool,
     /// The disk is not what this node last made of it.
     pub restored: bool,
 }
@@ -174,9 +176,12 @@ impl World {
                 let epoch = self.hosts[i].record.epoch.as_ref();
                 let author = epoch.map(|epoch| &epoch.author) == Some(&self.hosts[i].name);
                 let pair = !author || self.hosts[1 - i].record.promotable;
-                // A target that has lost its power since it said so vouches for nothing.
-                let pair = pair && self.hosts[1 - i].replicator.tree.holds(write);
-                let holders = if pair { [true, true] } else { only(i) };
+                // A target that has gone down since it said so vouches for nothing.
+                let there = &self.hosts[1 - i].replicator;
+                let pair =
+                    pair && there.receives(session) && there.tree.holds(write) && !there.broken;
+                let mut holders = if pair { [true, true] } else { only(i) };
+                holders[i] = !self.hosts[i].replicator.broken;
                 let replicator = &mut self.hosts[i].replicator;
                 if !self.network.link_dead() && replicator.link == Some(session) {
                     if let Some(at) = replicator.waiting.iter().position(|w| *w == write) {
@@ -331,9 +336,12 @@ impl World {
                 host.replicator.tree.checkpoint();
             }
         }
-        let ready = |i: usize| self.hosts[i].shown;
-        if millis % 10 == 3 && (0..2).any(|i| ready(i) == (model::Role::Prim, model::Phase::Ready))
-        {
+        let ready = (0..2).any(|i| {
+            let shown = self.hosts[i].shown == (model::Role::Prim, model::Phase::Ready);
+            let replicator = &self.hosts[i].replicator;
+            shown && replicator.link.is_some() && !replicator.broken
+        });
+        if millis % 10 == 3 && ready && self.hosts.iter().all(|host| host.up) {
             let trees = [&self.hosts[0].replicator.tree, &self.hosts[1].replicator.tree];
             self.checks.protected(trees);
         }
@@ -393,6 +401,7 @@ impl World {
         let tree = self.hosts[i].replicator.tree.clone();
         self.hosts[1 - i].replicator.tree.become_copy(&tree);
         self.hosts[1 - i].replicator.restored = false;
+        self.hosts[1 - i].replicator.broken = false;
         for side in 0..2 {
             self.hosts[side].replicator.shared = true;
         }

@@ -256,9 +256,9 @@ fn of_time(dice: &mut Dice, commands: &mut Vec<String>) {
 fn harmless(dice: &mut Dice, commands: &mut Vec<String>) {
     let n = 1 + dice.roll(2);
     match dice.roll(9) {
-        0 => commands.push("heal; witness heal; settle; cut-heartbeats".to_owned()),
-        1 => commands.push("heal; witness heal; settle; cut-link".to_owned()),
-        2 => commands.push(format!("heal; witness heal; settle; mute node{n}")),
+        0 => commands.push("heal; witness heal; run 3s; settle; cut-heartbeats".to_owned()),
+        1 => commands.push("heal; witness heal; run 3s; settle; cut-link".to_owned()),
+        2 => commands.push(format!("heal; witness heal; run 3s; settle; mute node{n}")),
         3 => commands.push(format!("double {}", dice.roll(100))),
         4 => commands.push(format!("jitter {}ms", dice.roll(100))),
         5 => commands.push(format!("lag {}ms", dice.roll(50))),

@@ -222,6 +222,7 @@ fn disk(world: &mut World, words: &[&str]) -> Result<bool, String> {
             // A broken disk vouches for nothing any more.
             world.checks.disk_lost(i);
             world.disk_lost = true;
+            world.hosts[i].replicator.broken = true;
             let why = "the disk is broken".to_owned();
             world.replicator_event(i, Duration::ZERO, ReplicatorEvent::CopyFailed { why });
         }
@@ -284,8 +285,11 @@ fn settle(world: &mut World) {
         }
         world.run_for(Duration::from_secs(2));
     }
-    if world.disk_lost && !(0..2).any(|i| has_whole_copy(world, i)) {
-        // The source's disk was lost in the middle of a resync: a backup must be brought back.
+    // The source's disk was lost in the middle of a resync: a backup must be brought back. Or the
+    // operator forced one copy, and has to say what becomes of the other.
+    let lost = !(0..2).any(|i| has_whole_copy(world, i));
+    let split = world.checks.exempt && (0..2).any(|i| is_split(world, i));
+    if world.disk_lost && (lost || split) {
         return;
     }
     let shown = [0, 1].map(|i| {
@@ -302,6 +306,11 @@ fn is_protected(world: &World) -> bool {
     let up = world.hosts.iter().all(|host| host.up);
     let has = |role| shown.contains(&(role, Phase::Ready));
     up && has(Role::Prim) && has(Role::Second)
+}
+
+fn is_split(world: &World, i: usize) -> bool {
+    let reasons = world.status(i).map(|status| status.reasons).unwrap_or_default();
+    reasons.iter().any(|reason| matches!(reason.code.as_str(), "split-brain" | "different-data"))
 }
 
 fn has_whole_copy(world: &World, i: usize) -> bool {

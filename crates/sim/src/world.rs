@@ -45,8 +45,26 @@ pub enum Happening {
     Link(usize, Message),
     /// A host's disk has done what its daemon waited for.
     Resume(usize),
+    /// A host may have thawed, or its daemon's disk answered.
+    Thaw(usize),
     /// Whatever goes on by itself.
     Chores,
+}
+
+impl Happening {
+    /// The host where it happens, and whether it is the daemon's business alone.
+    fn place(&self) -> Option<(usize, bool)> {
+        match self {
+            Happening::Wake(i) | Happening::Give(i, _) | Happening::FromWitness(i, ..) => {
+                Some((*i, true))
+            }
+            Happening::Pulse(i)
+            | Happening::Arrive(i, _)
+            | Happening::Resume(i)
+            | Happening::Link(i, _) => Some((*i, false)),
+            Happening::AtWitness(..) | Happening::Thaw(_) | Happening::Chores => None,
+        }
+    }
 }
 
 /// The world.
@@ -202,7 +220,10 @@ impl World {
             | Happening::Resume(i)
             | Happening::FromWitness(i, ..)
             | Happening::AtWitness(i, _) => self.hosts[*i].life,
-            Happening::Arrive(..) | Happening::Link(..) | Happening::Chores => 0,
+            Happening::Arrive(..)
+            | Happening::Link(..)
+            | Happening::Thaw(_)
+            | Happening::Chores => 0,
         };
         self.put(at, life, what);
     }
@@ -234,29 +255,43 @@ impl World {
         };
         self.now = self.now.max(at);
         self.happened += 1;
-        if let Some(later) = self.waits(&what) {
-            self.put(later, life, what);
+        if let Some((i, of_daemon)) = self.delayed(&what) {
+            self.hosts[i].delayed[usize::from(of_daemon)].push((life, what));
             return;
         }
         self.happen(life, what);
         self.verify();
     }
 
-    /// Until when something cannot happen because its host is frozen or its daemon waits.
-    fn waits(&self, what: &Happening) -> Option<Time> {
-        let (i, of_daemon) = match what {
-            Happening::Wake(i) | Happening::Give(i, _) | Happening::FromWitness(i, ..) => {
-                (*i, true)
-            }
-            Happening::Pulse(i)
-            | Happening::Arrive(i, _)
-            | Happening::Resume(i)
-            | Happening::Link(i, _) => (*i, false),
-            Happening::AtWitness(..) | Happening::Chores => return None,
-        };
+    /// The host, if something cannot happen because its host is frozen or its daemon waits, and
+    /// whether it is the daemon's business. What waits happens later in the same order.
+    fn delayed(&mut self, what: &Happening) -> Option<(usize, bool)> {
+        let (i, of_daemon) = what.place()?;
         let host = &self.hosts[i];
         let until = if of_daemon { host.frozen.max(host.busy) } else { host.frozen };
-        (until > self.now).then_some(until)
+        if until > self.now {
+            if host.thaw.is_none_or(|at| at <= self.now || at > until) {
+                self.hosts[i].thaw = Some(until);
+                self.at(until, Happening::Thaw(i));
+            }
+            return Some((i, of_daemon));
+        }
+        (!host.delayed[usize::from(of_daemon)].is_empty()).then_some((i, of_daemon))
+    }
+
+    /// What was delayed on a host happens now, as far as nothing delays it any more.
+    fn thaw(&mut self, i: usize) {
+        self.hosts[i].thaw = None;
+        for queue in [0, 1] {
+            let delayed = std::mem::take(&mut self.hosts[i].delayed[queue]);
+            for (life, what) in delayed {
+                match self.delayed(&what) {
+                    Some(_) => self.hosts[i].delayed[queue].push((life, what)),
+                    None => self.happen(life, what),
+                }
+                self.verify();
+            }
+        }
     }
 
     fn happen(&mut self, life: u64, what: Happening) {
@@ -292,6 +327,7 @@ impl World {
             Happening::AtWitness(i, request) => self.at_witness(i, life, request),
             Happening::Arrive(i, heartbeat) => self.arrive(i, &heartbeat),
             Happening::Link(i, message) => self.link_message(i, message),
+            Happening::Thaw(i) => self.thaw(i),
             Happening::Chores => {
                 self.chores();
                 self.after(CHORES, Happening::Chores);
@@ -310,11 +346,12 @@ impl World {
 
     /// Tells a daemon something, as soon as it listens.
     pub(crate) fn give_when_free(&mut self, i: usize, input: Input) {
-        let host = &self.hosts[i];
-        if host.frozen.max(host.busy) > self.now {
-            self.at(self.now, Happening::Give(i, input));
+        let life = self.hosts[i].life;
+        let told = Happening::Give(i, input);
+        if self.delayed(&told).is_some() {
+            self.hosts[i].delayed[1].push((life, told));
         } else {
-            self.give(i, input);
+            self.happen(life, told);
         }
     }
 

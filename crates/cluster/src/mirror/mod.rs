@@ -128,6 +128,8 @@ pub(crate) enum Quit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Session {
     id: SessionId,
+    /// When it was first offered.
+    since: Time,
     resync: bool,
     step: SessionStep,
     /// The target has been seen to take part.
@@ -199,7 +201,7 @@ struct Talk {
     answered: bool,
     unreachable: Option<String>,
     trouble: Option<String>,
-    enrolled: Option<EpochId>,
+    enrolled: Option<(EpochId, Time)>,
     /// The witness has no register of this pair.
     missing: bool,
 }

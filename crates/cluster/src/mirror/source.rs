@@ -5,12 +5,15 @@
 
 use std::time::Duration;
 
-use model::{Copy, Role, SessionId};
+use model::{Copy, Phase, Role, SessionId};
 
 use super::facts::Standing;
 use super::{Mirror, Promote, Session, State};
 use crate::effect::{Assignment, Serve, ServeSession};
 use crate::report::{Report, SessionReport, SessionStep};
+
+/// How long a target that could join may leave an offer untaken before another one is made.
+const OFFER_MAX: Duration = Duration::from_secs(5);
 
 impl Mirror {
     pub(crate) fn source_step(&mut self) -> bool {
@@ -100,6 +103,7 @@ impl Mirror {
     pub(crate) fn offer_session(&mut self, resync: bool) {
         self.session = Some(Session {
             id: SessionId(self.rng.id()),
+            since: self.now,
             resync,
             step: SessionStep::Offered,
             joined: false,
@@ -136,9 +140,12 @@ impl Mirror {
             peer.session.as_ref().map(|theirs| theirs.id) != Some(id)
         } else {
             let preparing = peer.role == Role::Second && peer.session.is_none();
-            !preparing
-                && peer.session.as_ref().is_none_or(|theirs| theirs.id != id)
-                && !self.is_joinable(&peer)
+            let joins = peer.session.as_ref().is_some_and(|theirs| theirs.id == id);
+            // A target that has tried and failed unseen never joins this one again; one that
+            // cannot join yet says so.
+            let could = session.resync && peer.phase != Phase::NotReady;
+            let ignored = could && self.due(session.since + OFFER_MAX);
+            !preparing && !joins && (ignored || !self.is_joinable(&peer))
         }
     }
 
@@ -248,6 +255,7 @@ impl Mirror {
             self.in_sync_since_boot = true;
             self.session = Some(Session {
                 id: session.id,
+                since: self.now,
                 resync: session.resync,
                 step: SessionStep::Final,
                 joined: true,

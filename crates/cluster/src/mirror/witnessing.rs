@@ -153,14 +153,17 @@ impl Mirror {
         let Some(epoch) = peer.epoch.clone().filter(|_| self.has_witness) else {
             return;
         };
-        if self.talk.enrolled == Some(epoch.id) || !epoch.members.contains(&self.me) {
+        // Asked again after a while, for the witness may have lost its register since.
+        let asked = self.talk.enrolled.filter(|(id, _)| *id == epoch.id);
+        let again = asked.is_none_or(|(_, at)| self.due(at + PROBE));
+        if !again || !epoch.members.contains(&self.me) {
             return;
         }
         match self.ask_witness(Request::Enrol { epoch: epoch.id, members: epoch.members }) {
             Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
             Some(
                 Answer::Granted | Answer::Refused { .. } | Answer::Missing | Answer::Holds { .. },
-            ) => self.talk.enrolled = Some(epoch.id),
+            ) => self.talk.enrolled = Some((epoch.id, self.now)),
             None => {}
         }
     }
