@@ -165,8 +165,14 @@ impl World {
                     self.tell_looked_back(i);
                 }
             }
+            Message::Write { session, .. } | Message::Applied { session, .. }
+                if self.network.link_dead() =>
+            {
+                self.break_link(session);
+            }
             Message::Write { session, write } => {
-                if !self.network.link_dead() && self.hosts[i].replicator.receives(session) {
+                let replicator = &self.hosts[i].replicator;
+                if replicator.receives(session) && replicator.link == Some(session) {
                     self.hosts[i].replicator.tree.apply(write);
                     self.carry(1 - i, Message::Applied { session, write });
                 }
@@ -183,7 +189,7 @@ impl World {
                 let mut holders = if pair { [true, true] } else { only(i) };
                 holders[i] = !self.hosts[i].replicator.broken;
                 let replicator = &mut self.hosts[i].replicator;
-                if !self.network.link_dead() && replicator.link == Some(session) {
+                if replicator.link == Some(session) {
                     if let Some(at) = replicator.waiting.iter().position(|w| *w == write) {
                         replicator.waiting.remove(at);
                         self.checks.acknowledge(write, holders);
@@ -243,6 +249,7 @@ impl World {
         let replicator = &mut self.hosts[i].replicator;
         if matches!(replicator.told, Some(Assignment::Serve(_))) {
             replicator.restored = false;
+            replicator.broken = false;
         }
         if replicator.looked_back {
             return self.tell_looked_back(i);
@@ -357,12 +364,7 @@ impl World {
         let target_ready = self.hosts[1 - i].replicator.receives(session.id);
         let linked = self.hosts[i].replicator.link == Some(session.id);
         if linked && self.network.link_dead() {
-            self.hosts[i].replicator.link = None;
-            self.hosts[1 - i].replicator.link = None;
-            for side in 0..2 {
-                let silence = Message::Silence { session: session.id };
-                self.after(LINK_SILENCE, Happening::Link(side, silence));
-            }
+            self.break_link(session.id);
             return;
         }
         if linked {
@@ -390,6 +392,18 @@ impl World {
             let found = self.checks.same(&mine.replicator.tree, &theirs.replicator.tree);
             self.judge(found);
             self.hosts[i].replicator.synced = true;
+        }
+    }
+
+    /// A stream that has lost something never goes on: both ends hear nothing any more.
+    fn break_link(&mut self, session: SessionId) {
+        for side in 0..2 {
+            let link = &mut self.hosts[side].replicator.link;
+            if *link == Some(session) {
+                *link = None;
+                let silence = Message::Silence { session };
+                self.after(LINK_SILENCE, Happening::Link(side, silence));
+            }
         }
     }
 

@@ -57,7 +57,12 @@ impl Mirror {
             return false;
         }
         if self.copy() != Copy::Intact {
-            return if pending { self.stop_asking() } else { false };
+            if pending {
+                return self.stop_asking();
+            }
+            let (me, peer) = (&self.me, &self.peer_name);
+            let sentence = format!("{me} went down uncleanly, and what {peer} holds may be newer");
+            return self.block("crashed-copy", sentence);
         }
         match self.verdict(&epoch, self.in_sync_since_boot) {
             Verdict::Granted => self.won(epoch, true, "the witness grants"),
@@ -291,7 +296,8 @@ impl Mirror {
         let known = self.consent == Some(proposal) || self.epoch_id() == Some(proposal);
         let standing = self.standing(&peer);
         let unfit = !matches!(standing, Standing::Same | Standing::Behind | Standing::MeNew);
-        let better = !is_acting(&peer) && self.copy() > peer.copy;
+        // A disk that is not mounted may hold what a peer has lost that went down uncleanly.
+        let better = !is_acting(&peer) && self.recorded_copy() > peer.copy;
         let asking = matches!(self.state, State::Ask { .. }) && self.outranks(&peer);
         if known || unfit || better || asking {
             return false;

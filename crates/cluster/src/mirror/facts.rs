@@ -65,6 +65,11 @@ impl Mirror {
         if self.fault.is_some() {
             return Copy::None;
         }
+        self.recorded_copy()
+    }
+
+    /// What this node's copy is worth if it is only not to be seen: a disk that is not mounted.
+    pub(crate) fn recorded_copy(&self) -> Copy {
         if self.copy_failed.is_some() {
             return self.record.copy.quality().min(Copy::Outdated);
         }
