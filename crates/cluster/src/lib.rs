@@ -6,6 +6,7 @@
 
 pub mod contact;
 pub mod effect;
+pub mod found;
 pub mod input;
 mod mirror;
 mod node;

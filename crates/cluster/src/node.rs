@@ -91,6 +91,14 @@ impl Node {
         NodeStatus { node: self.name.clone(), modules: self.modules.iter().map(each).collect() }
     }
 
+    pub(crate) fn name(&self) -> &NodeName {
+        &self.name
+    }
+
+    pub(crate) fn mirror(&self, module: &ModuleName) -> Option<&Mirror> {
+        self.modules.get(module)
+    }
+
     fn announce(&mut self, effects: &mut Vec<Effect>) {
         let reports = self.reports();
         if reports != self.announced {

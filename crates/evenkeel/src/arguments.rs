@@ -14,6 +14,7 @@ use crate::command::membership::{InitArgs, JoinArgs, LeaveArgs, TokenArgs};
 use crate::command::mount::MountArgs;
 use crate::command::process::{DaemonArgs, KeeperArgs, ReplicatorArgs, WitnessArgs};
 use crate::command::replay::ReplayArgs;
+use crate::command::simulate::SimulateArgs;
 use crate::command::status::StatusArgs;
 use crate::command::why::WhyArgs;
 
@@ -46,6 +47,8 @@ pub(crate) enum Command {
     /// Go step by step through what this node was told and decided; exit status 1 when this program
     /// would decide otherwise.
     Replay(ReplayArgs),
+    /// Tell what would happen to a module from its present state on; nothing real is touched.
+    Simulate(SimulateArgs),
     /// Start a module on all of its nodes, or on one.
     Start(ModuleArgs),
     /// Stop a module on all of its nodes, or on one; its peer takes over then.

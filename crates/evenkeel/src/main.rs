@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Why(args) => command::why::run(&context, &args),
         Command::Events(args) => command::events::run(&context, args),
         Command::Replay(args) => command::replay::run(&context, args),
+        Command::Simulate(args) => command::simulate::run(&context, &args),
         Command::Start(args) => command::act::start(&context, args),
         Command::Stop(args) => command::act::stop(&context, args),
         Command::Switchover(args) => command::act::switchover(&context, args),

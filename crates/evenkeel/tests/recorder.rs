@@ -158,3 +158,45 @@ fn without_an_input(bytes: &mut Vec<u8>) {
     assert!(left_out, "something was decided");
     *bytes = writer.take();
 }
+
+#[test]
+fn what_would_happen_is_told_from_the_present_state() {
+    let cluster = Cluster::protected(ledger(""));
+    let primary = cluster.primary();
+    let secondary = other(primary);
+    let scenario = format!("power {primary}; run 10s; boot {primary}; run 10s");
+    for node in NODES {
+        let told = cluster.must(node, &["simulate", &scenario]);
+        assert!(told.contains(&format!("{secondary} serves: ")), "{told}");
+        assert!(told.contains(&format!("{secondary} is PRIM")), "{told}");
+        assert!(told.contains(&format!("{primary} is SECOND")), "{told}");
+    }
+    assert_eq!(cluster.role(primary), "PRIM", "nothing real has happened");
+    let wrong = cluster.command(primary, &["simulate", "explode node1"]);
+    assert_eq!(wrong.status.code(), Some(2), "{}", text(&wrong));
+    assert!(text(&wrong).contains("there is no command `explode node1`"), "{}", text(&wrong));
+    let unmet = cluster.command(primary, &["simulate", &format!("expect {primary} SECOND")]);
+    assert_eq!(unmet.status.code(), Some(1), "{}", text(&unmet));
+
+    cluster.lab().kill(secondary).unwrap();
+    cluster.wait_for(primary, "alone", PATIENCE);
+    let unreachable = cluster.command(primary, &["simulate", "run 1s"]);
+    assert!(!unreachable.status.success());
+    assert!(text(&unreachable).contains("--recording"), "{}", text(&unreachable));
+    // The files of the node that is down lie on its disk; they are copied as a person would.
+    let copy = changed(&recordings_of(&cluster, primary), "what-if", |_| {});
+    let own = copy.to_str().unwrap();
+    let none = run(&["simulate", "run 1s", "--recording", own, "--recording", own]);
+    assert_eq!(none.status.code(), Some(2), "{}", text(&none));
+    cluster.boot_node(secondary);
+    cluster.wait_for(primary, "protected", SYNC_PATIENCE);
+    let [one, two] = NODES
+        .map(|node| changed(&recordings_of(&cluster, node), &format!("end-of-{node}"), |_| {}));
+    let paths = [&one, &two].map(|path| path.to_str().unwrap());
+    let scenario = format!("switchover {primary}; run 5s; expect {secondary} PRIM");
+    let told = run(&["simulate", &scenario, "--recording", paths[0], "--recording", paths[1]]);
+    assert!(told.status.success(), "{}", text(&told));
+    for copy in [copy, one, two] {
+        fs::remove_dir_all(copy).unwrap();
+    }
+}

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod dice;
 pub mod effects;
 pub mod host;
+pub mod live;
 pub mod network;
 pub mod promises;
 pub mod replicator;

@@ -116,6 +116,12 @@ impl Tree {
         self.applied.len() as u64
     }
 
+    /// A tree with these writes, all on the disk; perhaps a mixture.
+    pub(crate) fn of(writes: impl IntoIterator<Item = u64>, mixed: bool) -> Tree {
+        let applied: Vec<u64> = writes.into_iter().collect();
+        Tree { durable: applied.len(), applied, mixed, burnt: BTreeSet::new() }
+    }
+
     /// Everything in it is on the disk.
     pub fn checkpoint(&mut self) {
         self.durable = self.applied.len();
@@ -161,6 +167,17 @@ pub struct Checks {
 }
 
 impl Checks {
+    /// These writes were acknowledged before; each is vouched for by the nodes that hold it.
+    pub(crate) fn written(&mut self, trees: [&Tree; 2], last: u64) {
+        self.writes = last;
+        for write in 1..=last {
+            let holders = trees.map(|tree| tree.holds(write));
+            if holders.contains(&true) {
+                self.acknowledge(write, holders);
+            }
+        }
+    }
+
     /// The next write of the application.
     pub fn next_write(&mut self) -> u64 {
         self.writes += 1;

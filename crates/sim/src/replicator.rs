@@ -67,6 +67,20 @@ impl Replicator {
         self.saved = Some(saved);
     }
 
+    /// A process that was given this long ago, with its link to the peer if `linked`.
+    pub(crate) fn found(&mut self, assignment: Assignment, linked: bool) {
+        self.process = 1;
+        self.running = true;
+        self.told = Some(assignment.clone());
+        self.in_force = Some(assignment);
+        self.looks_back = true;
+        self.looked_back = true;
+        self.shared = linked;
+        self.synced = linked;
+        self.link = self.session().filter(|_| linked);
+        self.tree.burnt.extend(self.link);
+    }
+
     /// What a new daemon finds running.
     #[must_use]
     pub fn running(&self, addresses: bool, service: bool) -> Option<Running> {

@@ -81,6 +81,8 @@ pub struct World {
     pub has_witness: bool,
     /// What a node does when there is none.
     pub policy: WithoutWitness,
+    /// The module's configuration, where it is not the usual one.
+    pub(crate) config: Option<ModuleConfig>,
     /// The witness.
     pub witness: Witness,
     /// The host whose application does not start.
@@ -138,6 +140,7 @@ impl World {
             network: Network::new(),
             has_witness,
             policy: WithoutWitness::GoOn,
+            config: None,
             witness: Witness::default(),
             broken_service: None,
             script: None,
@@ -172,6 +175,9 @@ impl World {
     }
 
     pub(crate) fn module_config(&self) -> ModuleConfig {
+        if let Some(config) = &self.config {
+            return config.clone();
+        }
         ModuleConfig {
             name: shop(),
             kind: ModuleKind::Mirror,

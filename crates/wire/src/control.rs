@@ -102,6 +102,14 @@ pub enum Verb {
         /// Digest of the cluster's configuration that it replaces.
         was: u64,
     },
+    /// The state of a module on one node, as a daemon would find it that is started now: JSON as a
+    /// text, for its ids are longer than a JSON number may be.
+    Found {
+        /// Module.
+        module: ModuleName,
+        /// Node; this one when absent.
+        node: Option<NodeName>,
+    },
     /// Between daemons: stop the module here without handing it over, as its other nodes stop too.
     StopAll {
         /// Module.

@@ -45,8 +45,8 @@ const CRATES: &[Crate] = &[
     Crate {
         name: "evenkeel",
         may_use: &[
-            "model", "cluster", "replica", "activity", "wire", "memory", "fuse", "mount", "net",
-            "node", "lab",
+            "model", "cluster", "sim", "replica", "activity", "wire", "memory", "fuse", "mount",
+            "net", "node", "lab",
         ],
         outside: None,
     },

@@ -2,10 +2,12 @@
 //!
 //! Reads only.
 
-use model::{Headline, Phase, Role, Severity, Time};
+use model::{BootId, Headline, Phase, Role, Severity, Time};
 
 use super::facts::is_acting;
 use super::{Follow, Mirror, Quit, State};
+use crate::effect::Assignment;
+use crate::input::{BootModule, DataState, Running};
 use crate::record::StoredCopy;
 use crate::report::{Report, SessionReport, SessionStep};
 use crate::status::{ContactState, ModuleStatus, PeerReport, PeerStatus, WitnessState};
@@ -77,6 +79,34 @@ impl Mirror {
             session: self.session_report(),
             leaving: self.leaving,
         }
+    }
+
+    /// What a daemon that is started now would find.
+    pub(crate) fn found(&self) -> BootModule {
+        let data = match (&self.fault, &self.record.epoch) {
+            (Some(why), _) => DataState::Unusable { why: why.clone() },
+            (None, Some(epoch)) => DataState::Marked { root: self.record.root, epoch: epoch.id },
+            (None, None) if self.empty => DataState::Empty,
+            (None, None) => DataState::Unmarked,
+        };
+        let runs = self.replicator.died.is_none();
+        let assigned = self.replicator.assigned.clone();
+        let running = assigned.filter(|assigned| runs && *assigned != Assignment::Close);
+        BootModule {
+            config: self.config.clone(),
+            digest: self.digest.clone(),
+            record: self.record.clone(),
+            data,
+            running: running.map(|assignment| Running {
+                assignment,
+                addresses: self.front.addresses,
+                service: self.front.running,
+            }),
+        }
+    }
+
+    pub(crate) fn boot(&self) -> BootId {
+        self.boot
     }
 
     fn session_report(&self) -> Option<SessionReport> {

@@ -11,6 +11,7 @@ pub(crate) mod membership;
 pub(crate) mod mount;
 pub(crate) mod process;
 pub(crate) mod replay;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod why;
 

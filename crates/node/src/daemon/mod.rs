@@ -18,6 +18,7 @@ mod before_resync;
 mod cgroup;
 mod effects;
 mod event;
+mod found;
 mod guard;
 mod heartbeat;
 mod journal;

@@ -61,6 +61,7 @@ impl Daemon {
                 let _ = lines.send(self.adopt_cluster(&text, was));
                 return;
             }
+            Verb::Found { module, node } => return self.found(module, node, lines),
             Verb::ForcePrimary { module, node } => {
                 return self.command(module, Some(node), Command::ForcePrimary, lines);
             }
