@@ -71,6 +71,8 @@ pub(crate) enum Command {
     Join(JoinArgs),
     /// Take this node out of its cluster, or one that is gone for ever.
     Leave(LeaveArgs),
+    /// Change the key that all nodes share, while everything goes on.
+    RotateKey,
     /// Check the configuration files of this node; changes nothing.
     Check,
     /// Serve a directory through the file system layer, without replication.

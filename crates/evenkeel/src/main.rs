@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         Command::Token(args) => command::membership::token(&context, args),
         Command::Join(args) => command::membership::join(&context, args),
         Command::Leave(args) => command::membership::leave(&context, args),
+        Command::RotateKey => command::membership::rotate_key(&context),
         Command::Check => command::check::run(&context),
         Command::Mount(args) => mount::run(args),
         Command::Lab(lab) => command::lab::run(lab),

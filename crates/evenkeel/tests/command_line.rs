@@ -29,6 +29,7 @@ fn the_help_lists_every_verb() {
         "token",
         "join",
         "leave",
+        "rotate-key",
         "check",
         "mount",
         "lab",

@@ -84,6 +84,55 @@ fn nobody_without_the_key_is_heard_and_a_failover_goes_as_ever() {
     cluster.stop_and_compare();
 }
 
+/// The cluster's key as a node has it.
+fn key(cluster: &Cluster, node: &str) -> String {
+    let file = format!("{}/etc/evenkeel/keys/cluster.key", self::support::ROOT);
+    cluster.host(node).read_file(file).unwrap()
+}
+
+#[test]
+fn the_key_is_changed_while_everything_goes_on_or_not_at_all() {
+    let cluster = Cluster::protected(ledger("").with_keys());
+    let workload = cluster.workload(1);
+    cluster.progress(&workload);
+    let first = key(&cluster, NODES[0]);
+    // On the node that does not do it itself.
+    cluster.must(NODES[1], &["rotate-key"]);
+    let second = key(&cluster, NODES[0]);
+    assert_ne!(first, second);
+    assert_eq!(second.lines().count(), 1, "the old one is accepted no more");
+    assert_eq!(key(&cluster, NODES[1]), second);
+    let mut heard = NODES.map(|_| false);
+    cluster.until("both hear each other under it", PATIENCE, || {
+        for (node, heard) in NODES.into_iter().zip(&mut heard) {
+            let status = cluster.status(node).unwrap_or_default();
+            let peer = &status["networks"][NETWORK][support::other(node)]["silent_ms"];
+            *heard |= peer.as_u64().is_some_and(|silent| silent < 1000);
+        }
+        heard == [true; 2]
+    });
+    cluster.wait_for(NODES[0], "protected", PATIENCE);
+    cluster.progress(&workload);
+    for node in NODES {
+        let events = cluster.must(node, &["events"]);
+        for code in ["contact-lost", "peer-silent", "control-plane-down", "undecided"] {
+            assert!(!events.contains(code), "{node}: {events}");
+        }
+    }
+    cluster.nothing_lost(&workload.stop());
+    // Without all nodes nothing is lost, and the next attempt does it.
+    cluster.lab().kill(NODES[1]).unwrap();
+    let output = cluster.command(NODES[0], &["rotate-key"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(key(&cluster, NODES[0]).starts_with(&second), "it seals as before");
+    cluster.boot_node(NODES[1]);
+    cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
+    cluster.must(NODES[0], &["rotate-key"]);
+    assert_eq!(NODES.map(|node| key(&cluster, node).lines().count()), [1; 2]);
+    assert_eq!(key(&cluster, NODES[0]), key(&cluster, NODES[1]));
+    cluster.wait_for(NODES[0], "protected", PATIENCE);
+}
+
 #[test]
 fn what_was_recorded_is_no_sign_of_life_to_a_node_that_starts_anew() {
     let cluster = Cluster::protected(ledger("").with_keys());

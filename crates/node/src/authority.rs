@@ -105,10 +105,10 @@ impl Authority {
     }
 
     /// A new certificate for the key that a node has.
-    pub(crate) fn renew(&self, node: &NodeName, key: &Path) -> io::Result<String> {
+    pub(crate) fn renew(&self, node: &NodeName, key: &Path, wall: Duration) -> io::Result<String> {
         keys::check_private(key)?;
         let pair = KeyPair::from_pem(&fs::read_to_string(key)?).map_err(io::Error::other)?;
-        self.certify(node, pair.public_key_raw())
+        self.certify_at(wall, node, pair.public_key_raw())
     }
 
     /// What a node is given that is admitted.
@@ -142,12 +142,17 @@ impl Authority {
 
     /// A certificate for a node's public key.
     pub(crate) fn certify(&self, node: &NodeName, key: &[u8]) -> io::Result<String> {
+        self.certify_at(clock::wall(), node, key)
+    }
+
+    /// The same at a time since 1970.
+    fn certify_at(&self, wall: Duration, node: &NodeName, key: &[u8]) -> io::Result<String> {
         let params = CertificateParams::new([node.as_str().to_owned()]);
         let mut params = params.map_err(io::Error::other)?;
         params.distinguished_name = named(node.as_str());
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let now = rcgen::date_time_ymd(1970, 1, 1) + clock::wall();
+        let now = rcgen::date_time_ymd(1970, 1, 1) + wall;
         params.not_before = now - 2 * CLOCKS_APART_MAX;
         params.not_after = now + VALID_FOR;
         let signed = params.signed_by(&PublicKey(key), &self.issuer).map_err(io::Error::other)?;

@@ -84,6 +84,23 @@ fn a_node_with_another_name_or_of_another_cluster_is_nobody() {
     assert!(theirs.is_err());
 }
 
+#[test]
+fn a_certificate_of_another_time_is_named() {
+    let site = Site::new("times");
+    let (one, two) = (site.keys("node1"), site.keys("node2"));
+    let hours = Duration::from_secs(3 * 3600);
+    let year = Duration::from_secs(366 * 24 * 3600);
+    let now = crate::clock::wall();
+    for (wall, words) in [(now + hours, "not valid yet"), (now - year, "expired")] {
+        let key = site.file("node2", "node.key");
+        let certificate = site.authority.renew(&name("node2"), &key, wall).unwrap();
+        fs::write(site.file("node2", "node.pem"), certificate).unwrap();
+        let (ours, _) = connections(&one, "node2", &two);
+        let error = ours.err().unwrap().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
 /// Breaks a node's keys and says with what words they are refused.
 fn refused(spoil: impl FnOnce(&Path)) -> String {
     let site = Site::new("spoilt");

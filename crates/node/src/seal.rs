@@ -78,7 +78,8 @@ impl ClusterKey {
         ClusterKey::parse(&fs::read_to_string(path)?)
     }
 
-    fn parse(text: &str) -> io::Result<ClusterKey> {
+    /// Reads the keys of a text.
+    pub(crate) fn parse(text: &str) -> io::Result<ClusterKey> {
         let mut keys = Vec::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
             let bytes: [u8; KEY_BYTES] = from_hex(line).ok_or_else(|| {

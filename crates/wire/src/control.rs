@@ -95,6 +95,13 @@ pub enum Verb {
         /// Node; this one when absent.
         node: Option<NodeName>,
     },
+    /// Change the key that all nodes share, while everything goes on.
+    RotateKey,
+    /// Between daemons: use these keys of the cluster.
+    AdoptClusterKey {
+        /// The file.
+        text: String,
+    },
     /// Between daemons: take this `cluster.toml` into use.
     AdoptCluster {
         /// The file.

@@ -1,5 +1,5 @@
-//! The commands by which a cluster begins and nodes come and go: `init`, `token`, `join`, `leave`.
-//! What they do is done by the crate `node`; `leave` asks the daemon.
+//! The commands by which a cluster begins and nodes come and go: `init`, `token`, `join`, `leave`,
+//! and by which its key changes. What they do is done by the crate `node` or by the daemon.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -149,6 +149,11 @@ fn joined(context: &Context, joining: &Joining) -> Reply {
 
 pub(crate) fn leave(context: &Context, args: LeaveArgs) -> ExitCode {
     let reply = context.ask(Verb::Leave { node: args.node });
+    context.finish(&reply, with_next)
+}
+
+pub(crate) fn rotate_key(context: &Context) -> ExitCode {
+    let reply = context.ask(Verb::RotateKey);
     context.finish(&reply, with_next)
 }
 

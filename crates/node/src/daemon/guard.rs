@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -56,8 +57,9 @@ enum Key {
     },
 }
 
-/// By what a changed file is told.
-type Stamp = (u64, Option<SystemTime>);
+/// By what a changed file is told: one that replaces another is another inode, as long as both
+/// are there.
+type Stamp = (u64, u64, Option<SystemTime>);
 
 /// A peer's sessions.
 #[derive(Default)]
@@ -111,7 +113,7 @@ impl Guard {
         }
         let path = self.keys.cluster_key_file();
         let read = fs::metadata(&path).and_then(|metadata| {
-            let stamp = (metadata.len(), metadata.modified().ok());
+            let stamp = (metadata.ino(), metadata.len(), metadata.modified().ok());
             let mut state = self.state();
             if matches!(&state.key, Key::Usable { stamp: known, .. } if *known == stamp) {
                 return Ok(());

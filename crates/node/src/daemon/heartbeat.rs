@@ -122,6 +122,11 @@ impl Heartbeats {
         lock(&self.shared.heard).clone()
     }
 
+    /// The file of the cluster's key was changed.
+    pub(crate) fn refresh_key(&self) {
+        self.shared.guard.refresh();
+    }
+
     /// What came and was not heard.
     pub(crate) fn turned_away(&self) -> TurnedAway {
         self.shared.guard.turned_away()

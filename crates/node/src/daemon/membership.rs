@@ -119,12 +119,17 @@ impl Membership {
     }
 
     fn give(&self, node: &NodeName, before: &ClusterText, after: &ClusterText) -> Reply {
+        let was = config::cluster_digest(&before.cluster);
+        let verb = Verb::AdoptCluster { text: after.text.clone(), was };
+        self.peer(node).request(verb, &channel().0)
+    }
+
+    /// Another node's daemon.
+    pub(super) fn peer(&self, node: &NodeName) -> Peer {
         let addresses = replication_addresses(&self.cluster, node);
         let (name, keys) = (node.clone(), self.keys.clone());
         let callee = Callee { name, addresses, keys, encrypt: true };
-        let was = config::cluster_digest(&before.cluster);
-        let verb = Verb::AdoptCluster { text: after.text.clone(), was };
-        Peer::new(&self.cluster.cluster, &self.own, callee).request(verb, &channel().0)
+        Peer::new(&self.cluster.cluster, &self.own, callee)
     }
 
     /// Makes a text this node's own, in place of exactly that one.
@@ -163,9 +168,7 @@ impl Membership {
         }
         let mut reply =
             Reply::new(Exit::Done, format!("{node} does not belong to the cluster now"));
-        reply.next = vec![format!(
-            "if {node} may be in wrong hands, or come back: make the cluster's keys anew"
-        )];
+        reply.next = vec!["evenkeel rotate-key, as that node knows the present one".to_owned()];
         Ok(Line::Last(reply, Box::new(Event::Again)))
     }
 }

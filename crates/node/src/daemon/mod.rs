@@ -29,6 +29,7 @@ mod recorder;
 mod renewal;
 mod replicators;
 mod requests;
+mod rotation;
 mod start;
 mod verify;
 

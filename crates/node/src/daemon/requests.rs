@@ -16,11 +16,9 @@ use serde_json::{Value, json};
 use wire::control::{Exit, Reply, Verb, WaitFor};
 
 use crate::clock;
-use crate::connection::Callee;
 use crate::daemon::ask::Peer;
 use crate::daemon::effects::check_openers;
 use crate::daemon::event::{Event, Line};
-use crate::daemon::replicators::replication_addresses;
 use crate::daemon::{Daemon, JOB_MAX, Pending};
 
 /// Somebody waits for a module to be in a state.
@@ -57,6 +55,8 @@ impl Daemon {
                 return self.verify(module, node, repair, lines);
             }
             Verb::Leave { node } => return self.leave(node, lines),
+            Verb::RotateKey => return self.rotate_key(lines),
+            Verb::AdoptClusterKey { text } => self.adopt_cluster_key(&text),
             Verb::AdoptCluster { text, was } => {
                 let _ = lines.send(self.adopt_cluster(&text, was));
                 return;
@@ -206,10 +206,7 @@ impl Daemon {
     }
 
     pub(super) fn peer(&self, node: &NodeName) -> Peer {
-        let addresses = replication_addresses(&self.cluster, node);
-        let keys = self.keys();
-        let callee = Callee { name: node.clone(), addresses, keys, encrypt: true };
-        Peer::new(&self.cluster.cluster, &self.name, callee)
+        self.membership().peer(node)
     }
 
     pub(super) fn nodes_for(

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::hello::{Hello, Purpose, Welcome};
 use wire::local::Caller;
 
+use crate::complaint::Complaints;
 use crate::connection;
 use crate::keys::Keys;
 use crate::replicator::receiving::Entrance;
@@ -21,6 +22,7 @@ const CALLERS_MAX: usize = 8;
 pub(super) struct Greeter {
     keys: Keys,
     callers: Arc<Mutex<Callers>>,
+    turned_away: Arc<Complaints>,
 }
 
 /// Those that have not proven themselves yet, in the order in which they came.
@@ -32,7 +34,7 @@ struct Callers {
 
 impl Greeter {
     pub(super) fn new(keys: Keys) -> Greeter {
-        Greeter { keys, callers: Arc::default() }
+        Greeter { keys, callers: Arc::default(), turned_away: Arc::default() }
     }
 
     /// Lets a caller in, or says why not, on a thread of its own.
@@ -40,10 +42,12 @@ impl Greeter {
         let Ok(handle) = socket.try_clone() else { return };
         let number = self.came(handle);
         let (keys, callers) = (self.keys.clone(), Arc::clone(&self.callers));
+        let turned_away = Arc::clone(&self.turned_away);
         let greeting = std::thread::Builder::new().name("greet".to_owned()).spawn(move || {
             let from = caller.from.clone();
             if let Err(error) = hear(&keys, (number, caller), socket, entrance) {
-                eprintln!("a caller that says it is {from} was turned away: {error}");
+                let what = format!("a caller that says it is {from} was turned away: {error}");
+                turned_away.tell(&what);
             }
             lock(&callers).heard.remove(&number);
         });

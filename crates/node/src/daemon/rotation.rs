@@ -1,0 +1,109 @@
+//! The cluster's key is changed while everything goes on.
+//!
+//! ```text
+//! 1. every node accepts the new key too      old, new
+//! 2. every node seals with the new key       new, old
+//! 3. nobody accepts the old key any more     new
+//! ```
+//! Each step begins when all nodes have done the one before, so at any time everybody understands
+//! everybody. A step that fails leaves what all understand. So that no two changes meet, the first
+//! node of the cluster's file does it, whichever node is asked.
+
+use std::fs;
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, PoisonError};
+
+use wire::control::{Exit, Reply, Verb};
+
+use crate::daemon::Daemon;
+use crate::daemon::event::Line;
+use crate::daemon::membership::Membership;
+use crate::daemon::requests::{Part, gather_apart};
+use crate::durable;
+use crate::seal::{self, ClusterKey};
+
+/// Held while a change goes on.
+static CHANGING: Mutex<()> = Mutex::new(());
+
+impl Daemon {
+    /// Changes the cluster's key, or has that done.
+    pub(super) fn rotate_key(&self, lines: Sender<Line>) {
+        if !self.keys().exist() {
+            let why = "this cluster has no keys".to_owned();
+            let _ = lines.send(Line::Reply(Reply::new(Exit::Refused, why)));
+            return;
+        }
+        let first = self.cluster.nodes.first().map(|node| node.name.clone());
+        match first.filter(|first| *first != self.name) {
+            Some(first) => {
+                let part = Part::Remote(Box::new(self.peer(&first)), Verb::RotateKey);
+                gather_apart(vec![(first, part)], lines);
+            }
+            None => {
+                let membership = self.membership();
+                let changing = move || {
+                    let failed = |why| Reply::new(Exit::Failed, why);
+                    let reply = rotate(&membership, &lines).unwrap_or_else(failed);
+                    let _ = lines.send(Line::Reply(reply));
+                };
+                // Without a thread nobody answers, which the asker sees as the end of its
+                // connection.
+                let _ = std::thread::Builder::new().name("rotate".to_owned()).spawn(changing);
+            }
+        }
+    }
+
+    /// The first node has this one use these keys.
+    pub(super) fn adopt_cluster_key(&self, text: &str) -> Reply {
+        let own = &self.name;
+        let adopted = ClusterKey::parse(text).and_then(|_| write(&self.membership(), text));
+        match adopted {
+            Ok(()) => {
+                self.heartbeats.refresh_key();
+                Reply::new(Exit::Done, format!("{own} has the keys"))
+            }
+            Err(error) => Reply::new(Exit::Failed, format!("{own} cannot take the keys: {error}")),
+        }
+    }
+}
+
+fn rotate(membership: &Membership, lines: &Sender<Line>) -> Result<Reply, String> {
+    let _one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
+    let path = membership.keys.cluster_key_file();
+    let old = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let new = seal::new_key().map_err(|error| error.to_string())?;
+    // What earlier attempts have left behind that no node can be sealing with is not kept.
+    let old: String = old.lines().take(2).map(|key| format!("{key}\n")).collect();
+    let steps = [
+        ("accepts the new key", format!("{old}{new}")),
+        ("seals with the new key", format!("{new}{old}")),
+        ("accepts the old key no more", new),
+    ];
+    for (what, text) in &steps {
+        let _ = lines.send(Line::Progress(format!("every node {what}")));
+        for node in &membership.cluster.nodes {
+            let given = membership.give_key(&node.name, text);
+            given.map_err(|why| {
+                format!("{why}; the nodes go on with keys that all understand; try again")
+            })?;
+        }
+    }
+    Ok(Reply::new(Exit::Done, "the cluster has a new key for heartbeats".to_owned()))
+}
+
+impl Membership {
+    fn give_key(&self, node: &model::NodeName, text: &str) -> Result<(), String> {
+        if *node == self.own {
+            // Its heartbeats take it into use with the next pulse; the others have it already, or
+            // do not need it yet.
+            return write(self, text).map_err(|error| error.to_string());
+        }
+        let verb = Verb::AdoptClusterKey { text: text.to_owned() };
+        let reply = self.peer(node).request(verb, &channel().0);
+        if reply.outcome == Exit::Done { Ok(()) } else { Err(reply.sentence) }
+    }
+}
+
+fn write(membership: &Membership, text: &str) -> std::io::Result<()> {
+    durable::write_secret(&membership.keys.cluster_key_file(), text)
+}
