@@ -68,10 +68,10 @@ impl Door {
         self.refused.tell(&format_args!("a caller from {from} was turned away: {why}"));
     }
 
-    /// Hears a caller that wants to join.
+    /// Hears a caller that wants to join. What fails before it is judged is an error.
     pub(super) fn hear(
         &self,
-        socket: &TcpStream,
+        (socket, from): (&TcpStream, IpAddr),
         hello: &Hello,
         events: &Sender<Event>,
     ) -> io::Result<()> {
@@ -106,9 +106,11 @@ impl Door {
         match admitted {
             // It belongs to the cluster also when it was not there to hear it.
             Ok(_) => drop(events.send(Event::Again)),
-            Err(why) => self.turn_away(&socket.peer_addr()?.ip(), &why),
+            Err(why) => self.turn_away(&from, &why),
         }
-        said
+        // Whether it has heard that is its own matter.
+        drop(said);
+        Ok(())
     }
 
     fn admit(

@@ -132,7 +132,10 @@ impl Caller {
                 stream.socket().set_read_timeout(Some(REQUEST_TIMEOUT))?;
                 answer(&stream, &stream, events)
             }
-            Purpose::Join if keys.exist() => door.hear(&stream, &hello, events),
+            Purpose::Join if keys.exist() => {
+                let heard = door.hear((&stream, self.from), &hello, events);
+                heard.inspect_err(|error| door.turn_away(&self.from, error))
+            }
             Purpose::Join => refuse(stream, "this node has no keys of a cluster".to_owned()),
         }
     }
