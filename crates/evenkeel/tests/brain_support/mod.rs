@@ -208,13 +208,12 @@ impl Trial {
         }
         for node in NODES {
             if !cluster.host(node).is_up() {
-                cluster.boot_node(node);
-            } else if !cluster.daemon(node).is_alive() {
-                cluster.start_daemon(node);
+                cluster.lab().start(node).unwrap();
             }
-            for filler in FILLERS {
-                // Most trials fill nothing.
-                let _ = cluster.lab().unfill(node, filler);
+            self.unfill(node);
+            self.resume(node);
+            if !cluster.daemon(node).is_alive() {
+                cluster.start_daemon(node);
             }
         }
         for node in NODES {

@@ -2,7 +2,8 @@
 //! repeated; only the moments depend on the machine.
 //!
 //! The generator keeps in mind what it has broken, so that each step can be done: a node that is
-//! down is not frozen, and a witness that is down does not forget. It never breaks a disk.
+//! down is not frozen, and a witness that is down does not forget. It fills disks and never breaks
+//! one, for that is mended by hands alone.
 
 use std::fmt;
 use std::thread;
@@ -10,7 +11,7 @@ use std::time::Duration;
 
 use lab::SpawnSpec;
 
-use super::Trial;
+use super::{FILLERS, Trial};
 use crate::support::random::Random;
 use crate::support::{INSIDE, NODES, ROOT, WITNESS, other};
 
@@ -19,6 +20,9 @@ const FAULTS: [u64; 2] = [4, 10];
 /// Longest pauses after a fault, by turns at random: one in which a change is under way, and one
 /// that is enough for a failover.
 const PAUSES_MAX_MS: [u64; 2] = [800, 4500];
+
+/// Words of a replicator's command line.
+const REPLICATOR: &str = "replicator ledger .*";
 
 type Name = &'static str;
 
@@ -40,6 +44,10 @@ pub enum Step {
     KillApplication(Name),
     KillDaemon(Name),
     StartDaemon(Name),
+    Halt(Name, &'static str),
+    Resume(Name),
+    Fill(Name, &'static str),
+    Unfill(Name),
     EmptyWitness,
     Switchover(Name),
     Stop(Name),
@@ -67,6 +75,10 @@ impl fmt::Display for Step {
             Step::KillApplication(node) => write!(f, "the application on {node} is killed"),
             Step::KillDaemon(node) => write!(f, "the daemon of {node} is killed"),
             Step::StartDaemon(node) => write!(f, "the daemon of {node} is started"),
+            Step::Halt(node, program) => write!(f, "the {program} of {node} stands still"),
+            Step::Resume(node) => write!(f, "what stands still on {node} goes on"),
+            Step::Fill(node, file) => write!(f, "{file} fills its disk on {node}"),
+            Step::Unfill(node) => write!(f, "the disks of {node} have room again"),
             Step::EmptyWitness => write!(f, "the witness loses all it knew"),
             Step::Switchover(node) => write!(f, "{node} is asked for a switchover"),
             Step::Stop(node) => write!(f, "the module is stopped on {node}"),
@@ -83,6 +95,8 @@ struct Broken {
     down: Vec<Name>,
     frozen: Vec<Name>,
     daemons: Vec<Name>,
+    halted: Vec<Name>,
+    filled: Vec<Name>,
 }
 
 impl Broken {
@@ -93,7 +107,7 @@ impl Broken {
 
     /// Whether the daemon of a node answers.
     fn answers(&self, node: Name) -> bool {
-        self.runs(node) && !self.daemons.contains(&node)
+        self.runs(node) && !self.daemons.contains(&node) && !self.halted.contains(&node)
     }
 
     fn can(&self, step: Step) -> bool {
@@ -105,7 +119,8 @@ impl Broken {
             Step::Freeze(host) => self.runs(host),
             Step::Thaw(host) => self.frozen.contains(&host),
             Step::Kill(host) | Step::Power(host) => !self.down.contains(&host),
-            Step::Boot(host) => self.down.contains(&host),
+            // What fills a disk may have been made durable, and a daemon does not start there.
+            Step::Boot(host) => self.down.contains(&host) && !self.filled.contains(&host),
             Step::KillReplicator(node)
             | Step::KillReplicatorAndKeeper(node)
             | Step::KillApplication(node) => self.runs(node),
@@ -114,7 +129,13 @@ impl Broken {
             | Step::Stop(node)
             | Step::StopAll(node)
             | Step::Start(node) => self.answers(node),
-            Step::StartDaemon(node) => self.runs(node) && self.daemons.contains(&node),
+            Step::StartDaemon(node) => {
+                self.runs(node) && self.daemons.contains(&node) && !self.filled.contains(&node)
+            }
+            Step::Halt(node, _) => self.answers(node),
+            Step::Resume(node) => self.runs(node) && self.halted.contains(&node),
+            Step::Fill(node, _) => self.runs(node) && !self.filled.contains(&node),
+            Step::Unfill(node) => self.runs(node) && self.filled.contains(&node),
             Step::EmptyWitness => self.runs(WITNESS),
         }
     }
@@ -130,11 +151,16 @@ impl Broken {
             Step::Kill(host) | Step::Power(host) => {
                 self.frozen.retain(|frozen| *frozen != host);
                 self.daemons.retain(|node| *node != host);
+                self.halted.retain(|node| *node != host);
                 self.down.push(host);
             }
             Step::Boot(host) => self.down.retain(|down| *down != host),
             Step::KillDaemon(node) => self.daemons.push(node),
             Step::StartDaemon(node) => self.daemons.retain(|dead| *dead != node),
+            Step::Halt(node, _) => self.halted.push(node),
+            Step::Resume(node) => self.halted.retain(|halted| *halted != node),
+            Step::Fill(node, _) => self.filled.push(node),
+            Step::Unfill(node) => self.filled.retain(|filled| *filled != node),
             Step::KillReplicator(_)
             | Step::KillReplicatorAndKeeper(_)
             | Step::KillApplication(_)
@@ -169,7 +195,9 @@ fn draw(random: &mut Random) -> Step {
     let host = hosts[usize::try_from(random.below(3)).unwrap()];
     let peer = if random.below(2) == 0 { other(node) } else { WITNESS };
     let towards = random.below(2) == 0;
-    match random.below(36) {
+    let program = if towards { "daemon" } else { "replicator" };
+    let filler = FILLERS[usize::try_from(random.below(2)).unwrap()];
+    match random.below(42) {
         0..=2 => Step::Cut(NODES[0], NODES[1]),
         3 => Step::Cut(node, WITNESS),
         4..=5 if towards => Step::CutOneWay(node, peer),
@@ -190,7 +218,11 @@ fn draw(random: &mut Random) -> Step {
         31 => Step::EmptyWitness,
         32 => Step::Switchover(node),
         33 => Step::Stop(node),
-        34 if towards => Step::StopAll(node),
+        34 => Step::StopAll(node),
+        35..=36 => Step::Halt(node, program),
+        37..=38 => Step::Resume(node),
+        39 => Step::Fill(node, filler),
+        40 => Step::Unfill(node),
         _ => Step::Start(node),
     }
 }
@@ -221,13 +253,20 @@ impl Trial {
             Step::Power(host) => self.power(host),
             Step::Boot(WITNESS) => self.start_witness(),
             Step::Boot(node) => self.cluster.boot_node(node),
-            Step::KillReplicator(node) => self.kill_program(node, "replicator ledger .*"),
+            Step::KillReplicator(node) => self.signal_program(node, "KILL", REPLICATOR),
             Step::KillReplicatorAndKeeper(node) => {
-                self.kill_program(node, "(keeper|replicator) ledger .*");
+                self.signal_program(node, "KILL", "(keeper|replicator) ledger .*");
             }
-            Step::KillApplication(node) => self.kill_program(node, "ledger --data .*"),
+            Step::KillApplication(node) => {
+                self.signal_program(node, "KILL", "ledger --data .*");
+            }
             Step::KillDaemon(node) => self.kill_daemon(node),
             Step::StartDaemon(node) => self.cluster.start_daemon(node),
+            Step::Halt(node, "daemon") => self.signal_program(node, "STOP", "daemon"),
+            Step::Halt(node, _) => self.signal_program(node, "STOP", REPLICATOR),
+            Step::Resume(node) => self.resume(node),
+            Step::Fill(node, file) => drop(lab.fill(node, file).unwrap()),
+            Step::Unfill(node) => self.unfill(node),
             Step::EmptyWitness => self.empty_witness(),
             Step::Switchover(node) => self.order(node, &["switchover", self.cluster.module()]),
             Step::Stop(node) => self.order(node, &["stop", "--node", node, self.cluster.module()]),
@@ -238,11 +277,27 @@ impl Trial {
         }
     }
 
-    /// Kills whatever runs at this moment by this command line.
-    fn kill_program(&self, node: &str, words: &str) {
+    /// What was halted on a node goes on.
+    pub fn resume(&self, node: &str) {
+        for program in ["daemon", REPLICATOR] {
+            self.signal_program(node, "CONT", program);
+        }
+    }
+
+    /// The disks of a node have room again.
+    pub fn unfill(&self, node: &str) {
+        for filler in FILLERS {
+            // It may be gone with a node that had not made it durable.
+            let _ = self.cluster.lab().unfill(node, filler);
+        }
+    }
+
+    /// Sends a signal to whatever runs at this moment by this command line.
+    fn signal_program(&self, node: &str, signal: &str, words: &str) {
         let pattern = format!("[^ ]*evenkeel (.* )?{words}");
+        let signal = format!("-{signal}");
         // There may be none, as where the node does not serve.
-        let _ = self.cluster.host(node).run(["pkill", "-KILL", "-f", "-x", &pattern]).unwrap();
+        let _ = self.cluster.host(node).run(["pkill", &signal, "-f", "-x", &pattern]).unwrap();
     }
 
     /// Has an operator order something, who does not wait for what becomes of it.
