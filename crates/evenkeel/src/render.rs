@@ -167,8 +167,12 @@ fn footer(data: &Value) -> String {
         witness if witness["error"].is_null() => "witness not asked yet".to_owned(),
         witness => format!("witness: {}", text(witness, "error")),
     };
-    let cluster = text(data, "cluster");
-    format!("cluster {cluster} · seen from {} · links {good}/{all} · {witness}", text(data, "node"))
+    let (cluster, node) = (text(data, "cluster"), text(data, "node"));
+    let certificate = match &data["certificate"]["error"] {
+        Value::Null => String::new(),
+        _ => format!(" · certificate: {}", text(&data["certificate"], "error")),
+    };
+    format!("cluster {cluster} · seen from {node} · links {good}/{all} · {witness}{certificate}")
 }
 
 fn role(of: &Value) -> String {

@@ -211,3 +211,7 @@ impl Service {
         durable::write(file, &kept)
     }
 }
+
+#[cfg(test)]
+#[path = "witness_tests.rs"]
+mod tests;
