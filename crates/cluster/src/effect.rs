@@ -60,6 +60,18 @@ pub enum Effect {
         /// What to do.
         action: ServiceAction,
     },
+    /// Carry out these checks of the application from now on, and no others. One that was carried
+    /// out before goes on as it is, and says again what it knows, as that may have crossed this
+    /// effect; one that was not knows nothing of an earlier time. Whenever one turns up or down,
+    /// which includes its first result, that is an `Input::CheckResult` with this serial.
+    RunChecks {
+        /// Module.
+        module: ModuleName,
+        /// Identifies the results; grows.
+        serial: u64,
+        /// Names of the checks.
+        checks: BTreeSet<ModuleName>,
+    },
     /// Run the script that is to see the copy before a resync changes it, ending one that still
     /// runs; answered by `Input::ResyncPrepared` with this serial, after a limited time.
     PrepareResync {

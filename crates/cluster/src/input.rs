@@ -138,15 +138,21 @@ pub enum Input {
         module: ModuleName,
         /// The action.
         action: ServiceAction,
-        /// What went wrong, with the last lines of output, if anything.
-        error: Option<String>,
+        /// What went wrong, if anything.
+        error: Option<ScriptError>,
     },
-    /// A supervised program of a running application died by itself.
-    ServiceDied {
+    /// A check of the application has turned up or down.
+    CheckResult {
         /// Module.
         module: ModuleName,
-        /// How, with its last lines of output.
-        how: String,
+        /// Serial of the effect that had it carried out.
+        serial: u64,
+        /// The check.
+        check: ModuleName,
+        /// Whether it is up.
+        up: bool,
+        /// How that shows: in few words first, then perhaps the last lines of output.
+        evidence: Vec<String>,
     },
     /// The script that runs before a resync has ended.
     ResyncPrepared {
@@ -177,10 +183,10 @@ pub enum Input {
     Tick,
 }
 
-/// How a script did not succeed.
+/// How a script, or the application as a whole, did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScriptError {
-    /// What became of it, as the end of a sentence that begins with the script.
+    /// What became of it, as the end of a sentence that begins with what was run.
     pub how: String,
     /// The last lines that it wrote.
     pub said: Vec<String>,

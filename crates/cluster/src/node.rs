@@ -122,7 +122,7 @@ fn module_of(input: &Input) -> Option<&ModuleName> {
         | Input::Replicator { module, .. }
         | Input::AddressesSet { module, .. }
         | Input::ServiceDone { module, .. }
-        | Input::ServiceDied { module, .. }
+        | Input::CheckResult { module, .. }
         | Input::ResyncPrepared { module, .. }
         | Input::PersistFailed { module, .. }
         | Input::Operator { module, .. } => Some(module),

@@ -3,7 +3,7 @@
 //! The shell keeps a record in its own fsynced file and, beside it, a marker with the epoch in
 //! each replicated root. A record is replaced as a whole.
 
-use model::{BootId, Copy, Epoch, EpochId, Lineage};
+use model::{BootId, Copy, Epoch, EpochId, Lineage, Time};
 use serde::{Deserialize, Serialize};
 
 /// What a node remembers of a module.
@@ -42,6 +42,51 @@ pub struct Record {
     pub unopened: Option<Epoch>,
     /// Whether the operator wants the module started on this node.
     pub started: bool,
+    /// How the application has failed here lately.
+    #[serde(default)]
+    pub recovery: Recovery,
+}
+
+/// How the application has failed on this node lately, as far as the recovery rules count it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recovery {
+    /// When it was restarted in place, oldest first.
+    pub restarts: Vec<Moment>,
+    /// Why it was restarted the last time.
+    pub newest: Option<Newest>,
+    /// This node left it to the peer, or stopped, because of a failure.
+    pub given_up: Option<GivenUp>,
+}
+
+/// A time, which means something in its boot only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moment {
+    /// The boot.
+    pub boot: BootId,
+    /// The time.
+    pub at: Time,
+}
+
+/// Why the application was restarted the last time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest {
+    /// The failure, as the end of a sentence.
+    pub sentence: String,
+    /// How it showed itself.
+    pub evidence: Vec<String>,
+}
+
+/// That a node does not run the application any more because that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GivenUp {
+    /// When.
+    pub at: Moment,
+    /// Code of the reason that is shown.
+    pub code: String,
+    /// Its sentence.
+    pub sentence: String,
+    /// How the failure showed itself.
+    pub evidence: Vec<String>,
 }
 
 /// The quality of a copy as written down.

@@ -74,6 +74,9 @@ pub struct Report {
     /// The sender asks the receiver to give up being in sync with it, as it is about to stop or
     /// its copy has failed.
     pub leaving: bool,
+    /// The sender should not be given the application: it failed there, or what it needs is not
+    /// there.
+    pub hindered: bool,
 }
 
 /// A replication session as one of its ends sees it.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::config::CheckAction;
 use model::{Copy, Headline, ModuleName, NodeName, Phase, Reason, Role, Time};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +48,37 @@ pub struct ModuleStatus {
     pub addresses: bool,
     /// Whether the application is meant to run here and was started.
     pub service: bool,
+    /// The checks of the application.
+    pub checks: BTreeMap<ModuleName, CheckStatus>,
+}
+
+/// A check of the application on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckStatus {
+    /// What it says.
+    pub state: CheckState,
+    /// Since when, on this node's clock.
+    pub since: Time,
+    /// What it looks at, in few words.
+    pub looks_at: String,
+    /// What is done when it is down.
+    pub action: CheckAction,
+    /// How that shows.
+    pub evidence: Vec<String>,
+}
+
+/// What a check says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckState {
+    /// All is well.
+    Up,
+    /// It has failed as often as it may.
+    Down,
+    /// It is carried out, and has not come to a result yet.
+    Unknown,
+    /// It is not carried out: the application does not run here, or is being started or stopped.
+    Paused,
 }
 
 /// The peer of a mirror, as last heard.

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use crate::command::act::{
     ForceArgs, ModuleArgs, ResyncRateArgs, SwitchoverArgs, VerifyArgs, WaitArgs,
 };
+use crate::command::checks::ChecksArgs;
 use crate::command::demo::{DemoArgs, LedgerArgs};
 use crate::command::events::EventsArgs;
 use crate::command::lab::LabCommand;
@@ -42,6 +43,8 @@ pub(crate) enum Command {
     Status(StatusArgs),
     /// Explain why a module is in its present state.
     Why(WhyArgs),
+    /// Show what the checks of applications say on this node.
+    Checks(ChecksArgs),
     /// Show what happened.
     Events(EventsArgs),
     /// Go step by step through what this node was told and decided; exit status 1 when this program

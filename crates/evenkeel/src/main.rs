@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => command::demo::run(args, arguments.json),
         Command::Status(args) => command::status::run(&context, &args),
         Command::Why(args) => command::why::run(&context, &args),
+        Command::Checks(args) => command::checks::run(&context, &args),
         Command::Events(args) => command::events::run(&context, args),
         Command::Replay(args) => command::replay::run(&context, args),
         Command::Simulate(args) => command::simulate::run(&context, &args),

@@ -64,7 +64,34 @@ pub(crate) fn module(data: &Value, name: &str) -> String {
     if let Some(cap) = module["detail"]["resync_rate"].as_f64() {
         out += &row("resync cap", format!("{}/s", size(cap)), String::new());
     }
-    out + &reasons(data, module)
+    out + &checks(data, name) + &reasons(data, module)
+}
+
+/// The checks of a module, a line each and their evidence.
+pub(crate) fn checks(data: &Value, name: &str) -> String {
+    let mut out = String::new();
+    let now = data["now"].as_u64().unwrap_or(0);
+    let empty = serde_json::Map::new();
+    let checks = data["modules"][name]["checks"].as_object().unwrap_or(&empty);
+    for (name, check) in checks {
+        let state = text(check, "state");
+        let shape = match state {
+            "up" => paint('✔', GREEN),
+            "down" => paint('✖', RED),
+            "unknown" => paint('↻', BLUE),
+            _ => paint('–', GREY),
+        };
+        let since = ago(now.saturating_sub(check["since"].as_u64().unwrap_or(now)));
+        let (looks_at, action) = (text(check, "looks_at"), text(check, "action"));
+        let _ = writeln!(
+            out,
+            "  {shape} check {name:<14} {state} for {since}  [{looks_at}; when down: {action}]"
+        );
+        for evidence in check["evidence"].as_array().into_iter().flatten() {
+            let _ = writeln!(out, "      · {}", evidence.as_str().unwrap_or("?"));
+        }
+    }
+    if checks.is_empty() { "  no checks\n".to_owned() } else { out }
 }
 
 /// Why a module is in its state.
@@ -72,10 +99,12 @@ pub(crate) fn why(data: &Value, name: &str) -> String {
     let module = &data["modules"][name];
     let headline = text(module, "headline");
     let count = module["reasons"].as_array().map_or(0, Vec::len);
+    let checks = checks(data, name);
     if count == 0 {
-        return format!("{name} is {}; nothing is wrong", spoken(headline));
+        return format!("{name} is {}; nothing is wrong\n{}", spoken(headline), checks.trim_end());
     }
-    format!("{name} is {} because\n{}", spoken(headline), reasons(data, module))
+    let reasons = reasons(data, module);
+    format!("{name} is {} because\n{reasons}{}", spoken(headline), checks.trim_end())
 }
 
 /// Events, a line each.
@@ -287,10 +316,24 @@ mod tests {
             }},
         });
         let shown = why(&data, "shop");
+        assert!(shown.contains("no checks"), "{shown}");
         assert!(shown.starts_with("shop is at risk because"), "{shown}");
         for part in ["node2 is lost.  [alone, for 4 s]", "· silent for 4 s", "→ evenkeel status"]
         {
             assert!(shown.contains(part), "{shown}");
         }
+    }
+
+    #[test]
+    fn a_check_is_shown_with_its_time_and_evidence() {
+        let data = serde_json::json!({ "now": 5_000_000_000_u64, "modules": { "shop": {
+            "checks": { "web": {
+                "state": "down", "since": 1_000_000_000_u64, "looks_at": "tcp 127.0.0.1:80",
+                "action": "restart", "evidence": ["127.0.0.1:80: Connection refused"],
+            }},
+        }}});
+        let expected = "  ✖ check web            down for 4 s  [tcp 127.0.0.1:80; when down: \
+                        restart]\n      · 127.0.0.1:80: Connection refused\n";
+        assert_eq!(checks(&data, "shop"), expected);
     }
 }

@@ -19,6 +19,7 @@ fn the_help_lists_every_verb() {
         "demo",
         "status",
         "why",
+        "checks",
         "events",
         "start",
         "stop",
@@ -74,7 +75,7 @@ fn a_cluster_answers_in_json_and_with_the_frozen_exit_codes() {
         let output = cluster.command(NODES[0], &[&["--json"], words].concat());
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    for verb in ["status", "why", "start", "stop", "switchover", "wait"] {
+    for verb in ["status", "why", "checks", "start", "stop", "switchover", "wait"] {
         assert_eq!(code(&[verb, "nothing"]), Some(2), "{verb} of an unknown module");
     }
     assert_eq!(code(&["start", "ledger", "--node", "node7"]), Some(2));
@@ -89,6 +90,10 @@ fn a_cluster_answers_in_json_and_with_the_frozen_exit_codes() {
     assert_eq!(status["schema"], 1);
     assert_eq!(status["outcome"], "done");
     assert_eq!(status["data"]["modules"]["ledger"]["headline"], "protected");
+    let checks = json(&["checks"]);
+    assert_eq!(checks["data"]["checks"]["ledger"]["ledger"]["state"], "up", "{checks}");
+    let text = cluster.must(NODES[0], &["checks", "ledger"]);
+    assert!(text.contains("check ledger") && text.contains("process of command"), "{text}");
     assert!(json(&["why", "ledger"])["data"]["reasons"].as_array().unwrap().is_empty());
     assert!(!json(&["events"])["data"]["events"].as_array().unwrap().is_empty());
     let text = cluster.must(NODES[0], &["status"]);

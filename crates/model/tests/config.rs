@@ -53,6 +53,7 @@ fn a_good_module_file_is_read_with_its_defaults() {
     let short = module("shop.toml", short).unwrap();
     assert_eq!(short.nodes.len(), 2);
     assert_eq!(short.failover.timeout.as_millis(), 2000);
+    assert_eq!((short.failover.max_restarts, short.checks.len()), (3, 0));
     let full = module(
         "shop.toml",
         r#"
@@ -79,6 +80,19 @@ ack = "write"
 [failover]
 timeout = "500ms"
 without_witness = "wait"
+max_restarts = 5
+restart_window = "1h"
+[[check]]
+kind = "process"
+command = "ledger"
+action = "failover"
+[[check]]
+kind = "tcp"
+port = 5432
+[[check]]
+kind = "exec"
+run = ["/usr/local/bin/Look-at", "it"]
+action = "wait"
 "#,
     )
     .unwrap();
@@ -89,6 +103,25 @@ without_witness = "wait"
     assert_eq!(full.commands[0].stop_timeout.as_secs(), 120);
     assert_eq!(full.scripts.before_resync.as_deref(), Some("/usr/local/sbin/keep-copy"));
     assert_eq!(full.failover.timeout.as_millis(), 500);
+    assert_eq!((full.failover.max_restarts, full.failover.restart_window.as_secs()), (5, 3600));
+    check_checks(&full.checks);
+}
+
+fn check_checks(checks: &[config::CheckConfig]) {
+    let named: Vec<(&str, config::CheckAction, u64)> = checks
+        .iter()
+        .map(|check| (check.name.as_str(), check.action, check.grace.as_secs()))
+        .collect();
+    let expected = [
+        ("ledger", config::CheckAction::Failover, 30),
+        ("tcp-5432", config::CheckAction::Restart, 30),
+        ("look-at", config::CheckAction::Wait, 0),
+        ("postgresql-15-main", config::CheckAction::Restart, 30),
+        ("nginx", config::CheckAction::Restart, 30),
+    ];
+    assert_eq!(named, expected);
+    let local = config::CheckKind::Tcp("127.0.0.1:5432".parse().unwrap());
+    assert_eq!(checks[1].kind, local);
 }
 
 #[test]

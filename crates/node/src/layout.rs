@@ -106,6 +106,12 @@ impl Layout {
         self.run_directory().join(format!("{module}.running.json"))
     }
 
+    /// The programs of a module's application, for a daemon that follows in the same boot.
+    #[must_use]
+    pub fn programs_file(&self, module: &ModuleName) -> PathBuf {
+        self.run_directory().join(format!("{module}.programs.json"))
+    }
+
     /// The daemon's way to a replicator.
     #[must_use]
     pub fn replicator_socket(&self, module: &ModuleName) -> PathBuf {

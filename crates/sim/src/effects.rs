@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cluster::effect::{Outcome, ServiceAction};
-use cluster::input::ReplicatorEvent;
+use cluster::input::{ReplicatorEvent, ScriptError};
 use cluster::record::StoredCopy;
 use cluster::{Effect, Input, Record};
 
@@ -77,6 +77,7 @@ impl World {
                 self.after(ADDRESS, Happening::Give(i, set));
             }
             Effect::RunService { action, .. } => self.run_service(i, action),
+            Effect::RunChecks { serial, checks, .. } => self.run_checks(i, serial, checks),
             Effect::PrepareResync { serial, .. } => self.keep(i, serial),
             Effect::Explain(event) => {
                 let line = format!("{} {}: {}", self.hosts[i].name, event.code, event.sentence);
@@ -111,7 +112,13 @@ impl World {
     fn run_service(&mut self, i: usize, action: ServiceAction) {
         self.hosts[i].service = action == ServiceAction::Start;
         let broken = self.hosts[i].service && self.broken_service == Some(i);
-        let error = broken.then(|| "it is broken".to_owned());
+        if self.hosts[i].service {
+            self.application_starts(i);
+        }
+        let error = broken.then(|| ScriptError {
+            how: "the start script ended with exit status: 1".to_owned(),
+            said: vec!["it said: it is broken".to_owned()],
+        });
         let done = Input::ServiceDone { module: shop(), action, error };
         self.after(SERVICE, Happening::Give(i, done));
     }

@@ -8,6 +8,7 @@ use cluster::report::Report;
 use cluster::{Contact, Effect, Node, Record};
 use model::{BootId, EpochId, ModuleName, NodeName, Phase, Role, Time};
 
+use crate::application::Application;
 use crate::clock::Clock;
 use crate::promises::Tree;
 use crate::replicator::Replicator;
@@ -50,6 +51,8 @@ pub struct Host {
     pub replicator: Replicator,
     /// The application runs.
     pub service: bool,
+    /// What its checks find.
+    pub application: Application,
     /// What the script before a resync has kept.
     pub kept: Option<Tree>,
     /// The script before a resync fails.
@@ -99,6 +102,7 @@ impl Host {
             config_key: 0,
             replicator: Replicator::default(),
             service: false,
+            application: Application::default(),
             kept: None,
             script_broken: false,
             addresses: false,
@@ -152,6 +156,7 @@ impl World {
         host.node = Some(node);
         host.ticked = self.now;
         host.wake = None;
+        self.forget_checks(i);
         self.perform(i, effects);
         self.tell_looked_back(i);
         self.at(self.now, Happening::Pulse(i));

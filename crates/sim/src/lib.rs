@@ -8,6 +8,7 @@
 //! It models only what decisions depend on: a tree of files is a list of writes. Files and real
 //! links are tried in the lab, and the replica's own rules in the tests of `replica`.
 
+pub mod application;
 pub mod clock;
 pub mod dice;
 pub mod effects;

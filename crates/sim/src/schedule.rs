@@ -11,6 +11,15 @@ use crate::world::World;
 /// Milliseconds of the pauses between two faults, at most: dense, usual, long enough to settle.
 const PAUSES: [u64; 4] = [20, 300, 2000, 6000];
 
+/// Checks that a module may have, and what is done when they are down.
+const CHECKS: [(&str, &str); 5] = [
+    ("program", "restart"),
+    ("web", "failover"),
+    ("database", "wait"),
+    ("disk", "stop"),
+    ("lamp", "none"),
+];
+
 /// What befalls a pair.
 #[derive(Debug, Clone)]
 pub struct Schedule {
@@ -114,6 +123,11 @@ fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
             commands.push(format!("clock node{n} {}", drift(dice)));
         }
     }
+    for (check, action) in CHECKS {
+        if dice.percent(50) {
+            commands.push(format!("check {check} {action}"));
+        }
+    }
     commands.push("boot both".to_owned());
     commands.push("start both".to_owned());
     match kind {
@@ -143,12 +157,13 @@ fn drift(dice: &mut Dice) -> String {
 
 /// Anything.
 fn fault(dice: &mut Dice, commands: &mut Vec<String>) {
-    match dice.roll(10) {
+    match dice.roll(11) {
         0..=2 => deadly(dice, commands),
         3 | 4 => operator(dice, commands),
         5 => of_disk(dice, commands),
         6 => commands.push(of_witness(dice)),
         7 => of_time(dice, commands),
+        8 => commands.push(of_application(dice)),
         _ => commands.push(of_network(dice)),
     }
 }
@@ -200,6 +215,19 @@ fn of_witness(dice: &mut Dice) -> String {
         4 => format!("witness cut node{n}"),
         5 => "witness forgets".to_owned(),
         _ => format!("witness slow node{n} {}ms", dice.roll(4000)),
+    }
+}
+
+/// The application fails, is mended, or does not start on a node.
+fn of_application(dice: &mut Dice) -> String {
+    let n = 1 + dice.roll(2);
+    let check = CHECKS.map(|(check, _)| check);
+    let check = dice.pick(&check).copied().unwrap_or_default();
+    match dice.roll(8) {
+        0 | 1 => format!("crash node{n} {check}"),
+        2..=4 => format!("fail-check node{n} {check}"),
+        5 | 6 => format!("mend-check node{n} {check}"),
+        _ => format!("break-service node{n}"),
     }
 }
 

@@ -182,6 +182,14 @@ fn machine(world: &mut World, words: &[&str]) -> Result<bool, String> {
         ["mend-script", n] => world.hosts[node(n)?].script_broken = false,
         ["break-service", n] => world.broken_service = Some(node(n)?),
         ["mend-service"] => world.broken_service = None,
+        ["check", name, action] => {
+            let check = crate::application::check(name, action)?;
+            world.checked.retain(|known| known.name != check.name);
+            world.checked.push(check);
+        }
+        [what @ ("crash" | "fail-check" | "mend-check"), n, check] => {
+            world.befall(node(n)?, what, check)?;
+        }
         _ => return Ok(false),
     }
     Ok(true)
@@ -263,6 +271,8 @@ fn mend(world: &mut World) {
         host.crash_after = None;
         host.full = false;
         host.slow = Duration::ZERO;
+        world.mend_application(i);
+        let host = &mut world.hosts[i];
         let stale = host.config_key != 0 || !host.disk;
         host.config_key = 0;
         host.disk = true;
@@ -358,6 +368,11 @@ fn expect(world: &mut World, words: &[&str]) -> Result<(), String> {
             let Some(status) = world.status(node(n)?) else { return Err(format!("{n} is down")) };
             let found = status.reasons.iter().any(|reason| reason.code == *code);
             met(found, format!("{code} is not among {:?}", status.reasons))
+        }
+        [n, "no", "reason", code] => {
+            let Some(status) = world.status(node(n)?) else { return Err(format!("{n} is down")) };
+            let found = status.reasons.iter().any(|reason| reason.code == *code);
+            met(!found, format!("{code} is among {:?}", status.reasons))
         }
         [n, "recorded", "started"] => {
             met(world.hosts[node(n)?].record.started, format!("{n} is not recorded as started"))

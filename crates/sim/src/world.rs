@@ -10,8 +10,8 @@ use cluster::status::ModuleStatus;
 use cluster::witness::{Answer, Request, Witness};
 use cluster::{Input, Node};
 use model::config::{
-    Ack, ClusterConfig, Compression, FailoverConfig, InUse, ModuleConfig, ModuleKind, NodeConfig,
-    ReplicationConfig, Scripts, WithoutWitness,
+    Ack, CheckConfig, ClusterConfig, Compression, FailoverConfig, InUse, ModuleConfig, ModuleKind,
+    NodeConfig, ReplicationConfig, Scripts, WithoutWitness,
 };
 use model::{ModuleName, NodeName, Time};
 
@@ -87,6 +87,8 @@ pub struct World {
     pub witness: Witness,
     /// The host whose application does not start.
     pub broken_service: Option<usize>,
+    /// The checks of the module.
+    pub checked: Vec<CheckConfig>,
     /// How long the script before a resync takes, if there is one.
     pub script: Option<Duration>,
     /// Something happened after which both may hold the address for a while.
@@ -143,6 +145,7 @@ impl World {
             config: None,
             witness: Witness::default(),
             broken_service: None,
+            checked: Vec::new(),
             script: None,
             loose: false,
             steady: None,
@@ -202,7 +205,10 @@ impl World {
             failover: FailoverConfig {
                 timeout: Duration::from_secs(2),
                 without_witness: self.policy,
+                max_restarts: 3,
+                restart_window: Duration::from_secs(24 * 3600),
             },
+            checks: self.checked.clone(),
         }
     }
 

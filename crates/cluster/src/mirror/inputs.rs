@@ -3,8 +3,8 @@
 use model::Time;
 
 use super::Mirror;
-use crate::effect::Assignment;
-use crate::input::{Input, ReplicatorEvent};
+use crate::effect::{Assignment, ServiceAction};
+use crate::input::{Input, ReplicatorEvent, ScriptError};
 use crate::record::StoredCopy;
 use crate::report::Heartbeat;
 
@@ -47,9 +47,8 @@ impl Mirror {
                 }
             }
             Input::ServiceDone { action, error, .. } => self.service_done(action, error),
-            Input::ServiceDied { how, .. } => {
-                self.warn("service-died", format!("a program of the application died: {how}"));
-                self.front.died = Some(how);
+            Input::CheckResult { serial, check, up, evidence, .. } => {
+                self.hear_check(serial, check, up, evidence);
             }
             Input::ResyncPrepared { serial, error, .. } => self.resync_prepared(serial, error),
             Input::PersistFailed { error, .. } => self.persist_failed(error),
@@ -57,22 +56,23 @@ impl Mirror {
         }
     }
 
-    fn service_done(&mut self, action: crate::effect::ServiceAction, error: Option<String>) {
+    fn service_done(&mut self, action: ServiceAction, error: Option<ScriptError>) {
         if self.front.busy != Some(action) {
             return;
         }
         self.front.busy = None;
         match action {
-            crate::effect::ServiceAction::Start => {
+            ServiceAction::Start => {
                 self.front.running = true;
-                self.front.handed_over &= error.is_some();
-                self.front.service_error = error;
+                self.service_started(error);
             }
-            crate::effect::ServiceAction::Stop | crate::effect::ServiceAction::Kill => {
+            ServiceAction::Stop | ServiceAction::Kill => {
                 self.front.running = false;
-                self.front.service_error = None;
+                self.service_stopped();
                 if let Some(error) = error {
-                    self.warn("service-stop-failed", format!("stopping was not clean: {error}"));
+                    let sentence = format!("stopping was not clean: {}", error.how);
+                    let severity = model::Severity::Warning;
+                    self.explain_with(severity, "service-stop-failed", sentence, error.said);
                 }
             }
         }

@@ -22,12 +22,14 @@
 //! nothing left to do. This file holds the data and the loop, its siblings the rules.
 
 mod alone;
+mod checks;
 mod facts;
 mod inputs;
 mod lose;
 mod operator;
 mod prepare;
 mod reasons;
+mod recover;
 mod role;
 mod source;
 mod start;
@@ -185,10 +187,6 @@ struct Front {
     fenced: bool,
     busy: Option<ServiceAction>,
     running: bool,
-    service_error: Option<String>,
-    died: Option<String>,
-    /// The role was handed over because the application did not start here.
-    handed_over: bool,
 }
 
 /// The conversation with the witness.
@@ -253,6 +251,7 @@ pub(crate) struct Mirror {
     listening: Time,
     replicator: Replicator,
     front: Front,
+    recovery: recover::Recovery,
     session: Option<Session>,
     script: prepare::Script,
     proposal: Option<Epoch>,
@@ -316,6 +315,7 @@ impl Mirror {
             listening: now,
             replicator: Replicator::default(),
             front: Front::default(),
+            recovery: recover::Recovery::default(),
             session: None,
             script: prepare::Script::default(),
             proposal: None,
@@ -360,6 +360,7 @@ impl Mirror {
         }
         self.talk.answer = None;
         self.probe_witness();
+        self.run_checks();
         self.finish_jobs();
         self.update_reasons();
         std::mem::take(&mut self.effects)

@@ -31,6 +31,7 @@ impl Mirror {
         match command {
             Command::Start => self.begin_start(),
             Command::Stop | Command::StopAll => {
+                self.forget_failures();
                 if !matches!(self.state, State::Stop | State::Quit { .. }) {
                     self.begin_stop(command == Command::StopAll);
                 } else if self.record.started {
@@ -53,7 +54,7 @@ impl Mirror {
         self.failed_following = false;
         self.replicator.copy_failed = None;
         self.leaving = false;
-        self.front.handed_over = false;
+        self.forget_failures();
         self.failures = 0;
         self.retry_at = self.now;
         if !self.record.started {
@@ -61,8 +62,6 @@ impl Mirror {
         }
         if self.state == State::Stop {
             self.go(State::Wait);
-        } else if self.state == State::Serve && self.front.service_error.is_some() {
-            self.run_service(crate::effect::ServiceAction::Start);
         }
     }
 
@@ -179,7 +178,7 @@ impl Mirror {
                     }
                     return Some(Outcome::Failed(format!("{} was stopped", self.me)));
                 }
-                if let (State::Serve, Some(error)) = (&self.state, &self.front.service_error) {
+                if let (State::Serve, Some(error)) = (&self.state, self.start_failure()) {
                     return Some(Outcome::Failed(format!("it did not start: {error}")));
                 }
                 self.blocked_outcome(job)

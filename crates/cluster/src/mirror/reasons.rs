@@ -35,7 +35,8 @@ impl Mirror {
             if before.is_none() && (blocks || code == "split-brain") {
                 self.explain(severity, code, sentence.clone());
             }
-            let evidence = [self.evidence(), self.script_said(code)].concat();
+            let said = [self.script_said(code), self.failure_said(code)].concat();
+            let evidence = [said, self.evidence()].concat();
             let reason = Reason {
                 code: code.to_owned(),
                 sentence,
@@ -67,14 +68,7 @@ impl Mirror {
             let sentence = format!("the virtual addresses could not be set: {error}");
             found.push(("address-failed", Severity::Critical, sentence));
         }
-        if let Some(error) = self.front.service_error.as_ref().filter(|_| self.front.running) {
-            let sentence = format!("the application did not start: {error}");
-            found.push(("service-failed", Severity::Critical, sentence));
-        }
-        if let Some(how) = self.front.died.as_ref().filter(|_| self.front.running) {
-            let sentence = format!("a program of the application died: {how}");
-            found.push(("service-died", Severity::Critical, sentence));
-        }
+        self.recovery_reasons(found);
         if self.front.fenced {
             let sentence = format!(
                 "{} cannot tell whether {} went on, so it dropped its addresses",
@@ -238,9 +232,23 @@ impl Mirror {
                 format!("bring {peer} back"),
                 format!("only if {peer} is certainly dead: evenkeel force-primary {module}"),
             ],
-            "service-failed" | "service-died" => {
+            "service-failed" => {
                 vec![format!("evenkeel events {module}"), format!("evenkeel start {module}")]
             }
+            "gave-up" | "stopped-by-check" => vec![
+                "mend what the facts above name".to_owned(),
+                format!("then: evenkeel start {module}, which also forgets earlier failures"),
+            ],
+            "failed-over" => vec![
+                format!("mend the application on {}", self.me),
+                format!("then: evenkeel start {module} --node {}", self.me),
+            ],
+            "check-down" => vec![format!("evenkeel checks {module}")],
+            "check-waits" => vec![
+                "mend what the check looks at: the application starts by itself then".to_owned(),
+                format!("to have {peer} run it: evenkeel stop {module} --node {}", self.me),
+            ],
+            "peer-hindered" => vec![format!("evenkeel why {module} on {peer}")],
             "copy-failed" => vec![
                 format!("mend or replace the disk of {}", self.me),
                 format!("then: evenkeel start {module}"),

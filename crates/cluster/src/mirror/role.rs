@@ -62,7 +62,7 @@ impl Mirror {
                     return false;
                 }
                 if !self.front.running {
-                    self.run_service(ServiceAction::Start);
+                    self.start_service();
                 }
                 self.state = State::Promote(Promote::Service);
                 true
@@ -72,7 +72,9 @@ impl Mirror {
                     return false;
                 }
                 self.state = State::Serve;
-                self.info("serves", format!("{} runs the application", self.me));
+                if self.start_failure().is_none() {
+                    self.info("serves", format!("{} runs the application", self.me));
+                }
                 true
             }
         }
@@ -119,23 +121,7 @@ impl Mirror {
 
     /// Runs the application: keeps the peer, or goes on without it.
     pub(crate) fn serve_step(&mut self) -> bool {
-        if self.fail_closed() || self.source_step() {
-            return true;
-        }
-        let failed = self.front.service_error.is_some() && !self.front.handed_over;
-        if failed && self.is_protected() && self.in_contact() {
-            self.front.handed_over = true;
-            self.warn(
-                "service-failed",
-                format!(
-                    "the application did not start on {}: {} is to try",
-                    self.me, self.peer_name
-                ),
-            );
-            self.begin_hand_over(false);
-            return true;
-        }
-        false
+        self.fail_closed() || self.source_step() || self.recover_step()
     }
 
     pub(crate) fn begin_hand_over(&mut self, stop: bool) {
@@ -184,7 +170,7 @@ impl Mirror {
     }
 
     /// The point of no return: the role is durably given up.
-    fn give_role(&mut self, stop: bool) {
+    pub(super) fn give_role(&mut self, stop: bool) {
         let (term, number) = (self.record.role_term + 1, self.number);
         self.persist(|record| {
             record.role_term = term;

@@ -66,6 +66,9 @@ impl Mirror {
             let sentence = format!("{} does not know this module", self.peer_name);
             return self.block("peer-lacks-module", sentence);
         }
+        if let Some(changed) = self.held_back(peer.as_ref()) {
+            return changed;
+        }
         match peer {
             Some(peer) => self.wait_with(&peer),
             None if self.in_contact() => {
@@ -446,6 +449,7 @@ impl Mirror {
         self.state = state;
         self.block = None;
         self.forget_preparation();
+        self.leave_recovery();
         self.peer_stopped_since = None;
         self.undecided_since = None;
     }

@@ -70,7 +70,7 @@ impl Mirror {
         }
     }
 
-    fn quit(&mut self, step: Quit) {
+    pub(super) fn quit(&mut self, step: Quit) {
         self.go(State::Quit { step, since: self.now });
     }
 
@@ -174,7 +174,9 @@ impl Mirror {
         self.leaving = false;
         self.handover = None;
         self.proposal = None;
-        self.info("stopped", format!("{} is stopped", self.me));
+        if !self.record.started {
+            self.info("stopped", format!("{} is stopped", self.me));
+        }
         self.go(State::Stop);
     }
 }

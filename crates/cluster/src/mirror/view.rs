@@ -24,7 +24,8 @@ impl Mirror {
                 (Role::Wait, Phase::Transient)
             }
             State::Promote(_) | State::HandOver { .. } => (acting, Phase::Transient),
-            State::Serve if self.front.service_error.is_some() => (acting, Phase::NotReady),
+            State::Serve if self.start_failure().is_some() => (acting, Phase::NotReady),
+            State::Serve if self.is_restarting() => (acting, Phase::Transient),
             State::Serve if acting == Role::Prim => {
                 let asking = self.undecided_since.is_some();
                 let phase = if asking {
@@ -78,6 +79,7 @@ impl Mirror {
             promotable: self.record.promotable,
             session: self.session_report(),
             leaving: self.leaving,
+            hindered: self.is_hindered(),
         }
     }
 
@@ -169,6 +171,7 @@ impl Mirror {
             session: self.session_report().map(|session| session.step),
             addresses: self.front.addresses,
             service: self.front.running,
+            checks: self.check_statuses(),
         }
     }
 

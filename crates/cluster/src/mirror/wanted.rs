@@ -51,17 +51,26 @@ impl Mirror {
 
     pub(super) fn run_service(&mut self, action: ServiceAction) {
         self.front.busy = Some(action);
-        self.front.died = None;
         self.effects.push(Effect::RunService { module: self.module.clone(), action });
     }
 
     pub(super) fn explain(&mut self, severity: model::Severity, code: &str, sentence: String) {
+        self.explain_with(severity, code, sentence, Vec::new());
+    }
+
+    pub(super) fn explain_with(
+        &mut self,
+        severity: model::Severity,
+        code: &str,
+        sentence: String,
+        evidence: Vec<String>,
+    ) {
         self.effects.push(Effect::Explain(Event {
             module: Some(self.module.clone()),
             code: code.to_owned(),
             severity,
             sentence,
-            evidence: Vec::new(),
+            evidence,
         }));
     }
 

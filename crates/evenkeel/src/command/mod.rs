@@ -2,6 +2,7 @@
 
 pub(crate) mod act;
 pub(crate) mod check;
+pub(crate) mod checks;
 pub(crate) mod demo;
 pub(crate) mod events;
 pub(crate) mod lab;

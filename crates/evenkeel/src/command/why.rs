@@ -30,6 +30,7 @@ pub(crate) fn run(context: &Context, args: &WhyArgs) -> ExitCode {
                     "module": name,
                     "headline": module["headline"],
                     "reasons": module["reasons"],
+                    "checks": module["checks"],
                 });
                 Reply { data, ..Reply::new(Exit::Done, text) }
             }

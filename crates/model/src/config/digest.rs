@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use super::{
-    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, InUse, ModuleConfig,
-    ModuleKind, ReplicationConfig, ReplicationUse, Scripts, StopSignal, Vip, WithoutWitness,
+    Ack, CheckAction, CheckConfig, CheckKind, ClusterConfig, CommandConfig, Compression,
+    FailoverConfig, InUse, ModuleConfig, ModuleKind, ReplicationConfig, ReplicationUse, Scripts,
+    StopSignal, Vip, Watched, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -26,6 +27,7 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
         scripts,
         replication,
         failover,
+        checks,
     } = module;
     let hash = Fnv::new();
     let keys = [
@@ -39,6 +41,7 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
         ("scripts", hash.scripts(scripts)),
         ("replication", hash.replication(replication)),
         ("failover", hash.failover(failover)),
+        ("check", hash.list(checks, Fnv::check)),
     ];
     keys.into_iter().map(|(key, hash)| (key.to_owned(), hash.finish())).collect()
 }
@@ -136,12 +139,42 @@ impl Fnv {
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
-        let FailoverConfig { timeout, without_witness } = failover;
+        let FailoverConfig { timeout, without_witness, max_restarts, restart_window } = failover;
         let without_witness = match without_witness {
             WithoutWitness::GoOn => "go-on",
             WithoutWitness::Wait => "wait",
         };
-        self.number(timeout.as_millis()).text(without_witness)
+        self.number(timeout.as_millis())
+            .text(without_witness)
+            .number((*max_restarts).into())
+            .number(restart_window.as_millis())
+    }
+
+    fn check(self, check: &CheckConfig) -> Self {
+        let CheckConfig { name, kind, interval, timeout, grace, fail_after, action } = check;
+        let action = match action {
+            CheckAction::None => "none",
+            CheckAction::Restart => "restart",
+            CheckAction::Failover => "failover",
+            CheckAction::Wait => "wait",
+            CheckAction::Stop => "stop",
+        };
+        let all = self.text(name.as_str()).number(interval.as_millis());
+        let all = all.number(timeout.as_millis()).number(grace.as_millis());
+        let all = all.number((*fail_after).into()).text(action);
+        match kind {
+            CheckKind::Process(Watched::Command(name)) => all.text("command").text(name.as_str()),
+            CheckKind::Process(Watched::Service(unit)) => all.text("service").text(unit),
+            CheckKind::Process(Watched::PidFile(path)) => all.text("pid_file").path(path),
+            CheckKind::Process(Watched::Program(program)) => all.text("program").text(program),
+            CheckKind::Tcp(address) => {
+                all.text("tcp").address(address.ip()).number(address.port().into())
+            }
+            CheckKind::Exec { run, user } => {
+                let all = all.text("exec").list(run, |hash, word| hash.text(word));
+                all.option(user.as_deref())
+            }
+        }
     }
 
     fn command(self, command: &CommandConfig) -> Self {
@@ -244,10 +277,34 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
             check(short, &format!("{short}[scripts]\n{other}"), &["scripts"]);
         }
         check(short, &short.replace("/srv/a", "/srv/b"), &["replicate"]);
+        for other in ["max_restarts = 2", "restart_window = '1h'", "without_witness = 'wait'"] {
+            check(short, &format!("{short}[failover]\n{other}"), &["failover"]);
+        }
+        let tcp = format!("{short}[[check]]\nkind = 'tcp'\nport = 80\n");
+        check(short, &tcp, &["check"]);
+        check(&tcp, &format!("{tcp}address = '127.0.0.1'\nfail_after = 2\ntimeout = '5s'"), &[]);
+        for other in [
+            "name = 'web'",
+            "interval = '1s'",
+            "timeout = '1s'",
+            "grace = '1s'",
+            "fail_after = 3",
+            "action = 'wait'",
+            "address = '10.0.0.9'",
+        ] {
+            check(&tcp, &format!("{tcp}{other}"), &["check"]);
+        }
+        let exec = format!("{short}[[check]]\nkind = 'exec'\nname = 'x'\nrun = ['/bin/true']\n");
+        check(&exec, &exec.replace("true", "false"), &["check"]);
+        check(&exec, &format!("{exec}user = 'a'"), &["check"]);
+        let command = format!("{short}[[command]]\nname = 'x'\nrun = ['/bin/true']\n");
+        let watched = format!("{command}[[check]]\nkind = 'process'\ncommand = 'x'\n");
+        check(&command, &watched, &[]);
+        check(&watched, &watched.replace("command = 'x'", "program = 'x'"), &["check"]);
         check(
             short,
             &format!("{short}services = ['x']\n[[vip]]\naddress = '10.0.0.9/24'"),
-            &["services", "vip"],
+            &["check", "services", "vip"],
         );
     }
 

@@ -4,6 +4,7 @@
 //! Reading them from TOML, with the position of every mistake, is in the sibling modules. Reading
 //! the files themselves is the shell's work.
 
+mod check;
 mod cluster_file;
 mod diagnostic;
 mod digest;
@@ -13,6 +14,7 @@ mod reader;
 mod together;
 mod values;
 
+pub use check::{CheckAction, CheckConfig, CheckKind, Watched};
 pub use cluster_file::parse_cluster;
 pub use diagnostic::{Diagnostic, Diagnostics, Source};
 pub use digest::{cluster_digest, digest};
@@ -105,6 +107,9 @@ pub struct ModuleConfig {
     pub replication: ReplicationConfig,
     /// How and when a peer is given up.
     pub failover: FailoverConfig,
+    /// Checks of the application, also those that no table names.
+    #[serde(default)]
+    pub checks: Vec<CheckConfig>,
 }
 
 /// What a module does with its nodes.
@@ -224,6 +229,11 @@ pub struct FailoverConfig {
     pub timeout: Duration,
     /// What happens on lost contact when no witness is configured.
     pub without_witness: WithoutWitness,
+    /// How often the application is restarted in place within `restart_window` before the peer is
+    /// to try.
+    pub max_restarts: u32,
+    /// How long a failure of the application is remembered.
+    pub restart_window: Duration,
 }
 
 /// What happens on lost contact when no witness is configured.

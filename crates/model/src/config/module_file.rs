@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::check::read_checks;
 use super::cluster_file::{twice, unknown};
 use super::diagnostic::{Diagnostics, Source};
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
@@ -28,8 +29,9 @@ const ROOT: Keys = Keys {
         "scripts",
         "replication",
         "failover",
+        "check",
     ],
-    later: &["check", "vm", "container", "balance", "notify"],
+    later: &["vm", "container", "balance", "notify"],
 };
 const VIP: Keys = Keys { place: "[[vip]]", known: &["address", "interface"], later: &[] };
 const COMMAND: Keys = Keys {
@@ -46,8 +48,8 @@ const REPLICATION: Keys = Keys {
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
-    known: &["timeout", "without_witness"],
-    later: &["mode", "prefer", "max_restarts", "after_double_crash"],
+    known: &["timeout", "without_witness", "max_restarts", "restart_window"],
+    later: &["mode", "prefer", "after_double_crash"],
 };
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(200);
@@ -55,6 +57,12 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 const TIMEOUT_WITH_WITNESS: Duration = Duration::from_secs(2);
 /// Longer, for without a witness a false alarm can make both nodes run.
 const TIMEOUT_WITHOUT_WITNESS: Duration = Duration::from_secs(5);
+
+const MAX_RESTARTS_MAX: u32 = 1000;
+const MAX_RESTARTS: u32 = 3;
+const RESTART_WINDOW_MIN: Duration = Duration::from_secs(60);
+const RESTART_WINDOW_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+const RESTART_WINDOW: Duration = Duration::from_secs(24 * 3600);
 
 const STOP_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 const STOP_TIMEOUT_MAX: Duration = Duration::from_secs(3600);
@@ -106,6 +114,7 @@ fn read(
     let scripts = read_scripts(report, root);
     let replication = read_replication(report, root);
     let failover = read_failover(report, root, cluster);
+    let checks = read_checks(report, root, &commands, &services);
     Some(ModuleConfig {
         name: name?.value,
         kind: kind?.value,
@@ -117,6 +126,7 @@ fn read(
         scripts,
         replication,
         failover,
+        checks,
     })
 }
 
@@ -267,7 +277,7 @@ fn read_commands(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<Command
     commands
 }
 
-fn read_run(report: &mut Report<'_>, section: &Section<'_, '_>) -> Vec<String> {
+pub(super) fn read_run(report: &mut Report<'_>, section: &Section<'_, '_>) -> Vec<String> {
     if !section.has("run") {
         section.missing(report, "run", "run = [\"/usr/bin/prog\", \"argument\"]");
         return Vec::new();
@@ -353,6 +363,8 @@ fn read_failover(
             None => TIMEOUT_WITHOUT_WITNESS,
         },
         without_witness: WithoutWitness::GoOn,
+        max_restarts: MAX_RESTARTS,
+        restart_window: RESTART_WINDOW,
     };
     let Some(section) = root.section(report, "failover", &FAILOVER) else {
         return failover;
@@ -366,6 +378,15 @@ fn read_failover(
         section.text(report, "without_witness", |text| values::word(text, WITHOUT_WITNESS));
     if let Some(policy) = policy {
         failover.without_witness = policy.value;
+    }
+    if let Some(count) = section.whole(report, "max_restarts", 0, MAX_RESTARTS_MAX) {
+        failover.max_restarts = count;
+    }
+    let window = section.text(report, "restart_window", |text| {
+        values::duration(text, RESTART_WINDOW_MIN, RESTART_WINDOW_MAX)
+    });
+    if let Some(window) = window {
+        failover.restart_window = window.value;
     }
     failover
 }

@@ -269,6 +269,30 @@ impl<'t, 'i> Section<'t, 'i> {
         truth
     }
 
+    /// The whole number at `key`, within limits (both included); nothing when absent or wrong.
+    pub(super) fn whole(
+        &self,
+        report: &mut Report<'_>,
+        key: &str,
+        least: u32,
+        most: u32,
+    ) -> Option<u32> {
+        let value = self.get(key)?;
+        let Some(integer) = value.get_ref().as_integer() else {
+            report.wrong_type(&format!("`{key}`"), "a whole number", value);
+            return None;
+        };
+        let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let number = number.and_then(|number| u32::try_from(number).ok());
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            let problem = Problem::new(format!("`{key}` is out of range"))
+                .help(format!("use a whole number from {least} to {most}"));
+            report.add(Some(value.span()), problem);
+        }
+        number
+    }
+
     /// Reports that `key` is absent, unless a misspelling of it has been reported.
     pub(super) fn missing(&self, report: &mut Report<'_>, key: &str, example: &str) {
         let known = self.keys.known;

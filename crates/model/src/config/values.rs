@@ -177,6 +177,26 @@ pub(super) fn program(text: &str) -> Result<(), Problem> {
         .help("name the program with its whole path, such as \"/usr/bin/prog\""))
 }
 
+/// A file: an absolute path.
+pub(super) fn file(text: &str) -> Result<PathBuf, Problem> {
+    if text.starts_with('/') && !text.contains('\0') {
+        return Ok(PathBuf::from(text));
+    }
+    Err(Problem::new(format!("`{text}` is not an absolute path"))
+        .help("name the file with its whole path, such as \"/run/prog.pid\""))
+}
+
+/// The name of a program's file, without its directory.
+pub(super) fn file_name(text: &str) -> Result<String, Problem> {
+    let named = filled(text)?;
+    if named.contains(['/', '\0']) || named.len() > NAME_BYTES_MAX {
+        let name = named.rsplit('/').next().unwrap_or_default();
+        return Err(Problem::new(format!("`{text}` is not the name of a program's file"))
+            .help(format!("leave the directory out: \"{name}\"")));
+    }
+    Ok(named)
+}
+
 /// The name of a systemd unit, with or without its suffix.
 pub(super) fn unit(text: &str) -> Result<String, Problem> {
     let plain = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
@@ -250,6 +270,7 @@ fn usual_prefix(address: IpAddr) -> u8 {
 
 fn show(duration: Duration) -> String {
     match duration.as_millis() {
+        0 => "0s".to_owned(),
         ms if ms % 3_600_000 == 0 => format!("{}h", ms / 3_600_000),
         ms if ms % 1000 == 0 => format!("{}s", ms / 1000),
         ms => format!("{ms}ms"),

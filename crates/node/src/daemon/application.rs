@@ -1,29 +1,35 @@
 //! The application of a module: its programs, scripts and units, started and stopped in order.
 //!
 //! Everything runs in the application's own control group, so that a stop leaves nothing behind.
-//! When to start and stop is decided by `cluster`; restarting what died is not done here.
+//! When to start and stop is decided by `cluster`; whether a program lives is for `checks` to see.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cluster::Input;
 use cluster::effect::ServiceAction;
+use cluster::input::ScriptError;
+use model::ModuleName;
 use model::config::{CommandConfig, ModuleConfig, StopSignal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
+use crate::daemon::programs::{Program, Programs};
 
 /// How much of a log's end is shown as evidence, in bytes.
 const EVIDENCE_BYTES: u64 = 1024;
+/// How many of its last lines.
+const EVIDENCE_LINES: usize = 5;
 
 /// The application of a module.
 pub(crate) struct Application {
@@ -31,26 +37,24 @@ pub(crate) struct Application {
     actions: Sender<ServiceAction>,
 }
 
-struct Shared {
-    config: ModuleConfig,
+/// What acting on the application and checking it have in common.
+pub(crate) struct Shared {
+    pub(crate) config: ModuleConfig,
     group: Cgroup,
     log: PathBuf,
+    /// How long the log was when the application was started: what was said before is of no matter.
+    log_from: AtomicU64,
     events: Sender<Event>,
-    programs: Mutex<Vec<Program>>,
-}
-
-/// A supervised program that runs.
-#[derive(Clone)]
-struct Program {
-    config: CommandConfig,
-    pid: u32,
+    programs: Mutex<Programs>,
 }
 
 impl Application {
-    /// Makes the group and the thread that acts on the application.
+    /// Makes the group and the thread that acts on the application, and finds the programs that an
+    /// earlier daemon noted in this file.
     pub(crate) fn new(
         config: &ModuleConfig,
         log: PathBuf,
+        programs: PathBuf,
         events: &Sender<Event>,
     ) -> io::Result<Application> {
         let group = Cgroup::of(&config.name, "application")?;
@@ -58,7 +62,9 @@ impl Application {
             std::fs::create_dir_all(directory)?;
         }
         let (config, events) = (config.clone(), events.clone());
-        let shared = Arc::new(Shared { config, group, log, events, programs: Mutex::default() });
+        let programs = Mutex::new(Programs::find(programs));
+        let log_from = AtomicU64::default();
+        let shared = Arc::new(Shared { config, group, log, log_from, events, programs });
         let (actions, queue) = channel();
         let acting = Arc::clone(&shared);
         std::thread::Builder::new().name(format!("{}-app", shared.config.name)).spawn(
@@ -76,9 +82,14 @@ impl Application {
         self.shared.group.is_populated()
     }
 
+    /// What checks need of it.
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Ends everything at once, and waits for that.
     pub(crate) fn kill_now(&self) -> io::Result<()> {
-        self.shared.programs().clear();
+        let programs = self.shared.programs().take();
         for unit in &self.shared.config.services {
             if self.shared.systemctl("is-active --quiet", unit).is_ok() {
                 self.shared.systemctl("kill --signal=KILL", unit)?;
@@ -89,14 +100,13 @@ impl Application {
             self.shared.group.kill()?;
             self.shared.group.wait_empty()?;
         }
+        drop(programs);
         Ok(())
     }
 
     /// Acts on it; the outcome comes as an input. A kill does not wait for what is under way.
     pub(crate) fn run(&self, action: ServiceAction) {
         if action == ServiceAction::Kill {
-            // Nobody is to be told of deaths that were ordered.
-            self.shared.programs().clear();
             // A failure shows when the thread waits for the group to become empty.
             let _ = self.shared.group.kill();
         }
@@ -106,19 +116,22 @@ impl Application {
 }
 
 impl Shared {
-    fn act(self: &Arc<Self>, action: ServiceAction) {
+    fn act(&self, action: ServiceAction) {
         let result = match action {
             ServiceAction::Start => self.start(),
             ServiceAction::Stop => self.stop(),
             ServiceAction::Kill => self.kill(),
         };
-        let error = result.err().map(|error| error.to_string());
+        let said = || if action == ServiceAction::Start { self.last_lines() } else { Vec::new() };
+        let error = result.err().map(|error| ScriptError { how: error.to_string(), said: said() });
         let module = self.config.name.clone();
         let input = Input::ServiceDone { module, action, error };
         let _ = self.events.send(Event::Input(input));
     }
 
-    fn start(self: &Arc<Self>) -> io::Result<()> {
+    fn start(&self) -> io::Result<()> {
+        let length = self.log.metadata().map_or(0, |metadata| metadata.len());
+        self.log_from.store(length, Ordering::Relaxed);
         for unit in &self.config.services {
             self.systemctl("start", unit)?;
         }
@@ -136,23 +149,27 @@ impl Shared {
         if let Some(script) = &self.config.scripts.stop {
             first_error = self.script("stop", script);
         }
-        let programs: Vec<Program> = self.programs().drain(..).collect();
+        let programs = self.programs().take();
         for program in programs.iter().rev() {
-            program.stop();
+            self.stop_program(program);
         }
         for unit in self.config.services.iter().rev() {
             let stopped = self.systemctl("stop", unit);
             first_error = first_error.and(stopped);
         }
         self.kill_rest()?;
+        drop(programs);
         first_error
     }
 
     fn kill(&self) -> io::Result<()> {
+        let programs = self.programs().take();
         for unit in &self.config.services {
             self.systemctl("kill --signal=KILL", unit)?;
         }
-        self.kill_rest()
+        self.kill_rest()?;
+        drop(programs);
+        Ok(())
     }
 
     fn kill_rest(&self) -> io::Result<()> {
@@ -162,39 +179,52 @@ impl Shared {
         self.group.wait_empty()
     }
 
-    fn spawn(self: &Arc<Self>, command: &CommandConfig) -> io::Result<()> {
+    fn spawn(&self, command: &CommandConfig) -> io::Result<()> {
         let (program, arguments) = command
             .run
             .split_first()
             .ok_or_else(|| io::Error::other(format!("command `{}` is empty", command.name)))?;
         let child = self.prepare(Path::new(program), command.user.as_deref())?;
-        let mut child = { child }
+        let child = { child }
             .args(arguments)
             .spawn()
             .map_err(|error| io::Error::other(format!("cannot start {program}: {error}")))?;
-        let program = Program { config: command.clone(), pid: child.id() };
-        self.programs().push(program.clone());
-        let shared = Arc::clone(self);
-        std::thread::Builder::new()
-            .name(format!("{}-{}", self.config.name, command.name))
-            .spawn(move || shared.watch(&program, &mut child))?;
-        Ok(())
+        self.programs().add(command.name.clone(), child)
     }
 
-    /// Waits for a program's end and tells it, unless it was asked to end.
-    fn watch(&self, program: &Program, child: &mut Child) {
-        let status = child.wait();
-        let mut programs = self.programs();
-        let before = programs.len();
-        programs.retain(|running| running.pid != program.pid);
-        if programs.len() == before {
-            return;
+    /// Asks a program to end and waits as long as it may take; what is left is killed with the
+    /// group.
+    fn stop_program(&self, program: &Program) {
+        let command = self.config.commands.iter().find(|command| command.name == program.name);
+        let Some(command) = command else { return };
+        let signal = match command.stop_signal {
+            StopSignal::Term => Signal::TERM,
+            StopSignal::Int => Signal::INT,
+            StopSignal::Quit => Signal::QUIT,
+        };
+        if pidfd_send_signal(&program.handle, signal).is_ok() {
+            ends_within(&program.handle, command.stop_timeout);
         }
-        drop(programs);
-        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        let how = format!("{} ended: {status}; {}", program.config.name, self.last_words());
-        let module = self.config.name.clone();
-        let _ = self.events.send(Event::Input(Input::ServiceDied { module, how }));
+    }
+
+    /// The process of a command, if one was started and not stopped.
+    pub(crate) fn handle_of(&self, name: &ModuleName) -> Option<Arc<OwnedFd>> {
+        self.programs().of(name).map(|program| Arc::clone(&program.handle))
+    }
+
+    /// How the process of a command ended, and what was said last.
+    pub(crate) fn end_of(&self, name: &ModuleName) -> Vec<String> {
+        let how = match self.programs().of(name) {
+            Some(program) => program.end().unwrap_or_else(|| "it has not ended".to_owned()),
+            None => return vec![format!("{name} does not run")],
+        };
+        std::iter::once(format!("{name} ended: {how}")).chain(self.last_lines()).collect()
+    }
+
+    /// The processes of the application, but for those of its units.
+    pub(crate) fn members(&self) -> io::Result<Vec<Pid>> {
+        let text = std::fs::read_to_string(self.group.members_file())?;
+        Ok(text.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?)).collect())
     }
 
     fn script(&self, which: &str, script: &str) -> io::Result<()> {
@@ -202,8 +232,7 @@ impl Shared {
         if status.success() {
             return Ok(());
         }
-        let what = format!("the {which} script ended with {status}; {}", self.last_words());
-        Err(io::Error::other(what))
+        Err(io::Error::other(format!("the {which} script ended with {status}")))
     }
 
     fn systemctl(&self, verb: &str, unit: &str) -> io::Result<()> {
@@ -219,58 +248,47 @@ impl Shared {
     fn prepare(&self, program: &Path, user: Option<&str>) -> io::Result<Command> {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut members = OpenOptions::new().write(true).open(self.group.members_file())?;
-        let mut command = match user {
-            // setpriv is part of every Debian and Red Hat system.
-            Some(user) => {
-                let mut command = Command::new("setpriv");
-                command.args(["--reuid", user, "--regid", user, "--init-groups", "--"]);
-                command.arg(program);
-                command
-            }
-            None => Command::new(program),
-        };
+        let mut command = as_user(program, user);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir("/");
         join_before_exec(&mut command, move || members.write_all(b"0"));
         Ok(command)
     }
 
-    fn last_words(&self) -> String {
-        match log_end(&self.log) {
-            Ok(text) if text.is_empty() => "it said nothing".to_owned(),
-            Ok(text) => format!("its last words: {text}"),
-            Err(error) => format!("its log cannot be read: {error}"),
-        }
+    fn last_lines(&self) -> Vec<String> {
+        last_lines(&self.log, self.log_from.load(Ordering::Relaxed))
     }
 
-    fn programs(&self) -> MutexGuard<'_, Vec<Program>> {
+    fn programs(&self) -> MutexGuard<'_, Programs> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Program {
-    /// Asks it to end and waits as long as it may take; what is left is killed with the group.
-    fn stop(&self) {
-        let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) else { return };
-        let Ok(handle) = pidfd_open(pid, PidfdFlags::empty()) else { return };
-        let signal = match self.config.stop_signal {
-            StopSignal::Term => Signal::TERM,
-            StopSignal::Int => Signal::INT,
-            StopSignal::Quit => Signal::QUIT,
-        };
-        if kill_process(pid, signal).is_err() {
-            return;
-        }
-        ends_within(&handle, self.config.stop_timeout);
-    }
+/// A command that becomes a program, perhaps as another user.
+pub(super) fn as_user(program: &Path, user: Option<&str>) -> Command {
+    let Some(user) = user else { return Command::new(program) };
+    // setpriv is part of every Debian and Red Hat system.
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", user, "--regid", user, "--init-groups", "--"]).arg(program);
+    command
 }
 
-/// The end of a log, as evidence.
-pub(super) fn log_end(log: &Path) -> io::Result<String> {
+/// The last lines of a log after this place, as evidence.
+pub(super) fn last_lines(log: &Path, from: u64) -> Vec<String> {
+    let text = match log_end(log, from) {
+        Ok(text) => text,
+        Err(error) => return vec![format!("its log cannot be read: {error}")],
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let first = lines.len().saturating_sub(EVIDENCE_LINES);
+    lines.into_iter().skip(first).map(|line| format!("it said: {line}")).collect()
+}
+
+fn log_end(log: &Path, from: u64) -> io::Result<String> {
     let mut file = File::open(log)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(EVIDENCE_BYTES)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(EVIDENCE_BYTES).max(from)))?;
     let mut text = Vec::new();
-    file.read_to_end(&mut text)?;
+    file.take(EVIDENCE_BYTES).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).trim().to_owned())
 }
 

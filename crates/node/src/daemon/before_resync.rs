@@ -18,14 +18,12 @@ use model::config::ModuleConfig;
 use model::{Copy, NodeName};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::daemon::application::{ends_within, join_before_exec, log_end};
+use crate::daemon::application::{ends_within, join_before_exec, last_lines};
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
 
 /// How long the script may take. As long as it runs the node has no up-to-date copy.
 const LIMIT: Duration = Duration::from_secs(60);
-/// How many of its last lines are shown as evidence.
-const EVIDENCE_LINES: usize = 5;
 
 /// The script of a module.
 pub(crate) struct BeforeResync {
@@ -156,13 +154,7 @@ impl Shared {
     }
 
     fn last_lines(&self) -> Vec<String> {
-        let text = match log_end(&self.log) {
-            Ok(text) => text,
-            Err(error) => format!("its log cannot be read: {error}"),
-        };
-        let lines: Vec<&str> = text.lines().collect();
-        let first = lines.len().saturating_sub(EVIDENCE_LINES);
-        lines.into_iter().skip(first).map(|line| format!("it said: {line}")).collect()
+        last_lines(&self.log, 0)
     }
 }
 

@@ -47,6 +47,11 @@ impl Daemon {
                 }
                 Effect::SetAddresses { module, held } => self.set_addresses(&module, held),
                 Effect::RunService { module, action } => self.run_service(&module, action),
+                Effect::RunChecks { module, serial, checks } => {
+                    if let Some(module) = self.modules.get(&module) {
+                        module.checks.run(serial, checks);
+                    }
+                }
                 Effect::PrepareResync { module, serial, source, copy } => {
                     if let Some(module) = self.modules.get(&module) {
                         module.before_resync.run(serial, source, copy);
@@ -266,6 +271,7 @@ fn module_of(effect: &Effect) -> Option<&ModuleName> {
         | Effect::Assign { module, .. }
         | Effect::SetAddresses { module, .. }
         | Effect::RunService { module, .. }
+        | Effect::RunChecks { module, .. }
         | Effect::PrepareResync { module, .. } => Some(module),
         Effect::Explain(event) => event.module.as_ref(),
         Effect::Announce | Effect::Answer { .. } => None,

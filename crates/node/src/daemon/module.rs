@@ -13,6 +13,7 @@ use wire::local::Progress;
 use crate::daemon::addresses::Addresses;
 use crate::daemon::application::Application;
 use crate::daemon::before_resync::BeforeResync;
+use crate::daemon::checks::Checks;
 use crate::daemon::replicators::Replicator;
 use crate::daemon::verify::Asked;
 use crate::durable;
@@ -24,6 +25,7 @@ pub(crate) struct Module {
     pub(crate) replicator: Option<Replicator>,
     pub(crate) addresses: Addresses,
     pub(crate) application: Application,
+    pub(crate) checks: Checks,
     pub(crate) before_resync: BeforeResync,
     pub(crate) progress: Progress,
     /// What a resync may compare and send, in bytes per second: as configured, or told since.

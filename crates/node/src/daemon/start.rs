@@ -24,6 +24,7 @@ use crate::clock;
 use crate::daemon::admit::Door;
 use crate::daemon::application::Application;
 use crate::daemon::before_resync::BeforeResync;
+use crate::daemon::checks::Checks;
 use crate::daemon::event::Event;
 use crate::daemon::guard::Guard;
 use crate::daemon::heartbeat::Heartbeats;
@@ -297,8 +298,10 @@ fn prepare(
     events: &Sender<Event>,
 ) -> io::Result<(Module, BootModule)> {
     let record: Record = durable::read(&layout.record_file(&config.name))?.unwrap_or_default();
-    let application =
-        Application::new(&config, layout.log_file(&config.name, "application"), events)?;
+    let log = layout.log_file(&config.name, "application");
+    let programs = layout.programs_file(&config.name);
+    let application = Application::new(&config, log, programs, events)?;
+    let checks = Checks::new(application.shared(), events)?;
     let log = layout.log_file(&config.name, "before-resync");
     let before_resync = BeforeResync::new(&config, node, log, events)?;
     let number = record.number.unwrap_or(0);
@@ -317,6 +320,7 @@ fn prepare(
         replicator: None,
         addresses: crate::daemon::addresses::Addresses::default(),
         application,
+        checks,
         before_resync,
         progress: wire::local::Progress::default(),
         resync_rate: config.replication.resync_rate,

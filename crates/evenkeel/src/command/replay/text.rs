@@ -30,13 +30,14 @@ pub(super) fn input(input: &Input) -> String {
             format!("addresses of {module} are {what}{}", failed(error.as_ref()))
         }
         Input::ServiceDone { module, action, error } => {
-            format!(
-                "application of {module}: {} done{}",
-                action_of(*action),
-                failed(error.as_ref())
-            )
+            let how = error.as_ref().map(|error| &error.how);
+            format!("application of {module}: {} done{}", action_of(*action), failed(how))
         }
-        Input::ServiceDied { module, how } => format!("application of {module} died: {how}"),
+        Input::CheckResult { module, serial, check, up, evidence } => {
+            let state = if *up { "up" } else { "down" };
+            let how = failed(evidence.first());
+            format!("check {check} of {module}, serial {serial}, is {state}{how}")
+        }
         Input::ResyncPrepared { module, serial, error } => {
             let how = error.as_ref().map(|error| &error.how);
             format!("script before the resync of {module} ended, serial {serial}{}", failed(how))
@@ -61,7 +62,7 @@ pub(super) fn module_of(input: &Input) -> Option<&ModuleName> {
         | Input::Replicator { module, .. }
         | Input::AddressesSet { module, .. }
         | Input::ServiceDone { module, .. }
-        | Input::ServiceDied { module, .. }
+        | Input::CheckResult { module, .. }
         | Input::ResyncPrepared { module, .. }
         | Input::PersistFailed { module, .. }
         | Input::Operator { module, .. } => Some(module),
@@ -84,6 +85,11 @@ pub(super) fn effect(effect: &Effect) -> String {
         }
         Effect::RunService { module, action } => {
             format!("{} the application of {module}", action_of(*action))
+        }
+        Effect::RunChecks { module, serial, checks } => {
+            let names: Vec<&str> = checks.iter().map(ModuleName::as_str).collect();
+            let which = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            format!("carry out these checks of {module}, serial {serial}: {which}")
         }
         Effect::PrepareResync { module, serial, source, .. } => {
             format!("run the script before the resync of {module} from {source}, serial {serial}")
@@ -115,6 +121,7 @@ pub(super) fn module_of_effect(effect: &Effect) -> Option<&ModuleName> {
         | Effect::Assign { module, .. }
         | Effect::SetAddresses { module, .. }
         | Effect::RunService { module, .. }
+        | Effect::RunChecks { module, .. }
         | Effect::PrepareResync { module, .. } => Some(module),
         Effect::Explain(event) => event.module.as_ref(),
         Effect::Announce | Effect::Answer { .. } => None,
