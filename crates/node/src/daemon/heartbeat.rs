@@ -233,7 +233,6 @@ fn pulse(paths: &[Path], woken: &Receiver<()>, shared: &Shared) {
             Err(RecvTimeoutError::Disconnected) => return,
         }
         while woken.try_recv().is_ok() {}
-        shared.guard.refresh();
         let now = clock::now();
         let heartbeat = {
             let outgoing = lock(&shared.outgoing);

@@ -294,6 +294,8 @@ impl Daemon {
         self.housekept = now;
         self.give_up_jobs(now);
         self.renewal.keep(now);
+        // Not by the thread that sends heartbeats, which must not wait for a disk.
+        self.heartbeats.refresh_key();
         for (name, module) in &mut self.modules {
             if let Err(error) = module.addresses.keep(now) {
                 eprintln!("! {name} address: {error}");

@@ -452,7 +452,10 @@ fn gather(parts: Vec<(NodeName, Part)>, lines: &Sender<Line>) -> Reply {
     whole.unwrap_or_else(ended)
 }
 
-fn wait_local(received: &std::sync::mpsc::Receiver<Line>, lines: &Sender<Line>) -> Reply {
+pub(super) fn wait_local(
+    received: &std::sync::mpsc::Receiver<Line>,
+    lines: &Sender<Line>,
+) -> Reply {
     for line in received {
         match line {
             Line::Reply(reply) | Line::Last(reply, _) => return reply,

@@ -16,9 +16,9 @@ use std::sync::{Mutex, PoisonError};
 use wire::control::{Exit, Reply, Verb};
 
 use crate::daemon::Daemon;
-use crate::daemon::event::Line;
+use crate::daemon::event::{Event, Line};
 use crate::daemon::membership::Membership;
-use crate::daemon::requests::{Part, gather_apart};
+use crate::daemon::requests::{Part, ended, gather_apart, wait_local};
 use crate::durable;
 use crate::seal::{self, ClusterKey};
 
@@ -40,10 +40,10 @@ impl Daemon {
                 gather_apart(vec![(first, part)], lines);
             }
             None => {
-                let membership = self.membership();
+                let (membership, events) = (self.membership(), self.sender.clone());
                 let changing = move || {
                     let failed = |why| Reply::new(Exit::Failed, why);
-                    let reply = rotate(&membership, &lines).unwrap_or_else(failed);
+                    let reply = rotate(&membership, &events, &lines).unwrap_or_else(failed);
                     let _ = lines.send(Line::Reply(reply));
                 };
                 // Without a thread nobody answers, which the asker sees as the end of its
@@ -53,7 +53,7 @@ impl Daemon {
         }
     }
 
-    /// The first node has this one use these keys.
+    /// The first node of the cluster has this one use these keys.
     pub(super) fn adopt_cluster_key(&self, text: &str) -> Reply {
         let own = &self.name;
         let adopted = ClusterKey::parse(text).and_then(|_| write(&self.membership(), text));
@@ -67,7 +67,11 @@ impl Daemon {
     }
 }
 
-fn rotate(membership: &Membership, lines: &Sender<Line>) -> Result<Reply, String> {
+fn rotate(
+    membership: &Membership,
+    events: &Sender<Event>,
+    lines: &Sender<Line>,
+) -> Result<Reply, String> {
     let _one = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
     let path = membership.keys.cluster_key_file();
     let old = fs::read_to_string(&path).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -82,8 +86,13 @@ fn rotate(membership: &Membership, lines: &Sender<Line>) -> Result<Reply, String
     for (what, text) in &steps {
         let _ = lines.send(Line::Progress(format!("every node {what}")));
         for node in &membership.cluster.nodes {
-            let given = membership.give_key(&node.name, text);
-            given.map_err(|why| {
+            let verb = Verb::AdoptClusterKey { text: text.clone() };
+            let given = if node.name == membership.own {
+                ask_oneself(events, verb)
+            } else {
+                membership.peer(&node.name).request(verb, &channel().0)
+            };
+            judge(given).map_err(|why| {
                 format!("{why}; the nodes go on with keys that all understand; try again")
             })?;
         }
@@ -91,17 +100,17 @@ fn rotate(membership: &Membership, lines: &Sender<Line>) -> Result<Reply, String
     Ok(Reply::new(Exit::Done, "the cluster has a new key for heartbeats".to_owned()))
 }
 
-impl Membership {
-    fn give_key(&self, node: &model::NodeName, text: &str) -> Result<(), String> {
-        if *node == self.own {
-            // Its heartbeats take it into use with the next pulse; the others have it already, or
-            // do not need it yet.
-            return write(self, text).map_err(|error| error.to_string());
-        }
-        let verb = Verb::AdoptClusterKey { text: text.to_owned() };
-        let reply = self.peer(node).request(verb, &channel().0);
-        if reply.outcome == Exit::Done { Ok(()) } else { Err(reply.sentence) }
+/// This node is asked as the others are.
+fn ask_oneself(events: &Sender<Event>, verb: Verb) -> Reply {
+    let (lines, received) = channel();
+    if events.send(Event::Request { verb, lines }).is_err() {
+        return ended();
     }
+    wait_local(&received, &channel().0)
+}
+
+fn judge(reply: Reply) -> Result<(), String> {
+    if reply.outcome == Exit::Done { Ok(()) } else { Err(reply.sentence) }
 }
 
 fn write(membership: &Membership, text: &str) -> std::io::Result<()> {
