@@ -57,6 +57,8 @@ fn under_load_nobody_is_taken_for_lost() {
     }
     cluster.until("the load is there", LOAD_PATIENCE, || load() >= LOAD_WANTED);
     let (mark, before) = (Instant::now(), NODES.map(|node| events(&cluster, node)));
+    // What came late while the pair was formed is of no interest here.
+    let late = late(&cluster);
     let seen = watch(&cluster, Duration::from_secs(minutes * 60));
     let outage = workload.outages_since(mark).length;
     println!(
@@ -65,7 +67,8 @@ fn under_load_nobody_is_taken_for_lost() {
             "minutes": minutes, "load_average_least": seen.load_least, "looks": seen.looks,
             "not_alive": seen.not_alive, "unanswered": seen.unanswered,
             "heartbeats": NODES.map(|node| status(&cluster, node)["heartbeats"].clone()),
-            "longest_silence_ms": NODES.map(|node| longest_silence(&cluster, node)),
+            "late": self::late(&cluster) - late,
+            "longest_silence_ms": NODES.map(|node| heard(&cluster, node, "longest_silence_ms")),
             "longest_outage_ms": u64::try_from(outage.as_millis()).unwrap(),
             "acknowledged": workload.count(),
         })
@@ -83,9 +86,15 @@ fn watch(cluster: &Cluster, time: Duration) -> Seen {
         let minute = start.elapsed().as_secs() / 60;
         if minute > told {
             told = minute;
-            let silences = NODES.map(|node| longest_silence(cluster, node).to_string());
-            let silences = silences.join(" and ");
-            println!("after {minute} min: load {}, longest silences {silences} ms", load());
+            let silences = NODES.map(|node| heard(cluster, node, "longest_silence_ms"));
+            println!(
+                "after {minute} min: load {}, {} late, longest silences {silences:?} ms, {} of {} \
+                 looks amber",
+                load(),
+                late(cluster),
+                seen.not_alive,
+                seen.looks
+            );
         }
         for node in NODES {
             seen.looks += 1;
@@ -122,7 +131,12 @@ fn status(cluster: &Cluster, node: &str) -> Value {
     status.unwrap_or_default()
 }
 
-/// The longest time between two heartbeats of the other node.
-fn longest_silence(cluster: &Cluster, node: &str) -> Value {
-    status(cluster, node)["networks"][NETWORK][other(node)]["longest_silence_ms"].clone()
+/// What a node has counted of the heartbeats of the other.
+fn heard(cluster: &Cluster, node: &str, figure: &str) -> u64 {
+    status(cluster, node)["networks"][NETWORK][other(node)][figure].as_u64().unwrap()
+}
+
+/// How often both have heard each other later than after half of the timeout.
+fn late(cluster: &Cluster) -> u64 {
+    NODES.iter().map(|node| heard(cluster, node, "late")).sum()
 }

@@ -51,6 +51,8 @@ pub(crate) struct Heard {
     pub(crate) at: Time,
     /// The longest time between two heartbeats so far.
     pub(crate) longest: Duration,
+    /// How often that was longer than a node of this cluster may stand still.
+    pub(crate) late: u64,
 }
 
 struct Outgoing {
@@ -145,9 +147,14 @@ impl Heartbeats {
 
 impl Shared {
     fn note_heard(&self, key: (NetworkName, NodeName), at: Time) {
+        let allowed = lock(&self.outgoing).wedged_after;
         let mut heard = lock(&self.heard);
-        let before = heard.get(&key).copied().unwrap_or(Heard { at, longest: Duration::ZERO });
-        heard.insert(key, Heard { at, longest: before.longest.max(at.since(before.at)) });
+        let first = Heard { at, longest: Duration::ZERO, late: 0 };
+        let before = heard.get(&key).copied().unwrap_or(first);
+        let silence = at.since(before.at);
+        let longest = before.longest.max(silence);
+        let late = before.late + u64::from(silence > allowed);
+        heard.insert(key, Heard { at, longest, late });
     }
 }
 

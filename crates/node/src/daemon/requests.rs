@@ -304,7 +304,10 @@ impl Daemon {
                 let heard = heard.get(&key);
                 let silent = heard.map(|heard| now.since(heard.at).as_millis());
                 let longest = heard.map(|heard| heard.longest.as_millis());
-                let peer = json!({ "silent_ms": silent, "longest_silence_ms": longest });
+                let late = heard.map(|heard| heard.late);
+                let peer = json!({
+                    "silent_ms": silent, "longest_silence_ms": longest, "late": late,
+                });
                 peers.insert(node.name.clone(), peer);
             }
             networks.insert(network.name.clone(), peers);
