@@ -29,6 +29,10 @@ impl Mirror {
         });
         for (code, severity, sentence) in self.block_reason().into_iter().chain(others) {
             let code = code.as_ref();
+            if self.reasons.contains_key(code) {
+                // Why the node waits comes first; told again in other words it would look new.
+                continue;
+            }
             let before = kept.remove(code);
             let since = before.as_ref().map_or(self.now, |reason| reason.since);
             let blocks = self.block.as_ref().is_some_and(|block| block.code == code);
