@@ -11,6 +11,7 @@ mod ci;
 mod fusectl;
 mod fuzz;
 mod guard;
+mod mutants;
 mod quiet;
 mod run;
 mod setup;
@@ -32,6 +33,7 @@ Tasks of the Evenkeel repository
   cargo xtask sim [--seeds N] [--first F]
                                        run random schedules over the cluster's core
   cargo xtask sim --seed S             tell one of them
+  cargo xtask mutants [NAME...]        break the cluster's rules one at a time: is it noticed?
   cargo xtask soak quiet [--minutes N] no false failover under load, with a timeout of 500 ms
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         ["soak", "fuzz", targets @ ..] => fuzz::soak(&root, targets, None),
         ["soak", "memory", options @ ..] => bench::memory(&root, options),
         ["sim", options @ ..] => simulate(&root, options),
+        ["mutants", words @ ..] => mutants::mutants(&root, words),
         ["soak", "quiet"] => quiet::quiet(&root, None),
         ["soak", "quiet", "--minutes", minutes] => match minutes.parse() {
             Ok(minutes) => quiet::quiet(&root, Some(minutes)),

@@ -139,13 +139,13 @@ fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
     commands
 }
 
-/// Everything is mended, in either order, and the pair must settle.
+/// Everything is mended, in either order, and the pair must settle, with equal copies.
 fn end(dice: &mut Dice) -> Vec<String> {
     let first = 1 + dice.roll(2);
     ["unsteady".to_owned(), "mend".to_owned()]
         .into_iter()
         .chain([format!("boot node{first}"), format!("boot node{}", 3 - first)])
-        .chain(["run 12s", "start both", "settle"].map(str::to_owned))
+        .chain(["run 12s", "start both", "settle", "compare"].map(str::to_owned))
         .collect()
 }
 

@@ -65,6 +65,7 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
         }
         ["run", time] => world.run_for(span(time)?),
         ["settle"] => settle(world),
+        ["compare"] => compare(world),
         ["steady"] => world.steady = (0..2).find(|i| world.serve_in_force(*i).is_some()),
         ["unsteady"] => world.steady = None,
         ["mend"] => mend(world),
@@ -315,7 +316,26 @@ fn is_protected(world: &World) -> bool {
     let shown = [0, 1].map(|i| world.hosts[i].shown);
     let up = world.hosts.iter().all(|host| host.up);
     let has = |role| shown.contains(&(role, Phase::Ready));
-    up && has(Role::Prim) && has(Role::Second)
+    let has_its_own = world.hosts.iter().all(|host| {
+        let primary = host.shown.0 == Role::Prim;
+        host.addresses == primary && host.service == primary
+    });
+    up && has(Role::Prim) && has(Role::Second) && has_its_own
+}
+
+/// A protected pair holds equal copies, once what is under way has arrived.
+fn compare(world: &mut World) {
+    if world.violation.is_some() || !is_protected(world) {
+        return;
+    }
+    world.writing = false;
+    world.run_for(Duration::from_secs(1));
+    world.writing = true;
+    let [one, two] = [0, 1].map(|i| &world.hosts[i].replicator.tree);
+    if !one.same_as(two) {
+        let what = "a pair that has settled holds different copies".to_owned();
+        world.violate(Promise::InSyncMeansEqual, what);
+    }
 }
 
 fn is_split(world: &World, i: usize) -> bool {
