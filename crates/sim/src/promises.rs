@@ -184,13 +184,14 @@ impl Checks {
         self.writes
     }
 
-    /// The application was told that a write succeeded.
-    pub fn acknowledge(&mut self, write: u64, holders: [bool; 2]) {
+    /// The application was told that a write succeeded, of a pair or of a node alone. A pair in
+    /// which one disk is broken vouches for less, but not with another promise.
+    pub fn acknowledge(&mut self, write: u64, holders: [bool; 2], pair: bool) {
         self.acknowledged += 1;
         if holders == [false, false] {
             return;
         }
-        self.must.insert(write, Vouch { holders, pair: holders == [true, true] });
+        self.must.insert(write, Vouch { holders, pair });
     }
 
     /// While the pair is protected, both nodes vouch for all that both hold.

@@ -206,7 +206,7 @@ impl World {
                 if replicator.link == Some(session) {
                     if let Some(at) = replicator.waiting.iter().position(|w| *w == write) {
                         replicator.waiting.remove(at);
-                        self.checks.acknowledge(write, holders);
+                        self.checks.acknowledge(write, holders, pair);
                     }
                     self.finish_drain(i);
                 }
@@ -245,7 +245,7 @@ impl World {
             }
             if serve.required.is_empty() {
                 for write in std::mem::take(&mut self.hosts[i].replicator.waiting) {
-                    self.checks.acknowledge(write, only(i));
+                    self.checks.acknowledge(write, only(i), false);
                 }
             }
         }
@@ -472,7 +472,7 @@ impl World {
         let write = self.checks.next_write();
         host.replicator.tree.apply(write);
         if serve.required.is_empty() {
-            self.checks.acknowledge(write, only(i));
+            self.checks.acknowledge(write, only(i), false);
         } else {
             host.replicator.waiting.push(write);
         }
