@@ -1,17 +1,32 @@
-//! The witness's register and its protocol, as a pure state machine.
+//! The witness's registers and its protocol, as a pure state machine.
+//!
+//! A register names the epoch that counts. It changes only by an exact swap, and is created only by
+//! both nodes or restored by the living owner. A witness that was put back to an earlier state
+//! cannot see that by itself: so after each start it grants nothing for a register before everybody
+//! named in it was heard, and nothing at all once one of them knows of a later epoch.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use model::{EpochId, ModuleName, NodeName};
 use serde::{Deserialize, Serialize};
 
+/// An epoch as the witness tells epochs apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Its number: of two epochs of one history the later one's is greater.
+    pub number: u64,
+    /// Its identity.
+    pub id: EpochId,
+}
+
 /// A question to the witness about one module of one cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
-    /// Both nodes, in contact and in sync, ask for a register to be created.
+    /// Both nodes, in contact and in sync, ask for a register to be created, or for one to be
+    /// brought up to date that lags behind.
     Enrol {
         /// The epoch they share.
-        epoch: EpochId,
+        epoch: Standing,
         /// Its members.
         members: BTreeSet<NodeName>,
     },
@@ -20,23 +35,33 @@ pub enum Request {
         /// What must stand in the register.
         expected: EpochId,
         /// What shall stand there.
-        new: EpochId,
+        new: Standing,
         /// Members of `new`.
         members: BTreeSet<NodeName>,
     },
+    /// The living owner, the only member of an epoch that has stood in the register, asks for it
+    /// to stand there again.
+    Restate {
+        /// Its epoch.
+        epoch: Standing,
+    },
     /// Say what stands there.
-    Probe,
+    Probe {
+        /// The newest epoch that the asking node knows to have stood there.
+        known: Option<Standing>,
+    },
 }
 
 /// What the witness says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// Enrolled or swapped, also when that had been done before; durable before it was said.
+    /// Enrolled, restated or swapped, also when that had been done before; durable before it was
+    /// said.
     Granted,
     /// Something else stands there.
     Refused {
         /// What stands there.
-        current: EpochId,
+        current: Standing,
         /// Its members.
         members: BTreeSet<NodeName>,
     },
@@ -44,10 +69,15 @@ pub enum Answer {
     Missing,
     /// Enrolment waits for the other node.
     Half,
+    /// Nothing is granted before these nodes were heard, for the register may be an old one.
+    Locked {
+        /// Who has to be heard.
+        unheard: BTreeSet<NodeName>,
+    },
     /// What stands there.
     Holds {
         /// Epoch.
-        current: EpochId,
+        current: Standing,
         /// Its members.
         members: BTreeSet<NodeName>,
     },
@@ -59,10 +89,15 @@ pub type Key = (ModuleName, ModuleName);
 /// All registers of a witness.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Witness {
-    registers: BTreeMap<Key, (EpochId, BTreeSet<NodeName>)>,
+    registers: BTreeMap<Key, Register>,
     /// Who has asked so far for a register that does not exist yet; need not survive a restart,
     /// as nodes ask again.
     halves: BTreeMap<Key, (EpochId, BTreeSet<NodeName>)>,
+    /// Who was heard about each register since this witness started and knew nothing newer.
+    /// Forgotten at a restart on purpose: the registers may then be older ones.
+    heard: BTreeMap<Key, BTreeSet<NodeName>>,
+    /// Registers of which some node knows that they lag behind.
+    behind: BTreeSet<Key>,
 }
 
 /// What stands in one register.
@@ -70,25 +105,30 @@ pub struct Witness {
 pub struct Register {
     /// Epoch.
     pub current: EpochId,
+    /// Its number; 0 in registers written before numbers were kept.
+    #[serde(default)]
+    pub number: u64,
     /// Its members.
     pub members: BTreeSet<NodeName>,
+}
+
+impl Register {
+    fn standing(&self) -> Standing {
+        Standing { number: self.number, id: self.current }
+    }
 }
 
 impl Witness {
     /// A witness with the registers kept by an earlier one.
     #[must_use]
     pub fn new(registers: BTreeMap<Key, Register>) -> Witness {
-        let registers = registers.into_iter().map(|(k, r)| (k, (r.current, r.members))).collect();
-        Witness { registers, halves: BTreeMap::new() }
+        Witness { registers, ..Witness::default() }
     }
 
     /// All registers, to be kept durably.
     #[must_use]
     pub fn registers(&self) -> BTreeMap<Key, Register> {
-        let whole = |(key, (current, members)): (&Key, &(EpochId, BTreeSet<NodeName>))| {
-            (key.clone(), Register { current: *current, members: members.clone() })
-        };
-        self.registers.iter().map(whole).collect()
+        self.registers.clone()
     }
 
     /// Answers `request` of `from`. When a register is returned it changed: make it durable
@@ -99,41 +139,101 @@ impl Witness {
         from: &NodeName,
         request: Request,
     ) -> (Option<Register>, Answer) {
-        let standing = self.registers.get(key).cloned();
-        match (request, standing) {
-            (Request::Probe, None) | (Request::Swap { .. }, None) => (None, Answer::Missing),
-            (Request::Probe, Some((current, members))) => {
-                (None, Answer::Holds { current, members })
+        let Some(standing) = self.registers.get(key).cloned() else {
+            return self.without_register(key, from, request);
+        };
+        match request {
+            Request::Probe { known } => {
+                self.hear(key, from, known);
+                (None, holds(&standing))
             }
-            (Request::Enrol { epoch, members }, None) => self.enrol(key, from, epoch, members),
-            (Request::Enrol { epoch, .. }, Some((current, members))) => {
-                let same = epoch == current;
-                (None, if same { Answer::Granted } else { Answer::Refused { current, members } })
+            Request::Enrol { epoch, members } => {
+                if epoch.id == standing.current {
+                    self.hear(key, from, Some(epoch));
+                    (None, Answer::Granted)
+                } else if epoch.number > standing.number {
+                    self.enrol(key, from, epoch, members)
+                } else {
+                    (None, refused(&standing))
+                }
             }
-            (Request::Swap { new, .. }, Some((current, _))) if current == new => {
-                (None, Answer::Granted)
+            Request::Restate { epoch } => {
+                if epoch.id == standing.current {
+                    self.hear(key, from, Some(epoch));
+                    (None, Answer::Granted)
+                } else if epoch.number > standing.number {
+                    (Some(self.write(key, epoch, only(from))), Answer::Granted)
+                } else {
+                    (None, refused(&standing))
+                }
             }
-            (Request::Swap { expected, new, members }, Some((current, _)))
-                if current == expected =>
-            {
-                (Some(self.write(key, new, members)), Answer::Granted)
-            }
-            (Request::Swap { .. }, Some((current, members))) => {
-                (None, Answer::Refused { current, members })
+            Request::Swap { new, .. } if standing.current == new.id => (None, Answer::Granted),
+            Request::Swap { expected, new, members } => {
+                if standing.current != expected {
+                    return (None, refused(&standing));
+                }
+                self.hear(key, from, Some(standing.standing()));
+                match self.locked(key, &standing) {
+                    Some(unheard) => (None, Answer::Locked { unheard }),
+                    None => (Some(self.write(key, new, members)), Answer::Granted),
+                }
             }
         }
+    }
+
+    fn without_register(
+        &mut self,
+        key: &Key,
+        from: &NodeName,
+        request: Request,
+    ) -> (Option<Register>, Answer) {
+        match request {
+            Request::Probe { .. } | Request::Swap { .. } => (None, Answer::Missing),
+            Request::Enrol { epoch, members } => self.enrol(key, from, epoch, members),
+            Request::Restate { epoch } => {
+                (Some(self.write(key, epoch, only(from))), Answer::Granted)
+            }
+        }
+    }
+
+    /// Takes in what a node knows of a register.
+    fn hear(&mut self, key: &Key, from: &NodeName, known: Option<Standing>) {
+        let Some(standing) = self.registers.get(key).map(Register::standing) else { return };
+        let newer = known.is_some_and(|known| {
+            known.id != standing.id && known.number >= standing.number && standing.number > 0
+        });
+        if newer {
+            self.behind.insert(key.clone());
+        } else {
+            self.heard.entry(key.clone()).or_default().insert(from.clone());
+        }
+    }
+
+    /// Who has to be heard before anything is granted; none when nobody has.
+    fn locked(&self, key: &Key, standing: &Register) -> Option<BTreeSet<NodeName>> {
+        if self.behind.contains(key) {
+            return Some(standing.members.clone());
+        }
+        let heard = self.heard.get(key);
+        let unheard: BTreeSet<NodeName> = standing
+            .members
+            .iter()
+            .filter(|node| !heard.is_some_and(|heard| heard.contains(*node)))
+            .cloned()
+            .collect();
+        (!unheard.is_empty()).then_some(unheard)
     }
 
     fn enrol(
         &mut self,
         key: &Key,
         from: &NodeName,
-        epoch: EpochId,
+        epoch: Standing,
         members: BTreeSet<NodeName>,
     ) -> (Option<Register>, Answer) {
-        let half = self.halves.entry(key.clone()).or_insert_with(|| (epoch, BTreeSet::new()));
-        if half.0 != epoch {
-            *half = (epoch, BTreeSet::new());
+        let half = self.halves.entry(key.clone()).or_insert_with(|| (epoch.id, BTreeSet::new()));
+        if half.0 != epoch.id {
+            *half = (epoch.id, BTreeSet::new());
         }
         half.1.insert(from.clone());
         if !members.is_subset(&half.1) {
@@ -143,51 +243,148 @@ impl Witness {
         (Some(self.write(key, epoch, members)), Answer::Granted)
     }
 
-    fn write(&mut self, key: &Key, current: EpochId, members: BTreeSet<NodeName>) -> Register {
-        self.registers.insert(key.clone(), (current, members.clone()));
-        Register { current, members }
+    /// Writes a register down. Whoever is named in it was heard, or is heard by what it says next:
+    /// what was written since this witness started is not an old state.
+    fn write(&mut self, key: &Key, new: Standing, members: BTreeSet<NodeName>) -> Register {
+        self.behind.remove(key);
+        self.heard.insert(key.clone(), members.clone());
+        let register = Register { current: new.id, number: new.number, members };
+        self.registers.insert(key.clone(), register.clone());
+        register
     }
+}
+
+fn only(node: &NodeName) -> BTreeSet<NodeName> {
+    BTreeSet::from([node.clone()])
+}
+
+fn holds(register: &Register) -> Answer {
+    Answer::Holds { current: register.standing(), members: register.members.clone() }
+}
+
+fn refused(register: &Register) -> Answer {
+    Answer::Refused { current: register.standing(), members: register.members.clone() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn setting() -> (Witness, Key, NodeName, NodeName, BTreeSet<NodeName>) {
+    struct Case {
+        witness: Witness,
+        key: Key,
+        a: NodeName,
+        b: NodeName,
+    }
+
+    fn epoch(number: u64) -> Standing {
+        Standing { number, id: EpochId(u128::from(number)) }
+    }
+
+    fn case() -> Case {
         let name = |text| ModuleName::new(text).unwrap();
         let (a, b) = (NodeName::new("a").unwrap(), NodeName::new("b").unwrap());
-        let both = BTreeSet::from([a.clone(), b.clone()]);
-        (Witness::default(), (name("cluster"), name("shop")), a, b, both)
+        Case { witness: Witness::default(), key: (name("cluster"), name("shop")), a, b }
+    }
+
+    impl Case {
+        fn both(&self) -> BTreeSet<NodeName> {
+            BTreeSet::from([self.a.clone(), self.b.clone()])
+        }
+
+        fn ask(&mut self, from: &NodeName, request: Request) -> Answer {
+            self.witness.handle(&self.key, from, request).1
+        }
+
+        fn swap(&mut self, from: &NodeName, expected: u64, new: u64) -> Answer {
+            let members = only(from);
+            let request =
+                Request::Swap { expected: EpochId(u128::from(expected)), new: epoch(new), members };
+            self.ask(from, request)
+        }
+
+        fn enrolled(number: u64) -> Case {
+            let mut case = case();
+            let members = case.both();
+            case.witness.write(&case.key.clone(), epoch(number), members);
+            case
+        }
+
+        fn restart(&mut self) {
+            self.witness = Witness::new(self.witness.registers());
+        }
     }
 
     #[test]
     fn a_register_is_created_by_both_members_only() {
-        let (mut witness, key, a, b, members) = setting();
-        let epoch = EpochId(1);
-        let enrol = Request::Enrol { epoch, members: members.clone() };
-        let swap = Request::Swap { expected: epoch, new: EpochId(2), members };
-        assert_eq!(witness.handle(&key, &a, swap).1, Answer::Missing);
-        assert_eq!(witness.handle(&key, &a, enrol.clone()).1, Answer::Half);
-        assert_eq!(witness.handle(&key, &a, enrol.clone()).1, Answer::Half);
-        let (changed, answer) = witness.handle(&key, &b, enrol.clone());
-        assert_eq!((changed.unwrap().current, answer), (epoch, Answer::Granted));
-        assert_eq!(witness.handle(&key, &a, enrol), (None, Answer::Granted));
+        let mut case = case();
+        let (a, b) = (case.a.clone(), case.b.clone());
+        let enrol = Request::Enrol { epoch: epoch(1), members: case.both() };
+        assert_eq!(case.swap(&a, 1, 2), Answer::Missing);
+        assert_eq!(case.ask(&a, enrol.clone()), Answer::Half);
+        assert_eq!(case.ask(&a, enrol.clone()), Answer::Half);
+        let (changed, answer) = case.witness.handle(&case.key, &b, enrol.clone());
+        assert_eq!((changed.unwrap().current, answer), (epoch(1).id, Answer::Granted));
+        assert_eq!(case.witness.handle(&case.key, &a, enrol), (None, Answer::Granted));
     }
 
     #[test]
     fn only_an_exact_swap_is_granted_and_repeating_it_is_harmless() {
-        let (mut witness, key, a, b, members) = setting();
-        witness.write(&key, EpochId(1), members.clone());
-        let swap = |expected, new| Request::Swap {
-            expected: EpochId(expected),
-            new: EpochId(new),
-            members: members.clone(),
-        };
-        assert_eq!(witness.handle(&key, &a, swap(1, 2)).1, Answer::Granted);
-        assert_eq!(witness.handle(&key, &a, swap(1, 2)), (None, Answer::Granted));
-        let refused = Answer::Refused { current: EpochId(2), members: members.clone() };
-        assert_eq!(witness.handle(&key, &b, swap(1, 3)), (None, refused));
-        let kept = Witness::new(witness.registers());
-        assert_eq!(kept, witness);
+        let mut case = Case::enrolled(1);
+        let (a, b) = (case.a.clone(), case.b.clone());
+        assert_eq!(case.swap(&a, 1, 2), Answer::Granted);
+        assert_eq!(case.swap(&a, 1, 2), Answer::Granted);
+        let refused = Answer::Refused { current: epoch(2), members: only(&a) };
+        assert_eq!(case.swap(&b, 1, 3), refused);
+        case.restart();
+        assert_eq!(case.swap(&a, 1, 2), Answer::Granted, "the answer was lost");
+    }
+
+    #[test]
+    fn after_a_start_nothing_is_granted_before_everybody_named_was_heard() {
+        let mut case = Case::enrolled(1);
+        let (a, b) = (case.a.clone(), case.b.clone());
+        case.restart();
+        assert_eq!(case.swap(&b, 1, 2), Answer::Locked { unheard: only(&a) });
+        case.ask(&a, Request::Probe { known: Some(epoch(1)) });
+        assert_eq!(case.swap(&b, 1, 2), Answer::Granted);
+        case.restart();
+        assert_eq!(case.swap(&b, 2, 3), Answer::Granted, "the owner is heard by asking");
+    }
+
+    #[test]
+    fn one_that_lags_behind_grants_nothing_until_the_owner_restates() {
+        let mut case = Case::enrolled(1);
+        let (a, b) = (case.a.clone(), case.b.clone());
+        let saved = case.witness.registers();
+        assert_eq!(case.swap(&a, 1, 2), Answer::Granted);
+        case.witness = Witness::new(saved);
+        case.ask(&b, Request::Probe { known: Some(epoch(1)) });
+        assert_eq!(case.swap(&b, 1, 3), Answer::Locked { unheard: only(&a) });
+        case.ask(&a, Request::Probe { known: Some(epoch(2)) });
+        assert_eq!(case.swap(&b, 1, 3), Answer::Locked { unheard: case.both() });
+        assert_eq!(case.ask(&a, Request::Restate { epoch: epoch(2) }), Answer::Granted);
+        let refused = Answer::Refused { current: epoch(2), members: only(&a) };
+        assert_eq!(case.swap(&b, 1, 3), refused);
+    }
+
+    #[test]
+    fn one_that_lags_behind_is_brought_up_to_date_by_both() {
+        let mut case = Case::enrolled(1);
+        let (a, b) = (case.a.clone(), case.b.clone());
+        let enrol = Request::Enrol { epoch: epoch(3), members: case.both() };
+        case.ask(&a, Request::Probe { known: Some(epoch(3)) });
+        assert_eq!(case.ask(&a, enrol.clone()), Answer::Half);
+        assert_eq!(case.swap(&b, 1, 2), Answer::Locked { unheard: case.both() });
+        assert_eq!(case.ask(&b, enrol), Answer::Granted);
+        assert_eq!(case.swap(&b, 3, 4), Answer::Granted);
+    }
+
+    #[test]
+    fn nobody_restates_an_earlier_epoch() {
+        let mut case = Case::enrolled(3);
+        let a = case.a.clone();
+        let refused = Answer::Refused { current: epoch(3), members: case.both() };
+        assert_eq!(case.ask(&a, Request::Restate { epoch: epoch(2) }), refused);
     }
 }

@@ -196,11 +196,11 @@ impl World {
                 let epoch = self.hosts[i].record.epoch.as_ref();
                 let author = epoch.map(|epoch| &epoch.author) == Some(&self.hosts[i].name);
                 let pair = !author || self.hosts[1 - i].record.promotable;
-                // A target that has gone down since it said so vouches for nothing.
+                // A target that has gone down since it said so vouches for nothing any more, and a
+                // broken disk neither.
                 let there = &self.hosts[1 - i].replicator;
-                let pair =
-                    pair && there.receives(session) && there.tree.holds(write) && !there.broken;
-                let mut holders = if pair { [true, true] } else { only(i) };
+                let held = there.receives(session) && there.tree.holds(write) && !there.broken;
+                let mut holders = [pair && held; 2];
                 holders[i] = !self.hosts[i].replicator.broken;
                 let replicator = &mut self.hosts[i].replicator;
                 if replicator.link == Some(session) {

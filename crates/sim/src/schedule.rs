@@ -209,11 +209,14 @@ fn of_network(dice: &mut Dice) -> String {
 
 fn of_witness(dice: &mut Dice) -> String {
     let n = 1 + dice.roll(2);
-    match dice.roll(8) {
+    match dice.roll(11) {
         0 | 1 => "witness down".to_owned(),
         2 | 3 => "witness heal".to_owned(),
         4 => format!("witness cut node{n}"),
         5 => "witness forgets".to_owned(),
+        6 => "witness save".to_owned(),
+        7 => "witness restore".to_owned(),
+        8 => "witness restart".to_owned(),
         _ => format!("witness slow node{n} {}ms", dice.roll(4000)),
     }
 }

@@ -135,6 +135,9 @@ fn of_witness(world: &mut World, words: &[&str]) -> Result<bool, String> {
         ["witness", "down"] => world.network.witness_up = false,
         ["witness", "up"] => world.network.witness_up = true,
         ["witness", "forgets"] => world.witness = Witness::default(),
+        ["witness", "save"] => world.witness_saved = world.witness.registers(),
+        ["witness", "restore"] => world.witness = Witness::new(world.witness_saved.clone()),
+        ["witness", "restart"] => world.witness = Witness::new(world.witness.registers()),
         ["witness", "slow", n, delay] => {
             world.network.witness_delay[node(n)?] = Some(span(delay)?);
         }

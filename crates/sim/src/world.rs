@@ -7,7 +7,7 @@ use cluster::effect::{Event, Outcome, Serve};
 use cluster::input::{Command, JobId};
 use cluster::report::Heartbeat;
 use cluster::status::ModuleStatus;
-use cluster::witness::{Answer, Request, Witness};
+use cluster::witness::{Answer, Key, Register, Request, Witness};
 use cluster::{Input, Node};
 use model::config::{
     Ack, CheckConfig, ClusterConfig, Compression, FailoverConfig, InUse, ModuleConfig, ModuleKind,
@@ -85,6 +85,8 @@ pub struct World {
     pub(crate) config: Option<ModuleConfig>,
     /// The witness.
     pub witness: Witness,
+    /// A copy of what the witness kept.
+    pub witness_saved: BTreeMap<Key, Register>,
     /// The host whose application does not start.
     pub broken_service: Option<usize>,
     /// The checks of the module.
@@ -144,6 +146,7 @@ impl World {
             policy: WithoutWitness::GoOn,
             config: None,
             witness: Witness::default(),
+            witness_saved: BTreeMap::new(),
             broken_service: None,
             checked: Vec::new(),
             script: None,

@@ -8,6 +8,7 @@ use model::config::WithoutWitness;
 use model::{Copy, Epoch};
 
 use super::facts::{Standing, is_acting};
+use super::witnessing::standing;
 use super::{Follow, Mirror, State};
 use crate::record::StoredCopy;
 use crate::witness::{Answer, Request};
@@ -154,7 +155,7 @@ impl Mirror {
             self.persist(|record| record.pending = pending);
         }
         let members = epoch.members.clone();
-        match self.ask_witness(Request::Swap { expected, new: epoch.id, members }) {
+        match self.ask_witness(Request::Swap { expected, new: standing(epoch), members }) {
             Some(Answer::Granted) => Verdict::Granted,
             Some(Answer::Refused { .. }) => {
                 self.warn(
@@ -166,6 +167,13 @@ impl Mirror {
                 );
                 self.refused_in = self.epoch_id();
                 Verdict::Refused
+            }
+            Some(Answer::Locked { .. }) => {
+                self.talk.retry_at = self.now + Duration::from_secs(1);
+                let sentence = "the witness has started anew, or was put back to an earlier state: \
+                                it grants nothing before it has heard both nodes";
+                self.block("witness-unsure", sentence.to_owned());
+                Verdict::Open
             }
             Some(Answer::Missing | Answer::Half | Answer::Holds { .. }) => {
                 self.talk.retry_at = self.now + Duration::from_secs(1);

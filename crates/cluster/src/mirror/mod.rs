@@ -200,8 +200,10 @@ struct Talk {
     unreachable: Option<String>,
     trouble: Option<String>,
     enrolled: Option<(EpochId, Time)>,
-    /// The witness has no register of this pair.
+    /// The witness has no register of this pair, or an old one.
     missing: bool,
+    /// The epoch that is to be enrolled or restated, for the witness cannot swap it in.
+    unswappable: Option<EpochId>,
 }
 
 /// An operator's job under way.

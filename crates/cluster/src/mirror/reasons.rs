@@ -232,7 +232,11 @@ impl Mirror {
                 format!("evenkeel start {module} on {peer}"),
                 format!("if {peer} is lost for ever: evenkeel force-primary {module}"),
             ],
-            "crashed-copy" | "witness-unreachable" | "not-enrolled" | "no-witness" => vec![
+            "crashed-copy"
+            | "witness-unreachable"
+            | "witness-unsure"
+            | "not-enrolled"
+            | "no-witness" => vec![
                 format!("bring {peer} back"),
                 format!("only if {peer} is certainly dead: evenkeel force-primary {module}"),
             ],

@@ -12,7 +12,7 @@ use super::{Block, Mirror, Promote, State};
 use crate::effect::{Assignment, Ending};
 use crate::record::StoredCopy;
 use crate::report::{Report, SessionStep};
-use crate::witness::{Answer, Request};
+use crate::witness::Answer;
 
 /// How long a started node waits for an up-to-date peer to be started too.
 const START_GRACE: Duration = Duration::from_secs(3);
@@ -406,9 +406,9 @@ impl Mirror {
             self.take_sole("its record says that the peer was left behind");
             return true;
         };
-        match self.ask_witness(Request::Probe) {
+        match self.ask_witness(self.probe()) {
             Some(Answer::Holds { current, .. })
-                if current == registered || self.is_newer_own(current) =>
+                if current.id == registered || self.is_newer_own(current.id) =>
             {
                 self.take_sole("the witness confirms that the peer was left behind");
                 true
@@ -417,8 +417,16 @@ impl Mirror {
                 self.take_sole("the witness knows of nobody else");
                 true
             }
+            Some(Answer::Holds { .. }) if self.talk.missing => {
+                self.take_sole("the witness knows only of an earlier epoch of this node's");
+                true
+            }
             Some(
-                Answer::Holds { .. } | Answer::Refused { .. } | Answer::Granted | Answer::Half,
+                Answer::Holds { .. }
+                | Answer::Refused { .. }
+                | Answer::Granted
+                | Answer::Locked { .. }
+                | Answer::Half,
             ) => {
                 self.talk.retry_at = self.now + Duration::from_secs(5);
                 let sentence = format!("the witness says that {} went on alone", self.peer_name);

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use model::Epoch;
+
 use super::{Mirror, State};
 use crate::effect::Effect;
 use crate::report::Report;
-use crate::witness::{Answer, Request};
+use crate::witness::{Answer, Request, Standing};
 
 /// The shell answers within two seconds; after this long a question counts as lost.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -44,8 +46,22 @@ impl Mirror {
             self.talk.asked = None;
         }
         self.talk.answered = true;
-        if request == Request::Probe {
-            self.talk.missing = answer == Answer::Missing;
+        if let Request::Probe { known } = &request {
+            self.talk.missing = match (&answer, known) {
+                (Answer::Missing, _) => true,
+                // It was put back to an earlier state.
+                (Answer::Holds { current, .. }, Some(known)) => {
+                    current.id != known.id && current.number <= known.number
+                }
+                (
+                    Answer::Holds { .. }
+                    | Answer::Granted
+                    | Answer::Refused { .. }
+                    | Answer::Half
+                    | Answer::Locked { .. },
+                    _,
+                ) => false,
+            };
         }
         if self.talk.unreachable.take().is_some() {
             self.talk.retry_at = self.now;
@@ -69,9 +85,27 @@ impl Mirror {
         if self.due(self.talk.probe_at) {
             self.talk.probe_at = self.now + PROBE;
             self.due(self.talk.probe_at);
-            let request = Request::Probe;
+            let request = self.probe();
             self.effects.push(Effect::AskWitness { module: self.module.clone(), request });
         }
+    }
+
+    /// The question what stands in the register, with what this node knows of it.
+    pub(crate) fn probe(&self) -> Request {
+        Request::Probe { known: self.registered() }
+    }
+
+    /// The newest epoch known to have stood in the register. One that has dropped out of the
+    /// lineage is too old to say anything.
+    fn registered(&self) -> Option<Standing> {
+        let id = self.record.registered?;
+        let epoch = self.record.epoch.as_ref()?;
+        if epoch.id == id {
+            return Some(Standing { number: epoch.number, id });
+        }
+        let at = self.record.lineage.ids().iter().position(|known| *known == id)?;
+        let back = u64::try_from(at).ok()? + 1;
+        Some(Standing { number: epoch.number.saturating_sub(back), id })
     }
 
     /// Whether `id` is this node's epoch or an ancestor newer than the registered one.
@@ -89,21 +123,38 @@ impl Mirror {
         let Some(epoch) = self.record.epoch.clone() else {
             return;
         };
-        let expected = self.record.registered.filter(|id| *id != epoch.id);
-        let Some(expected) = expected.filter(|_| self.has_witness) else {
+        let Some(expected) = self.record.registered.filter(|_| self.has_witness) else {
             return;
         };
-        let request = Request::Swap { expected, new: epoch.id, members: epoch.members };
+        let new = standing(&epoch);
+        // The peer was left behind; the owner's word is enough where nothing newer stands.
+        let sole = epoch.is_sole_member(&self.me);
+        let lags = sole && (self.talk.missing || self.talk.unswappable == Some(epoch.id));
+        let members = epoch.members.clone();
+        let request = match (expected == epoch.id, lags) {
+            (_, true) => Request::Restate { epoch: new },
+            (false, false) => Request::Swap { expected, new, members },
+            (true, false) => return,
+        };
         match self.ask_witness(request) {
             Some(Answer::Granted) => {
                 self.talk.trouble = None;
+                self.talk.missing = false;
                 self.persist(|record| record.registered = Some(epoch.id));
             }
-            Some(Answer::Refused { current, .. }) if self.is_newer_own(current) => {
-                self.persist(|record| record.registered = Some(current));
+            Some(Answer::Refused { current, .. }) if self.is_newer_own(current.id) => {
+                self.persist(|record| record.registered = Some(current.id));
+            }
+            Some(Answer::Missing | Answer::Locked { .. }) if sole && !lags => {
+                self.talk.unswappable = Some(epoch.id);
+                self.register_alone();
             }
             Some(
-                Answer::Refused { .. } | Answer::Missing | Answer::Half | Answer::Holds { .. },
+                Answer::Refused { .. }
+                | Answer::Missing
+                | Answer::Half
+                | Answer::Locked { .. }
+                | Answer::Holds { .. },
             ) => {
                 self.talk.trouble =
                     Some("the witness's register names an epoch this node does not know".into());
@@ -122,8 +173,9 @@ impl Mirror {
         if !self.has_witness || self.record.registered == Some(epoch.id) {
             return true;
         }
-        let (new, members) = (epoch.id, epoch.members);
-        let request = match self.record.registered {
+        let (new, members) = (standing(&epoch), epoch.members);
+        let enrols = self.talk.unswappable == Some(new.id);
+        let request = match self.record.registered.filter(|_| !enrols) {
             Some(expected) => Request::Swap { expected, new, members },
             None => Request::Enrol { epoch: new, members },
         };
@@ -131,15 +183,16 @@ impl Mirror {
             Some(Answer::Granted) => {
                 self.talk.trouble = None;
                 self.talk.missing = false;
-                self.persist(|record| record.registered = Some(new));
+                self.persist(|record| record.registered = Some(new.id));
                 return true;
             }
             Some(Answer::Refused { current, .. } | Answer::Holds { current, .. }) => {
-                self.persist(|record| record.registered = Some(current));
+                self.persist(|record| record.registered = Some(current.id));
                 return self.register_join();
             }
-            Some(Answer::Missing) => {
-                self.persist(|record| record.registered = None);
+            // A witness that knows nothing, or may know old things only, believes both together.
+            Some(Answer::Missing | Answer::Locked { .. }) => {
+                self.talk.unswappable = Some(new.id);
                 return self.register_join();
             }
             Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
@@ -159,10 +212,15 @@ impl Mirror {
         if !again || !epoch.members.contains(&self.me) {
             return;
         }
-        match self.ask_witness(Request::Enrol { epoch: epoch.id, members: epoch.members }) {
+        let request = Request::Enrol { epoch: standing(&epoch), members: epoch.members };
+        match self.ask_witness(request) {
             Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
             Some(
-                Answer::Granted | Answer::Refused { .. } | Answer::Missing | Answer::Holds { .. },
+                Answer::Granted
+                | Answer::Refused { .. }
+                | Answer::Missing
+                | Answer::Locked { .. }
+                | Answer::Holds { .. },
             ) => self.talk.enrolled = Some((epoch.id, self.now)),
             None => {}
         }
@@ -178,8 +236,9 @@ impl Mirror {
         if registered && !self.talk.missing {
             return;
         }
-        let (id, members) = (epoch.id, epoch.members);
-        match self.ask_witness(Request::Enrol { epoch: id, members }) {
+        let id = epoch.id;
+        let request = Request::Enrol { epoch: standing(&epoch), members: epoch.members };
+        match self.ask_witness(request) {
             Some(Answer::Granted) => {
                 self.talk.missing = false;
                 self.info("protected", "the witness knows the pair again".into());
@@ -188,10 +247,18 @@ impl Mirror {
                 }
             }
             Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
-            Some(Answer::Refused { .. } | Answer::Missing | Answer::Holds { .. }) => {
-                self.talk.retry_at = self.now + PROBE;
-            }
+            Some(
+                Answer::Refused { .. }
+                | Answer::Missing
+                | Answer::Locked { .. }
+                | Answer::Holds { .. },
+            ) => self.talk.retry_at = self.now + PROBE,
             None => {}
         }
     }
+}
+
+/// An epoch as the witness tells epochs apart.
+pub(crate) fn standing(epoch: &Epoch) -> Standing {
+    Standing { number: epoch.number, id: epoch.id }
 }

@@ -141,19 +141,23 @@ fn heartbeat(heartbeat: &Heartbeat, two_way: bool) -> String {
 
 fn question(request: &witness::Request) -> String {
     match request {
-        witness::Request::Enrol { epoch, .. } => format!("enrol epoch {epoch}"),
-        witness::Request::Swap { expected, new, .. } => format!("swap epoch {expected} for {new}"),
-        witness::Request::Probe => "what stands there?".to_owned(),
+        witness::Request::Enrol { epoch, .. } => format!("enrol epoch {}", epoch.id),
+        witness::Request::Swap { expected, new, .. } => {
+            format!("swap epoch {expected} for {}", new.id)
+        }
+        witness::Request::Restate { epoch } => format!("let epoch {} stand again", epoch.id),
+        witness::Request::Probe { .. } => "what stands there?".to_owned(),
     }
 }
 
 fn answer(answer: &witness::Answer) -> String {
     match answer {
         witness::Answer::Granted => "granted".to_owned(),
-        witness::Answer::Refused { current, .. } => format!("refused, {current} stands there"),
+        witness::Answer::Refused { current, .. } => format!("refused, {} stands there", current.id),
         witness::Answer::Missing => "there is no such register".to_owned(),
+        witness::Answer::Locked { .. } => "grants nothing before it has heard both".to_owned(),
         witness::Answer::Half => "waits for the other node".to_owned(),
-        witness::Answer::Holds { current, .. } => format!("{current} stands there"),
+        witness::Answer::Holds { current, .. } => format!("{} stands there", current.id),
     }
 }
 
