@@ -37,7 +37,11 @@ const BRAIN: [&str; 7] = ["test", "-p", "evenkeel", "--test", "brain_random", "-
 
 const REPLICATED: [&str; 7] = ["test", "-p", "evenkeel", "--test", "suites", "--", "--nocapture"];
 
+const SCHEDULES: [&str; 5] = ["run", "--quiet", "--release", "--package", "sim"];
+
 const SOAKS: &[Soak] = &[
+    // A million schedules for a release, in passes that each take some minutes.
+    Soak { name: "sim", rounds: 50, cargo: &SCHEDULES, seeds: Some(20_000) },
     Soak { name: "failover", rounds: 20, cargo: &FAILOVER, seeds: None },
     // The suites of others, which are the same each time, with the peer attached.
     Soak { name: "replicated", rounds: 1, cargo: &REPLICATED, seeds: None },

@@ -1,8 +1,10 @@
 //! Runs schedules by seed on all processors and says what broke: `cargo xtask sim` calls it.
 //!
-//! The last line is `seeds N events N violations N rate N/s`. A seed that breaks a promise is told
-//! in full, shortened to what matters, as a story for `tests/scenarios`. The mutation check, which
-//! only asks whether something breaks, has the stories told here too, and nothing shortened.
+//! As a soak it is told by `EVENKEEL_SEEDS` and `EVENKEEL_FIRST` what to run, and says its figures
+//! so that they are added up. The last line is `seeds N events N violations N rate N/s`. A seed
+//! that breaks a promise is told in full, shortened to what matters, as a story for
+//! `tests/scenarios`. The mutation check, which only asks whether something breaks, has the stories
+//! told here too, and nothing shortened.
 
 use std::num::NonZero;
 use std::path::Path;
@@ -55,8 +57,11 @@ fn main() -> ExitCode {
 }
 
 fn parse(words: &[String]) -> Result<Options, String> {
+    let told = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let first = told("EVENKEEL_FIRST").unwrap_or(0);
+    let seeds = told("EVENKEEL_SEEDS").unwrap_or(1000);
     let mut options =
-        Options { first: 0, seeds: 1000, tell: false, stop_at: VIOLATIONS_MAX, plain: false };
+        Options { first, seeds, tell: false, stop_at: VIOLATIONS_MAX, plain: false };
     let mut left = words.iter();
     while let Some(word) = left.next() {
         if word == "--plain" {
@@ -116,6 +121,12 @@ fn run(options: &Options) -> u64 {
     let violations = violations.load(Ordering::Relaxed);
     let seconds = began.elapsed().as_secs_f64();
     println!("acknowledged writes {acknowledged}");
+    println!(
+        "SOAK {{\"kind\": \"schedules\", \"rounds\": 1, \"seeds\": {seeds}, \
+         \"events\": {events}, \"violations\": {violations}, \"seconds\": {seconds:.0}}}",
+        violations = violations.load(Ordering::Relaxed),
+        seconds = began.elapsed().as_secs_f64(),
+    );
     let rate = seeds as f64 / seconds;
     println!("seeds {seeds} events {events} violations {violations} rate {rate:.0}/s");
     violations

@@ -26,6 +26,14 @@ const SETTLE_ROUNDS: u32 = 60;
 /// A command is unknown, an expectation is not met or a promise is broken: with all that
 /// happened.
 pub fn tell(text: &str) -> Result<String, String> {
+    play(text).map(|(story, _)| story)
+}
+
+/// As [`tell`], with the world as it is at the end.
+///
+/// # Errors
+/// As [`tell`].
+pub fn play(text: &str) -> Result<(String, World), String> {
     let head: Vec<&str> = text.lines().take_while(|line| line.starts_with('#')).collect();
     let commands: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("> ")).collect();
     let mut world = World::new(7, !commands.contains(&"no witness"));
@@ -40,7 +48,7 @@ pub fn tell(text: &str) -> Result<String, String> {
             return Err(format!("{}\n{wrong}", story.join("\n")));
         }
     }
-    Ok(story.join("\n") + "\n")
+    Ok((story.join("\n") + "\n", world))
 }
 
 /// Lets one command happen.
