@@ -125,6 +125,15 @@ impl Witness {
         Witness { registers, ..Witness::default() }
     }
 
+    /// A witness in the middle of its life, which has heard everybody named in its registers: for
+    /// simulations that begin there.
+    #[must_use]
+    pub fn that_has_heard(registers: BTreeMap<Key, Register>) -> Witness {
+        let named = |(key, register): (&Key, &Register)| (key.clone(), register.members.clone());
+        let heard = registers.iter().map(named).collect();
+        Witness { heard, ..Witness::new(registers) }
+    }
+
     /// All registers, to be kept durably.
     #[must_use]
     pub fn registers(&self) -> BTreeMap<Key, Register> {

@@ -199,7 +199,8 @@ fn witness(nodes: &[Live; 2]) -> Witness {
     let epoch = epochs.flatten().find(|epoch| Some(epoch.id) == believed);
     let both = || nodes.iter().map(|node| node.found.node.clone()).collect();
     let members = epoch.map_or_else(both, |epoch| epoch.members.clone());
-    let register = believed.map(|current| Register { current, members });
+    let number = epoch.map_or(0, |epoch| epoch.number);
+    let register = believed.map(|current| Register { current, number, members });
     let key = ModuleName::new("lab").ok().map(|cluster| (cluster, shop()));
-    Witness::new(key.into_iter().zip(register).collect::<BTreeMap<_, _>>())
+    Witness::that_has_heard(key.into_iter().zip(register).collect::<BTreeMap<_, _>>())
 }

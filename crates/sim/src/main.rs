@@ -124,7 +124,6 @@ fn run(options: &Options) -> u64 {
     println!(
         "SOAK {{\"kind\": \"schedules\", \"rounds\": 1, \"seeds\": {seeds}, \
          \"events\": {events}, \"violations\": {violations}, \"seconds\": {seconds:.0}}}",
-        violations = violations.load(Ordering::Relaxed),
         seconds = began.elapsed().as_secs_f64(),
     );
     let rate = seeds as f64 / seconds;

@@ -173,7 +173,7 @@ impl Checks {
         for write in 1..=last {
             let holders = trees.map(|tree| tree.holds(write));
             if holders.contains(&true) {
-                self.acknowledge(write, holders);
+                self.acknowledge(write, holders, holders == [true, true]);
             }
         }
     }
