@@ -2,6 +2,8 @@
 //!
 //! `EVENKEEL_BLESS=1 cargo test -p sim --test handbook` writes it as it is now.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
