@@ -73,7 +73,8 @@ fn enrol(from: &str, epoch: u128) -> Question {
     let name = |text| ModuleName::new(text).unwrap();
     let node = |text| NodeName::new(text).unwrap();
     let members = [node("node1"), node("node2")].into();
-    let request = cluster::witness::Request::Enrol { epoch: EpochId(epoch), members };
+    let epoch = cluster::witness::Standing { number: 1, id: EpochId(epoch) };
+    let request = cluster::witness::Request::Enrol { epoch, members };
     Question { cluster: name("demo"), module: name("shop"), from: node(from), request }
 }
 
