@@ -168,13 +168,7 @@ impl Mirror {
                 self.refused_in = self.epoch_id();
                 Verdict::Refused
             }
-            Some(Answer::Locked { .. }) => {
-                self.talk.retry_at = self.now + Duration::from_secs(1);
-                let sentence = "the witness has started anew, or was put back to an earlier state: \
-                                it grants nothing before it has heard both nodes";
-                self.block("witness-unsure", sentence.to_owned());
-                Verdict::Open
-            }
+            Some(Answer::Locked { .. }) => self.witness_unsure(),
             Some(Answer::Missing | Answer::Half | Answer::Holds { .. }) => {
                 self.talk.retry_at = self.now + Duration::from_secs(1);
                 self.block("not-enrolled", "the witness does not know this pair".into());
@@ -190,6 +184,15 @@ impl Mirror {
                 Verdict::Open
             }
         }
+    }
+
+    /// The witness may have been put back to an earlier state, and waits for both nodes.
+    fn witness_unsure(&mut self) -> Verdict {
+        self.talk.retry_at = self.now + Duration::from_secs(1);
+        let sentence = "the witness has started anew, or was put back to an earlier state: it \
+                        grants nothing before it has heard both nodes";
+        self.block("witness-unsure", sentence.to_owned());
+        Verdict::Open
     }
 
     /// Whether the witness has refused this node in its present epoch already.
