@@ -60,8 +60,7 @@ fn parse(words: &[String]) -> Result<Options, String> {
     let told = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first = told("EVENKEEL_FIRST").unwrap_or(0);
     let seeds = told("EVENKEEL_SEEDS").unwrap_or(1000);
-    let mut options =
-        Options { first, seeds, tell: false, stop_at: VIOLATIONS_MAX, plain: false };
+    let mut options = Options { first, seeds, tell: false, stop_at: VIOLATIONS_MAX, plain: false };
     let mut left = words.iter();
     while let Some(word) = left.next() {
         if word == "--plain" {
