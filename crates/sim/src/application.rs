@@ -93,7 +93,9 @@ impl World {
     }
 
     pub(crate) fn application_starts(&mut self, i: usize) {
-        self.hosts[i].application.crashed.clear();
+        for check in std::mem::take(&mut self.hosts[i].application.crashed) {
+            self.look(i, &check);
+        }
     }
 
     /// A daemon that begins carries out no check.

@@ -361,11 +361,16 @@ fn has_whole_copy(world: &World, i: usize) -> bool {
     }
 }
 
-/// What was acknowledged is gone with its disk: the operator forces the copy that holds most.
+/// What was acknowledged is gone with its disk: the operator forces the copy that holds most, of
+/// those that are no mixture.
 fn sacrifice(world: &mut World) {
     if world.disk_lost {
         world.checks.exempt = true;
-        let held = [0, 1].map(|i| world.hosts[i].replicator.tree.number());
+        let worth = |i: usize| {
+            let number = world.hosts[i].replicator.tree.number();
+            (has_whole_copy(world, i), number)
+        };
+        let held = [worth(0), worth(1)];
         world.command(usize::from(held[1] > held[0]), Command::ForcePrimary);
     }
 }
