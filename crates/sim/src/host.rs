@@ -137,12 +137,18 @@ impl World {
         host.up = true;
         host.life += 1;
         host.contact = Contact::new(own.as_nanos());
+        let running = host.replicator.running(host.addresses, host.service);
+        if running.is_none() {
+            // What was left over without a replicator is ended before anything is decided.
+            host.addresses = false;
+            host.service = false;
+        }
         let module = BootModule {
             config,
             digest: BTreeMap::from([("vips".to_owned(), host.config_key)]),
             record: host.record.clone(),
             data: host.data(),
-            running: host.replicator.running(host.addresses, host.service),
+            running,
         };
         let boot = Boot {
             name: host.name.clone(),

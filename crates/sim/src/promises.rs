@@ -139,6 +139,12 @@ impl Tree {
         self.mixed = false;
     }
 
+    /// Whether it is neither what it was nor what it will be.
+    #[must_use]
+    pub fn is_mixed(&self) -> bool {
+        self.mixed
+    }
+
     /// Whether two trees are equal.
     #[must_use]
     pub fn same_as(&self, other: &Tree) -> bool {

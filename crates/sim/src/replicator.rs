@@ -60,11 +60,11 @@ pub struct Replicator {
 }
 
 impl Replicator {
-    /// Its disk is copied, as it is with everything written to it.
+    /// Its disk is copied, as it is with everything written to it. Nobody keeps a mixture.
     pub(crate) fn save(&mut self) {
-        let mut saved = self.tree.clone();
-        saved.checkpoint();
-        self.saved = Some(saved);
+        let mut saved = Some(self.tree.clone()).filter(|tree| !tree.is_mixed());
+        saved.iter_mut().for_each(Tree::checkpoint);
+        self.saved = saved;
     }
 
     /// A process that was given this long ago, with its link to the peer if `linked`.
