@@ -221,12 +221,11 @@ fn a_primary_without_network_stops_serving() {
 fn the_loss_of_the_witness_alone_changes_nothing() {
     let run = Run::start();
     let primary = run.cluster.primary();
-    run.cluster.lab().power(WITNESS).unwrap();
+    run.cluster.lab().freeze(WITNESS).unwrap();
     run.cluster.must(primary, &["switchover", run.cluster.module()]);
     assert_eq!(run.cluster.primary(), other(primary));
     run.cluster.progress(&run.workload);
-    run.cluster.lab().start(WITNESS).unwrap();
-    run.cluster.start_witness();
+    run.cluster.lab().thaw(WITNESS).unwrap();
     run.cluster.lab().kill(other(primary)).unwrap();
     run.cluster.wait_for(primary, "alone", PATIENCE);
     run.cluster.progress(&run.workload);
