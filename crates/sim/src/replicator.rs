@@ -360,7 +360,8 @@ impl World {
         let ready = (0..2).any(|i| {
             let shown = self.hosts[i].shown == (model::Role::Prim, model::Phase::Ready);
             let replicator = &self.hosts[i].replicator;
-            shown && replicator.link.is_some() && !replicator.broken
+            let linked = replicator.link == self.hosts[1 - i].replicator.link;
+            shown && linked && replicator.link.is_some() && !replicator.broken
         });
         if millis % 10 == 3 && ready && self.hosts.iter().all(|host| host.up) {
             let trees = [&self.hosts[0].replicator.tree, &self.hosts[1].replicator.tree];
