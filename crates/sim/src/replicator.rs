@@ -357,13 +357,12 @@ impl World {
                 host.replicator.tree.checkpoint();
             }
         }
-        let ready = (0..2).any(|i| {
-            let shown = self.hosts[i].shown == (model::Role::Prim, model::Phase::Ready);
-            let replicator = &self.hosts[i].replicator;
-            let linked = replicator.link == self.hosts[1 - i].replicator.link;
-            shown && linked && replicator.link.is_some() && !replicator.broken
-        });
-        if millis % 10 == 3 && ready && self.hosts.iter().all(|host| host.up) {
+        let ready = (model::Role::Prim, model::Phase::Ready);
+        let links = [0, 1].map(|i| self.hosts[i].replicator.link);
+        let linked = links[0].is_some() && links[0] == links[1];
+        let whole = self.hosts.iter().all(|host| host.up && !host.replicator.broken);
+        let shown = self.hosts.iter().any(|host| host.shown == ready);
+        if millis % 10 == 3 && linked && whole && shown {
             let trees = [&self.hosts[0].replicator.tree, &self.hosts[1].replicator.tree];
             self.checks.protected(trees);
         }
