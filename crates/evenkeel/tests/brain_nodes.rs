@@ -78,7 +78,7 @@ fn a_full_disk_of_data_drops_the_secondary_and_fails_the_primarys_writes() {
     trial.cluster.lab().unfill(secondary, FILLERS[0]).unwrap();
     trial.protected(primary);
     trial.cluster.lab().fill(primary, FILLERS[0]).unwrap();
-    trial.nobody_acknowledges();
+    trial.attempts_fail();
     assert_eq!(trial.cluster.primary(), primary, "an application's error is no failover");
     trial.cluster.lab().unfill(primary, FILLERS[0]).unwrap();
     trial.protected(primary);

@@ -79,14 +79,20 @@ impl Trial {
     /// been acknowledged.
     pub fn nobody_acknowledges(&self) {
         let mark = Instant::now();
+        self.attempts_fail();
+        let told = self.writers.iter().flat_map(Writer::acknowledged);
+        let since: Vec<_> = told.filter(|one| one.sent > mark).collect();
+        assert!(since.is_empty(), "{} acknowledged, such as {:?}", since.len(), since[0]);
+    }
+
+    /// Waits until all writers have failed again and again. Something may have been acknowledged
+    /// meanwhile: a disk that is filled still takes what its files have room for.
+    pub fn attempts_fail(&self) {
         let before = self.writers.each_ref().map(Writer::failures);
         self.cluster.until("attempts at every address fail", PATIENCE, || {
             let pairs = self.writers.iter().zip(before);
             pairs.into_iter().all(|(writer, before)| writer.failures() >= before + FAILURES)
         });
-        let told = self.writers.iter().flat_map(Writer::acknowledged);
-        let since: Vec<_> = told.filter(|one| one.sent > mark).collect();
-        assert!(since.is_empty(), "{} acknowledged, such as {:?}", since.len(), since[0]);
     }
 
     /// Whatever was sent since a moment and acknowledged was so by this node.
@@ -214,11 +220,6 @@ impl Trial {
             self.resume(node);
             if !cluster.daemon(node).is_alive() {
                 cluster.start_daemon(node);
-            }
-        }
-        for node in NODES {
-            if self.shows(node, "service-died") {
-                cluster.must(node, &["stop", "--node", node, cluster.module()]);
             }
         }
         for node in NODES {
