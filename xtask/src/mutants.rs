@@ -236,3 +236,22 @@ fn write(path: &Path, content: &[u8]) -> Result<(), String> {
 fn wrong(path: &Path, error: &std::io::Error) -> String {
     format!("{}: {error}", path.display())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+    fn every_patch_applies_and_says_what_it_breaks() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        for patch in patches(&root, &[]).unwrap() {
+            let mut git = Command::new("git");
+            git.args(["apply", "--check", "-p1"]).arg(&patch).current_dir(&root);
+            let checked = output(&mut git).unwrap();
+            let said = String::from_utf8_lossy(&checked.stderr);
+            assert!(checked.status.success(), "{} does not apply: {said}", patch.display());
+            assert!(!breaks(&patch).unwrap().is_empty(), "{} says nothing", patch.display());
+        }
+    }
+}

@@ -40,6 +40,10 @@ pub struct Record {
     /// follows it is not known to be complete: a crash before that leads back here.
     #[serde(default)]
     pub unopened: Option<Epoch>,
+    /// The epoch began on the operator's word, and does not stand in the witness's register yet,
+    /// where it replaces whatever is found.
+    #[serde(default)]
+    pub forced: bool,
     /// Whether the operator wants the module started on this node.
     pub started: bool,
     /// How the application has failed here lately.

@@ -39,11 +39,14 @@ pub enum Request {
         /// Members of `new`.
         members: BTreeSet<NodeName>,
     },
-    /// The living owner, the only member of an epoch that has stood in the register, asks for it
-    /// to stand there again.
+    /// The living owner, the only member of its epoch, asks for it to stand in a register that is
+    /// missing, or lags behind, or that the operator has overruled.
     Restate {
         /// Its epoch.
         epoch: Standing,
+        /// What the owner has seen to stand there, and knows to be out of date; none when there was
+        /// no register.
+        over: Option<EpochId>,
     },
     /// Say what stands there.
     Probe {
@@ -153,24 +156,22 @@ impl Witness {
         };
         match request {
             Request::Probe { known } => {
-                self.hear(key, from, known);
-                (None, holds(&standing))
+                let changed = self.hear(key, from, known);
+                (changed, self.registers.get(key).map_or(Answer::Missing, holds))
             }
             Request::Enrol { epoch, members } => {
                 if epoch.id == standing.current {
-                    self.hear(key, from, Some(epoch));
-                    (None, Answer::Granted)
+                    (self.hear(key, from, Some(epoch)), Answer::Granted)
                 } else if epoch.number > standing.number {
                     self.enrol(key, from, epoch, members)
                 } else {
                     (None, refused(&standing))
                 }
             }
-            Request::Restate { epoch } => {
+            Request::Restate { epoch, over } => {
                 if epoch.id == standing.current {
-                    self.hear(key, from, Some(epoch));
-                    (None, Answer::Granted)
-                } else if epoch.number > standing.number {
+                    (self.hear(key, from, Some(epoch)), Answer::Granted)
+                } else if over == Some(standing.current) {
                     (Some(self.write(key, epoch, only(from))), Answer::Granted)
                 } else {
                     (None, refused(&standing))
@@ -199,23 +200,34 @@ impl Witness {
         match request {
             Request::Probe { .. } | Request::Swap { .. } => (None, Answer::Missing),
             Request::Enrol { epoch, members } => self.enrol(key, from, epoch, members),
-            Request::Restate { epoch } => {
+            Request::Restate { over: Some(_), .. } => (None, Answer::Missing),
+            Request::Restate { epoch, over: None } => {
                 (Some(self.write(key, epoch, only(from))), Answer::Granted)
             }
         }
     }
 
-    /// Takes in what a node knows of a register.
-    fn hear(&mut self, key: &Key, from: &NodeName, known: Option<Standing>) {
-        let Some(standing) = self.registers.get(key).map(Register::standing) else { return };
-        let newer = known.is_some_and(|known| {
-            known.id != standing.id && known.number >= standing.number && standing.number > 0
-        });
-        if newer {
-            self.behind.insert(key.clone());
-        } else {
-            self.heard.entry(key.clone()).or_default().insert(from.clone());
+    /// Takes in what a node knows of a register. One that was written before numbers were kept
+    /// learns its own, which is returned; until then it cannot be compared with other epochs. Nor
+    /// can two epochs of the same number: whoever names another one than stands there says neither
+    /// that the register lags behind nor that it does not.
+    fn hear(&mut self, key: &Key, from: &NodeName, known: Option<Standing>) -> Option<Register> {
+        let register = self.registers.get_mut(key)?;
+        let standing = register.standing();
+        let same = known.is_some_and(|known| known.id == standing.id);
+        let learnt = known.filter(|known| same && known.number > standing.number);
+        let older = known.is_none_or(|known| known.number < standing.number);
+        let newer = known.is_some_and(|known| known.number > standing.number);
+        if let Some(known) = learnt {
+            register.number = known.number;
         }
+        let changed = learnt.map(|_| register.clone());
+        if same || older {
+            self.heard.entry(key.clone()).or_default().insert(from.clone());
+        } else if newer && standing.number > 0 {
+            self.behind.insert(key.clone());
+        }
+        changed
     }
 
     /// Who has to be heard before anything is granted; none when nobody has.
@@ -319,6 +331,10 @@ mod tests {
             case
         }
 
+        fn register(&self) -> Register {
+            self.witness.registers[&self.key].clone()
+        }
+
         fn restart(&mut self) {
             self.witness = Witness::new(self.witness.registers());
         }
@@ -372,7 +388,8 @@ mod tests {
         assert_eq!(case.swap(&b, 1, 3), Answer::Locked { unheard: only(&a) });
         case.ask(&a, Request::Probe { known: Some(epoch(2)) });
         assert_eq!(case.swap(&b, 1, 3), Answer::Locked { unheard: case.both() });
-        assert_eq!(case.ask(&a, Request::Restate { epoch: epoch(2) }), Answer::Granted);
+        let restate = Request::Restate { epoch: epoch(2), over: Some(epoch(1).id) };
+        assert_eq!(case.ask(&a, restate), Answer::Granted);
         let refused = Answer::Refused { current: epoch(2), members: only(&a) };
         assert_eq!(case.swap(&b, 1, 3), refused);
     }
@@ -390,10 +407,46 @@ mod tests {
     }
 
     #[test]
-    fn nobody_restates_an_earlier_epoch() {
+    fn nobody_restates_over_what_it_has_not_seen() {
         let mut case = Case::enrolled(3);
         let a = case.a.clone();
         let refused = Answer::Refused { current: epoch(3), members: case.both() };
-        assert_eq!(case.ask(&a, Request::Restate { epoch: epoch(2) }), refused);
+        for over in [None, Some(epoch(1).id), Some(epoch(2).id)] {
+            let restate = Request::Restate { epoch: epoch(4), over };
+            assert_eq!(case.ask(&a, restate), refused, "over {over:?}");
+        }
+        case.witness = Witness::default();
+        let restate = |over| Request::Restate { epoch: epoch(4), over };
+        assert_eq!(case.ask(&a, restate(Some(epoch(3).id))), Answer::Missing);
+        assert_eq!(case.ask(&a, restate(None)), Answer::Granted);
+    }
+
+    #[test]
+    fn a_register_without_a_number_learns_it() {
+        let mut case = Case::enrolled(0);
+        let (a, b) = (case.a.clone(), case.b.clone());
+        case.restart();
+        let named = Standing { number: 7, ..epoch(0) };
+        case.ask(&b, Request::Probe { known: Some(epoch(3)) });
+        let unheard = case.both();
+        let own = |number| Request::Probe { known: Some(Standing { number, ..epoch(0) }) };
+        assert_eq!(case.witness.locked(&case.key, &case.register()), Some(unheard));
+        let (changed, answer) = case.witness.handle(&case.key, &a, own(7));
+        assert_eq!(changed.map(|register| register.number), Some(7));
+        assert_eq!(answer, Answer::Holds { current: named, members: case.both() });
+        assert_eq!(case.witness.handle(&case.key, &b, own(7)).0, None, "it knows it");
+        assert_eq!(case.witness.locked(&case.key, &case.register()), None);
+    }
+
+    #[test]
+    fn another_epoch_of_the_same_number_says_nothing() {
+        let mut case = Case::enrolled(3);
+        let b = case.b.clone();
+        case.restart();
+        let other = Standing { number: 3, id: EpochId(99) };
+        case.ask(&b, Request::Probe { known: Some(other) });
+        let both = case.both();
+        assert_eq!(case.witness.locked(&case.key, &case.register()), Some(both));
+        assert!(case.witness.behind.is_empty());
     }
 }

@@ -136,6 +136,7 @@ impl World {
     }
 
     pub(crate) fn ask(&mut self, i: usize, request: Request) {
+        self.asked += 1;
         let delay = self.network.witness_delay[i].unwrap_or(DELAY);
         self.after(delay, Happening::AtWitness(i, request));
     }

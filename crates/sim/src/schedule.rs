@@ -116,7 +116,9 @@ fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
         Kind::GoingOn => commands.push("no witness".to_owned()),
     }
     if dice.percent(30) {
-        commands.push(format!("script {}ms", dice.roll(7) * 300));
+        // Some take longer than an offer lasts that nobody answers.
+        let longest = if dice.percent(25) { 60 } else { 7 };
+        commands.push(format!("script {}ms", dice.roll(longest) * 300));
     }
     for n in [1, 2] {
         if dice.percent(20) {

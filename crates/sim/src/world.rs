@@ -87,6 +87,8 @@ pub struct World {
     pub witness: Witness,
     /// A copy of what the witness kept.
     pub witness_saved: BTreeMap<Key, Register>,
+    /// How often the witness was asked something.
+    pub asked: u64,
     /// The host whose application does not start.
     pub broken_service: Option<usize>,
     /// The checks of the module.
@@ -147,6 +149,7 @@ impl World {
             config: None,
             witness: Witness::default(),
             witness_saved: BTreeMap::new(),
+            asked: 0,
             broken_service: None,
             checked: Vec::new(),
             script: None,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::frame::{WireError, put_versioned, take_versioned};
 
 const MAGIC: [u8; 4] = *b"EVKW";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 
 /// Longest question or answer, in bytes.
 pub const WITNESS_BYTES_MAX: usize = 4096;

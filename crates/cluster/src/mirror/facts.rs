@@ -70,7 +70,7 @@ impl Mirror {
 
     /// What this node's copy is worth if it is only not to be seen: a disk that is not mounted.
     pub(crate) fn recorded_copy(&self) -> Copy {
-        if self.copy_failed.is_some() {
+        if self.copy_failed.is_some() || self.replicator.restored {
             return self.record.copy.quality().min(Copy::Outdated);
         }
         let earlier = |boot: BootId| boot != self.boot;
@@ -202,6 +202,7 @@ impl Mirror {
         let (me, boot, sole) = (self.me.clone(), self.boot, self.is_sole());
         let root = if self.record.root == 0 { self.rng.id() } else { self.record.root };
         self.number = None;
+        self.replicator.restored = false;
         self.persist(|record| {
             record.root = root;
             if !sole {
@@ -213,6 +214,7 @@ impl Mirror {
             if granted {
                 record.registered = Some(epoch.id);
             }
+            record.forced = false;
             if !record.holds_role {
                 record.role_term += 1;
             }

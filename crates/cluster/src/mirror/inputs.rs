@@ -148,6 +148,12 @@ impl Mirror {
         }
         self.warn("copy-restored", why);
         self.number = None;
+        self.replicator.restored = true;
+        self.note_restored();
+    }
+
+    /// Records it, also when an attempt before this one failed.
+    pub(super) fn note_restored(&mut self) {
         self.persist(|record| {
             record.copy = StoredCopy::Restored;
             record.pending = None;

@@ -48,6 +48,9 @@ impl Mirror {
             self.persist_error = None;
             self.failures = 0;
             self.retry_at = self.now;
+            if self.replicator.restored {
+                self.note_restored();
+            }
             self.info("record-written", format!("the record of {} can be written again", self.me));
             return true;
         }

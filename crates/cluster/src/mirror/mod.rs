@@ -168,6 +168,8 @@ struct Replicator {
     durable: Option<(SessionId, u64)>,
     target_failed: Option<(SessionId, String)>,
     copy_failed: Option<String>,
+    /// The disk was put back to an earlier state, be that recorded yet or not.
+    restored: bool,
     died: Option<String>,
     /// This process has served or received, so its operation number means something.
     continuous: bool,
@@ -200,10 +202,11 @@ struct Talk {
     unreachable: Option<String>,
     trouble: Option<String>,
     enrolled: Option<(EpochId, Time)>,
-    /// The witness has no register of this pair, or an old one.
-    missing: bool,
-    /// The epoch that is to be enrolled or restated, for the witness cannot swap it in.
-    unswappable: Option<EpochId>,
+    /// What a probe found in the register, which may be nothing; unknown before the first.
+    stands: Option<Option<EpochId>>,
+    /// The epoch that is to be enrolled or restated, for the witness cannot swap it in, and over
+    /// what it is restated.
+    unswappable: Option<(EpochId, Option<EpochId>)>,
 }
 
 /// An operator's job under way.

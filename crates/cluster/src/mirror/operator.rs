@@ -141,6 +141,7 @@ impl Mirror {
         if self.is_undecided() {
             let epoch = self.next_epoch(false);
             self.go_on(epoch, false, "the operator vouches that the peer is dead");
+            self.persist(|record| record.forced = true);
             return;
         }
         self.begin_start();
@@ -151,6 +152,7 @@ impl Mirror {
         }
         let epoch = self.next_epoch(false);
         self.adopt(epoch, false);
+        self.persist(|record| record.forced = true);
         self.open();
     }
 
@@ -207,7 +209,8 @@ impl Mirror {
 
     fn blocked_outcome(&mut self, job: &Job) -> Option<Outcome> {
         let block = self.block.clone()?;
-        if !matches!(self.state, State::Wait | State::Ask { .. }) {
+        let passes = block.code == "prepares-copy";
+        if passes || !matches!(self.state, State::Wait | State::Ask { .. }) {
             return None;
         }
         let lasting = matches!(

@@ -74,16 +74,24 @@ impl Mirror {
 
     /// Shows why the offered session is not joined, if that is for the script.
     pub(super) fn block_unprepared(&mut self) -> bool {
-        let Some(failed) = &self.script.failed else {
-            self.block = None;
-            return false;
-        };
-        let sentence = format!(
-            "the before_resync script of {} {}: no resync of its copy is begun, and the script is \
-             tried again",
-            self.me, failed.how
-        );
-        self.block("before-resync-failed", sentence)
+        if let Some(failed) = &self.script.failed {
+            let sentence = format!(
+                "the before_resync script of {} {}: no resync of its copy is begun, and the script \
+                 is tried again",
+                self.me, failed.how
+            );
+            return self.block("before-resync-failed", sentence);
+        }
+        if let Run::Running(_) = self.script.run {
+            // The source waits for it: an offer is not taken back while the target says this.
+            let sentence = format!(
+                "{} runs its before_resync script before {} brings its copy up to date",
+                self.me, self.peer_name
+            );
+            return self.block("prepares-copy", sentence);
+        }
+        self.block = None;
+        false
     }
 
     /// The script has ended.

@@ -176,7 +176,7 @@ impl Mirror {
             let text = format!("the witness cannot be asked, so a failover would wait: {why}");
             found.push(("witness-unreachable", Severity::Warning, text));
         }
-        if self.talk.missing && self.names_peer() && !self.is_sole() {
+        if self.witness_lags() && self.names_peer() && !self.is_sole() {
             let text = "the witness does not know this pair: a failover would wait".to_owned();
             found.push(("not-enrolled", Severity::Warning, text));
         }

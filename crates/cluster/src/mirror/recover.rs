@@ -286,7 +286,7 @@ impl Mirror {
             return Some(self.block("check-waits", sentence));
         }
         let both = peer.is_some_and(|peer| peer.hindered && peer.role == Role::Stop);
-        if both && self.record.recovery.given_up.is_some() {
+        if both && self.given_up().is_some() {
             let sentence = format!(
                 "the application failed on {} and on {}: neither starts it again by itself",
                 self.peer_name, self.me

@@ -28,6 +28,7 @@ impl Mirror {
             });
         }
         self.number = None;
+        self.replicator.restored = false;
         self.proposal = None;
         self.replicator.copy_failed = None;
         if let Some(session) = &mut self.session {

@@ -417,8 +417,12 @@ impl Mirror {
                 self.take_sole("the witness knows of nobody else");
                 true
             }
-            Some(Answer::Holds { .. }) if self.talk.missing => {
+            Some(Answer::Holds { .. }) if self.witness_lags() => {
                 self.take_sole("the witness knows only of an earlier epoch of this node's");
+                true
+            }
+            Some(Answer::Holds { .. }) if self.record.forced => {
+                self.take_sole("the operator has chosen its copy, whatever the witness says");
                 true
             }
             Some(

@@ -23,6 +23,7 @@ impl Mirror {
         let boot = self.boot;
         self.number = None;
         self.copy_failed = None;
+        self.replicator.restored = false;
         self.persist(|record| {
             record.open_in = Some(boot);
             record.number = None;
@@ -127,10 +128,11 @@ impl Mirror {
             record.role_term = term;
             record.holds_role = false;
             record.unopened = None;
+            record.forced = false;
         });
         self.failures = 0;
         self.replicator.looked_back = Some(true);
-        self.talk.missing = false;
+        self.talk.stands = None;
         self.in_sync_since_boot = true;
         self.info("up-to-date", format!("{} is up to date and may take over", self.me));
     }

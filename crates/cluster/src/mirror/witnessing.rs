@@ -46,21 +46,13 @@ impl Mirror {
             self.talk.asked = None;
         }
         self.talk.answered = true;
-        if let Request::Probe { known } = &request {
-            self.talk.missing = match (&answer, known) {
-                (Answer::Missing, _) => true,
-                // It was put back to an earlier state.
-                (Answer::Holds { current, .. }, Some(known)) => {
-                    current.id != known.id && current.number <= known.number
+        if let Request::Probe { .. } = &request {
+            self.talk.stands = match &answer {
+                Answer::Missing => Some(None),
+                Answer::Holds { current, .. } => Some(Some(current.id)),
+                Answer::Granted | Answer::Refused { .. } | Answer::Half | Answer::Locked { .. } => {
+                    None
                 }
-                (
-                    Answer::Holds { .. }
-                    | Answer::Granted
-                    | Answer::Refused { .. }
-                    | Answer::Half
-                    | Answer::Locked { .. },
-                    _,
-                ) => false,
             };
         }
         if self.talk.unreachable.take().is_some() {
@@ -118,50 +110,92 @@ impl Mirror {
         })
     }
 
+    /// Whether the register is out of date for certain: nothing stands there, or an epoch that this
+    /// node's data have left behind. Numbers alone would not tell an ancestor from a rival.
+    pub(crate) fn witness_lags(&self) -> bool {
+        match self.talk.stands {
+            None => false,
+            Some(None) => true,
+            Some(Some(id)) => {
+                let past = self.record.lineage.contains(id);
+                past && self.record.registered != Some(id) && !self.is_newer_own(id)
+            }
+        }
+    }
+
     /// A sole member registers its epoch as soon as the witness can be reached.
     pub(crate) fn register_alone(&mut self) {
-        let Some(epoch) = self.record.epoch.clone() else {
-            return;
-        };
-        let Some(expected) = self.record.registered.filter(|_| self.has_witness) else {
-            return;
-        };
-        let new = standing(&epoch);
+        let Some(epoch) = self.record.epoch.clone().filter(|_| self.has_witness) else { return };
+        let Some(request) = self.registration(&epoch) else { return };
         // The peer was left behind; the owner's word is enough where nothing newer stands.
         let sole = epoch.is_sole_member(&self.me);
-        let lags = sole && (self.talk.missing || self.talk.unswappable == Some(epoch.id));
-        let members = epoch.members.clone();
-        let request = match (expected == epoch.id, lags) {
-            (_, true) => Request::Restate { epoch: new },
-            (false, false) => Request::Swap { expected, new, members },
-            (true, false) => return,
-        };
-        match self.ask_witness(request) {
-            Some(Answer::Granted) => {
-                self.talk.trouble = None;
-                self.talk.missing = false;
-                self.persist(|record| record.registered = Some(epoch.id));
+        match self.ask_witness(request.clone()) {
+            Some(Answer::Granted) => self.note_registered(epoch.id),
+            Some(Answer::Refused { current, .. }) => {
+                self.talk.stands = Some(Some(current.id));
+                self.talk.unswappable = None;
+                if self.is_newer_own(current.id) {
+                    self.persist(|record| record.registered = Some(current.id));
+                } else if sole && self.record.forced {
+                    self.talk.unswappable = Some((epoch.id, Some(current.id)));
+                    self.register_alone();
+                } else if sole && self.witness_lags() {
+                    self.register_alone();
+                } else {
+                    self.register_differs();
+                }
             }
-            Some(Answer::Refused { current, .. }) if self.is_newer_own(current.id) => {
-                self.persist(|record| record.registered = Some(current.id));
-            }
-            Some(Answer::Missing | Answer::Locked { .. }) if sole && !lags => {
-                self.talk.unswappable = Some(epoch.id);
+            Some(Answer::Missing) if sole => {
+                self.talk.stands = Some(None);
+                self.talk.unswappable = Some((epoch.id, None));
                 self.register_alone();
             }
-            Some(
-                Answer::Refused { .. }
-                | Answer::Missing
-                | Answer::Half
-                | Answer::Locked { .. }
-                | Answer::Holds { .. },
-            ) => {
-                self.talk.trouble =
-                    Some("the witness's register names an epoch this node does not know".into());
-                self.talk.retry_at = self.now + PROBE;
+            Some(Answer::Locked { .. }) if sole => {
+                let Request::Swap { expected, .. } = request else { return };
+                self.talk.unswappable = Some((epoch.id, Some(expected)));
+                self.register_alone();
+            }
+            Some(Answer::Missing | Answer::Half | Answer::Locked { .. } | Answer::Holds { .. }) => {
+                self.register_differs()
             }
             None => {}
         }
+    }
+
+    /// What to ask so that this epoch stands in the register; none when it does.
+    fn registration(&self, epoch: &Epoch) -> Option<Request> {
+        let new = standing(epoch);
+        let sole = epoch.is_sole_member(&self.me);
+        match self.talk.unswappable {
+            Some((id, over)) if sole && id == epoch.id => {
+                return Some(Request::Restate { epoch: new, over });
+            }
+            Some(_) | None => {}
+        }
+        let registered = self.record.registered?;
+        if sole && self.witness_lags() {
+            return Some(Request::Restate { epoch: new, over: self.talk.stands.flatten() });
+        }
+        let swap = Request::Swap { expected: registered, new, members: epoch.members.clone() };
+        (registered != epoch.id).then_some(swap)
+    }
+
+    fn note_registered(&mut self, id: model::EpochId) {
+        self.talk.trouble = None;
+        self.talk.unswappable = None;
+        self.talk.stands = Some(Some(id));
+        if self.record.registered != Some(id) || self.record.forced {
+            self.persist(|record| {
+                record.registered = Some(id);
+                record.forced = false;
+            });
+        }
+    }
+
+    fn register_differs(&mut self) {
+        self.talk.trouble =
+            Some("the witness's register names an epoch this node does not know".into());
+        self.talk.retry_at = self.now + PROBE;
     }
 
     /// R5: the epoch naming both stands in the register. The target, in contact, has no rights,
@@ -174,16 +208,14 @@ impl Mirror {
             return true;
         }
         let (new, members) = (standing(&epoch), epoch.members);
-        let enrols = self.talk.unswappable == Some(new.id);
+        let enrols = self.talk.unswappable.is_some_and(|(id, _)| id == new.id);
         let request = match self.record.registered.filter(|_| !enrols) {
             Some(expected) => Request::Swap { expected, new, members },
             None => Request::Enrol { epoch: new, members },
         };
         match self.ask_witness(request) {
             Some(Answer::Granted) => {
-                self.talk.trouble = None;
-                self.talk.missing = false;
-                self.persist(|record| record.registered = Some(new.id));
+                self.note_registered(new.id);
                 return true;
             }
             Some(Answer::Refused { current, .. } | Answer::Holds { current, .. }) => {
@@ -192,7 +224,7 @@ impl Mirror {
             }
             // A witness that knows nothing, or may know old things only, believes both together.
             Some(Answer::Missing | Answer::Locked { .. }) => {
-                self.talk.unswappable = Some(new.id);
+                self.talk.unswappable = Some((new.id, None));
                 return self.register_join();
             }
             Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
@@ -233,18 +265,15 @@ impl Mirror {
     pub(crate) fn keep_enrolled(&mut self) {
         let Some(epoch) = self.record.epoch.clone().filter(|_| self.has_witness) else { return };
         let registered = self.record.registered == Some(epoch.id);
-        if registered && !self.talk.missing {
+        if registered && !self.witness_lags() {
             return;
         }
         let id = epoch.id;
         let request = Request::Enrol { epoch: standing(&epoch), members: epoch.members };
         match self.ask_witness(request) {
             Some(Answer::Granted) => {
-                self.talk.missing = false;
                 self.info("protected", "the witness knows the pair again".into());
-                if !registered {
-                    self.persist(|record| record.registered = Some(id));
-                }
+                self.note_registered(id);
             }
             Some(Answer::Half) => self.talk.retry_at = self.now + RETRY / 5,
             Some(

@@ -145,7 +145,12 @@ fn question(request: &witness::Request) -> String {
         witness::Request::Swap { expected, new, .. } => {
             format!("swap epoch {expected} for {}", new.id)
         }
-        witness::Request::Restate { epoch } => format!("let epoch {} stand again", epoch.id),
+        witness::Request::Restate { epoch, over: None } => {
+            format!("let epoch {} stand again", epoch.id)
+        }
+        witness::Request::Restate { epoch, over: Some(over) } => {
+            format!("let epoch {} stand over {over}", epoch.id)
+        }
         witness::Request::Probe { .. } => "what stands there?".to_owned(),
     }
 }
