@@ -94,6 +94,44 @@ fn a_program_that_dies_is_restarted_in_place_and_then_left_to_the_peer() {
 }
 
 #[test]
+fn a_start_ends_what_an_interrupted_stop_has_left() {
+    // It notes itself and does not end when it is asked to.
+    let script = format!("trap '' TERM; echo $$ >> {ROOT}/instances; while :; do sleep 1; done");
+    let command = format!(
+        "[[command]]\nname = \"stubborn\"\nstop_timeout = \"1h\"\n\
+         run = [\"/bin/sh\", \"-c\", \"{script}\"]\n"
+    );
+    let cluster = Cluster::protected(ledger(&command));
+    let primary = cluster.primary();
+    let host = cluster.host(primary);
+    let instances = || -> Vec<String> {
+        let noted = host.read_file(format!("{ROOT}/instances")).unwrap_or_default();
+        noted.lines().map(str::to_owned).collect()
+    };
+    let lives = |pid: &String| host.run(["kill", "-0", pid]).unwrap().status.success();
+    cluster.until("the first one", PATIENCE, || instances().len() == 1);
+
+    // What died is to be restarted; the stop before that waits for the stubborn one.
+    kill_program(&cluster, primary);
+    let running = format!("{ROOT}/run/evenkeel/ledger.running.json");
+    cluster.until("a stop", PATIENCE, || {
+        host.read_file(&running).is_ok_and(|text| text.contains("\"service\": false"))
+    });
+    cluster.daemon(primary).kill(9).unwrap();
+    cluster.daemon(primary).wait().unwrap();
+    assert!(lives(&instances()[0]), "the stop goes on for an hour");
+    cluster.start_daemon(primary);
+    cluster.until("the second one", PATIENCE, || instances().len() == 2);
+    cluster.wait_for(primary, "protected", PATIENCE);
+    assert_eq!(instances().iter().map(lives).collect::<Vec<bool>>(), [false, true]);
+    let workload = cluster.workload(1);
+    cluster.progress(&workload);
+    let acknowledged = workload.stop();
+    cluster.nothing_lost(&acknowledged);
+    assert_eq!(cluster.primary(), primary);
+}
+
+#[test]
 fn an_application_that_starts_nowhere_is_tried_on_both_nodes_and_then_stopped() {
     let script =
         format!("[scripts]\nstart = \"test -e {ROOT}/fit || {{ echo no licence; exit 3; }}\"\n");

@@ -8,6 +8,8 @@ use std::fmt;
 use std::io;
 
 use rustix::mm::MlockAllFlags;
+use rustix::process::{Resource, getrlimit};
+use rustix::thread::{CapabilitySet, capabilities};
 
 /// The lowest of the real-time priorities: before every ordinary thread, and no other program that
 /// somebody has given a priority has to wait for ours.
@@ -40,10 +42,23 @@ impl fmt::Display for Urgency {
 /// reserved and was never touched, such as most of a thread's stack, stays unused.
 ///
 /// # Errors
-/// Without the right to do so.
+/// Without the right to do so for as much as will be needed.
 pub(crate) fn lock_memory() -> io::Result<()> {
+    let limit = getrlimit(Resource::Memlock).current;
+    let capable = capabilities(None)?.effective.contains(CapabilitySet::IPC_LOCK);
+    may_lock(limit, capable)?;
     let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
     Ok(rustix::mm::mlockall(flags)?)
+}
+
+/// Below a limit, memory could be locked now, and later there would be none to be had at all.
+fn may_lock(limit: Option<u64>, capable: bool) -> io::Result<()> {
+    match limit {
+        Some(bytes) if !capable => Err(io::Error::other(format!(
+            "no more than {bytes} bytes may be locked; grant CAP_IPC_LOCK or LimitMEMLOCK=infinity"
+        ))),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Makes the calling thread run whenever it wants to; only for one that wants little, whatever
@@ -98,6 +113,13 @@ mod tests {
     fn of_a_child() -> (i32, u32) {
         let output = Command::new("cat").arg("/proc/self/stat").output().unwrap();
         scheduled(std::str::from_utf8(&output.stdout).unwrap())
+    }
+
+    #[test]
+    fn memory_is_locked_only_if_all_of_it_may_be() {
+        assert!(may_lock(None, false).is_ok() && may_lock(Some(1 << 26), true).is_ok());
+        let refused = may_lock(Some(1 << 26), false).unwrap_err().to_string();
+        assert!(refused.contains("67108864 bytes"), "{refused}");
     }
 
     #[test]

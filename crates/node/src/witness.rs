@@ -27,6 +27,9 @@ use crate::keys;
 /// A caller must have asked within this time.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Pause after a caller could not be taken.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Callers served at a time.
 const CALLERS_MAX: usize = 64;
 
@@ -76,16 +79,30 @@ pub fn run(options: &WitnessOptions) -> io::Result<()> {
     })?;
     eprintln!("witness: {count} registers, listening on {}; {door}", options.listen);
     let serving = Arc::new(());
-    for stream in listener.incoming().flatten() {
+    let unheard = Complaints::default();
+    for stream in listener.incoming() {
+        let stream = match stream {
+            Ok(stream) => stream,
+            Err(error) => {
+                unheard.tell(&format_args!("a caller cannot be heard: {error}"));
+                // Such as without a free descriptor: the next attempt would fail as fast.
+                std::thread::sleep(ACCEPT_PAUSE);
+                continue;
+            }
+        };
         if Arc::strong_count(&serving) > CALLERS_MAX {
             continue;
         }
         let (service, serving) = (Arc::clone(&service), Arc::clone(&serving));
         let door = Arc::clone(&door);
-        std::thread::Builder::new().name("caller".to_owned()).spawn(move || {
+        let thread = std::thread::Builder::new().name("caller".to_owned()).spawn(move || {
             door.answer(&stream, &service);
             drop(serving);
-        })?;
+        });
+        // This caller sees the end of its connection and asks again; nobody else need notice.
+        if let Err(error) = thread {
+            unheard.tell(&format_args!("a caller cannot be answered: {error}"));
+        }
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,12 +24,14 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
-use crate::daemon::programs::{Program, Programs};
+use crate::daemon::programs::{self, Program, Programs};
 
 /// How much of a log's end is shown as evidence, in bytes.
 const EVIDENCE_BYTES: u64 = 1024;
 /// How many of its last lines.
 const EVIDENCE_LINES: usize = 5;
+/// How long systemd may take to say whether a unit runs.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The application of a module.
 pub(crate) struct Application {
@@ -77,9 +79,18 @@ impl Application {
         Ok(Application { shared, actions })
     }
 
-    /// Whether anything of it runs, also when an earlier daemon started it.
-    pub(crate) fn is_running(&self) -> bool {
-        self.shared.group.is_populated()
+    /// Whether anything of it runs, also when an earlier daemon started it. An error says why that
+    /// is not known.
+    pub(crate) fn is_running(&self) -> io::Result<bool> {
+        if self.shared.group.is_populated() {
+            return Ok(true);
+        }
+        for unit in &self.shared.config.services {
+            if is_active(unit)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What checks need of it.
@@ -89,19 +100,7 @@ impl Application {
 
     /// Ends everything at once, and waits for that.
     pub(crate) fn kill_now(&self) -> io::Result<()> {
-        let programs = self.shared.programs().take();
-        for unit in &self.shared.config.services {
-            if self.shared.systemctl("is-active --quiet", unit).is_ok() {
-                self.shared.systemctl("kill --signal=KILL", unit)?;
-                self.shared.systemctl("stop", unit)?;
-            }
-        }
-        if self.is_running() {
-            self.shared.group.kill()?;
-            self.shared.group.wait_empty()?;
-        }
-        drop(programs);
-        Ok(())
+        self.shared.kill()
     }
 
     /// Acts on it; the outcome comes as an input. A kill does not wait for what is under way.
@@ -132,6 +131,10 @@ impl Shared {
     fn start(&self) -> io::Result<()> {
         let length = self.log.metadata().map_or(0, |metadata| metadata.len());
         self.log_from.store(length, Ordering::Relaxed);
+        // What an interrupted stop or an earlier daemon has left would be a second instance.
+        let left = self.programs().take();
+        self.kill_rest()?;
+        drop(left);
         for unit in &self.config.services {
             self.systemctl("start", unit)?;
         }
@@ -164,11 +167,20 @@ impl Shared {
 
     fn kill(&self) -> io::Result<()> {
         let programs = self.programs().take();
-        for unit in &self.config.services {
-            self.systemctl("kill --signal=KILL", unit)?;
-        }
+        // Where one unit cannot be ended, the rest is all the same.
+        let units: Vec<_> = self.config.services.iter().map(|unit| self.kill_unit(unit)).collect();
         self.kill_rest()?;
         drop(programs);
+        units.into_iter().collect()
+    }
+
+    fn kill_unit(&self, unit: &str) -> io::Result<()> {
+        // Of one that is not known to run nothing is assumed.
+        if is_active(unit).unwrap_or(true) {
+            self.systemctl("kill --signal=KILL", unit)?;
+            // Or systemd would start it again.
+            self.systemctl("stop", unit)?;
+        }
         Ok(())
     }
 
@@ -189,7 +201,8 @@ impl Shared {
             .args(arguments)
             .spawn()
             .map_err(|error| io::Error::other(format!("cannot start {program}: {error}")))?;
-        self.programs().add(command.name.clone(), child)
+        let added = self.programs().add(command.name.clone(), child);
+        added.map_err(|error| io::Error::other(format!("{program}: {error}")))
     }
 
     /// Asks a program to end and waits as long as it may take; what is left is killed with the
@@ -261,6 +274,48 @@ impl Shared {
     fn programs(&self) -> MutexGuard<'_, Programs> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether systemd runs a unit, or is just starting or stopping it.
+fn is_active(unit: &str) -> io::Result<bool> {
+    let mut asking = Command::new("systemctl");
+    let output = match output_within(asking.args(["is-active", "--", unit]), ANSWER_LIMIT) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        output => output?,
+    };
+    let state = String::from_utf8_lossy(&output.stdout);
+    match state.trim() {
+        "active" | "activating" | "deactivating" | "reloading" | "refreshing" => Ok(true),
+        "" if Path::new("/run/systemd/system").exists() => {
+            let said = String::from_utf8_lossy(&output.stderr);
+            Err(io::Error::other(format!("systemd cannot be asked for {unit}: {}", said.trim())))
+        }
+        _ => Ok(false),
+    }
+}
+
+/// What a command says that ends within a time, and says little.
+fn output_within(command: &mut Command, limit: Duration) -> io::Result<Output> {
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let handle = programs::hold(child)?;
+    if !ends_within(&handle, limit) {
+        // One that cannot be killed stays, which is no reason to wait for it.
+        let _ = pidfd_send_signal(&handle, Signal::KILL);
+        ends_within(&handle, limit);
+        let _ = programs::reap(&handle);
+        let program = command.get_program().display();
+        let what = format!("{program} did not answer within {limit:?}");
+        return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+    }
+    let status = programs::reap(&handle)?.ok_or(io::ErrorKind::TimedOut)?;
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    if let (Some(out), Some(err)) = (out, err) {
+        out.take(EVIDENCE_BYTES).read_to_end(&mut stdout)?;
+        err.take(EVIDENCE_BYTES).read_to_end(&mut stderr)?;
+    }
+    Ok(Output { status, stdout, stderr })
 }
 
 /// A command that becomes a program, perhaps as another user.

@@ -27,6 +27,23 @@ impl Cgroup {
         Ok(Cgroup { path })
     }
 
+    /// Those groups of a module that are there and whose names begin so.
+    pub(crate) fn parts(module: &ModuleName, prefix: &str) -> io::Result<Vec<Cgroup>> {
+        let directory = top()?.join("evenkeel").join(module.as_str());
+        let entries = match fs::read_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|error| named(&directory, &error))?,
+        };
+        let mut parts = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                parts.push(Cgroup { path: entry.path() });
+            }
+        }
+        Ok(parts)
+    }
+
     /// The file a process writes its own id to in order to join.
     pub(crate) fn members_file(&self) -> PathBuf {
         self.path.join("cgroup.procs")

@@ -7,7 +7,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -41,6 +43,8 @@ struct State {
     sessions: BTreeMap<NodeName, Sessions>,
     turned_away: TurnedAway,
     answered: Time,
+    /// Whether the key in use could not be looked at last.
+    doubtful: bool,
 }
 
 /// What is known of the cluster's key.
@@ -106,27 +110,22 @@ impl Guard {
         guard
     }
 
-    /// Looks whether the key has changed.
+    /// Looks whether the key has changed. Heartbeats do not wait for the disk meanwhile.
     pub(crate) fn refresh(&self) {
         if !self.keys.exist() {
             return;
         }
         let path = self.keys.cluster_key_file();
-        let read = fs::metadata(&path).and_then(|metadata| {
-            let stamp = (metadata.ino(), metadata.len(), metadata.modified().ok());
-            let mut state = self.state();
-            if matches!(&state.key, Key::Usable { stamp: known, .. } if *known == stamp) {
-                return Ok(());
+        let read = stamp_of(&path).and_then(|stamp| {
+            if self.state().key.is_of(stamp) {
+                return Ok(None);
             }
-            state.key = Key::Usable { key: ClusterKey::read(&path)?, stamp };
-            Ok(())
+            // If the file is replaced in between, the stamp is not that of the next look.
+            Ok(Some(Key::Usable { key: ClusterKey::read(&path)?, stamp }))
         });
-        if let Err(error) = read {
-            let mut state = self.state();
-            if !matches!(state.key, Key::Unusable) {
-                eprintln!("! no heartbeat is sent or heard: {}: {error}", path.display());
-                state.key = Key::Unusable;
-            }
+        let complaint = self.state().take_up(read);
+        if let Some(complaint) = complaint {
+            eprintln!("! {complaint}: {}", path.display());
         }
     }
 
@@ -237,7 +236,34 @@ impl Guard {
     }
 }
 
+impl Key {
+    fn is_of(&self, stamp: Stamp) -> bool {
+        matches!(self, Key::Usable { stamp: known, .. } if *known == stamp)
+    }
+}
+
 impl State {
+    /// Takes up what was read, if it is another key; what is to be said of it.
+    fn take_up(&mut self, read: io::Result<Option<Key>>) -> Option<String> {
+        match read {
+            Ok(key) => {
+                self.key = key.unwrap_or_else(|| std::mem::take(&mut self.key));
+                self.doubtful = false;
+                None
+            }
+            // A key that was good is so although the file cannot be looked at just now.
+            Err(error) if is_passing(&error) && matches!(self.key, Key::Usable { .. }) => {
+                let told = std::mem::replace(&mut self.doubtful, true);
+                (!told).then(|| format!("the cluster's key counts as unchanged: {error}"))
+            }
+            Err(error) => {
+                let told = matches!(self.key, Key::Unusable);
+                self.key = Key::Unusable;
+                (!told).then(|| format!("no heartbeat is sent or heard: {error}"))
+            }
+        }
+    }
+
     fn is_fresh(&mut self, now: Time, guarded: Guarded, ours: u128) -> Passage {
         let sessions = self.sessions.entry(guarded.heartbeat.from.clone()).or_default();
         let new = sessions.proven != Some(guarded.session);
@@ -256,6 +282,18 @@ impl State {
         }
         Passage::Refused
     }
+}
+
+fn stamp_of(path: &Path) -> io::Result<Stamp> {
+    let metadata = fs::metadata(path)?;
+    Ok((metadata.ino(), metadata.len(), metadata.modified().ok()))
+}
+
+/// Whether an error is one of the machine, such as too many open files, and says nothing of the
+/// file: one that is not there, or is none of keys, is meant so.
+fn is_passing(error: &io::Error) -> bool {
+    let gone = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory);
+    error.raw_os_error().is_some() && !gone
 }
 
 #[cfg(test)]

@@ -164,6 +164,31 @@ fn with_a_key_of_no_use_nothing_is_sent_or_heard_until_it_is_mended() {
 }
 
 #[test]
+fn a_good_key_is_kept_while_its_file_cannot_be_read() {
+    let pair = Pair::new();
+    let (one, other) = (pair.guard(0), pair.guard(1));
+    let file = pair.keys[1].cluster_key_file();
+    let good = fs::read(&file).unwrap();
+    let answers = || other.judge(NOW, &pair.nodes[0], &pair.said(0, &one)[0]);
+    // Reading a directory is an error of the system, as a failing disk or a lack of descriptors is.
+    fs::remove_file(&file).unwrap();
+    fs::create_dir(&file).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    other.refresh();
+    assert!(other.state().doubtful);
+    assert_eq!(answers(), Passage::Answer);
+    // A daemon that starts then has none to keep, and does not go on in the clear.
+    assert!(pair.said(1, &pair.guard(1)).is_empty());
+    fs::remove_dir(&file).unwrap();
+    other.refresh();
+    assert_eq!(answers(), Passage::Refused, "a file that is gone was taken away");
+    fs::write(&file, good).unwrap();
+    fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    other.refresh();
+    assert!(!pair.said(1, &other).is_empty() && !other.state().doubtful);
+}
+
+#[test]
 fn without_keys_heartbeats_go_in_the_clear_as_before() {
     let pair = Pair::new();
     let none = Keys::new(&PathBuf::from("/nowhere/evenkeel/keys"));

@@ -1,17 +1,21 @@
 //! The programs that run for a module's commands, which a daemon that follows this one finds again.
 //!
 //! A process id alone is no identity, as ids are used again; with the time at which the process
-//! began it is. Whether a program's death matters is not judged here.
+//! began it is. Whatever runs is held by a descriptor of its own, and only by that it is signalled,
+//! waited for and taken from the table of processes. Whether a program's death matters is not
+//! judged here.
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::Child;
+use std::process::{Child, ExitStatus};
 use std::sync::Arc;
 
 use model::ModuleName;
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions, WaitIdStatus, pidfd_open, waitid};
 use serde::{Deserialize, Serialize};
 
 use crate::durable;
@@ -29,8 +33,8 @@ pub(crate) struct Program {
     pub(crate) pid: Pid,
     pub(crate) handle: Arc<OwnedFd>,
     began: u64,
-    /// None when an earlier daemon started it.
-    child: Option<Child>,
+    /// How it ended, once that was told: it is told once.
+    ended: Option<String>,
 }
 
 /// A program as a following daemon must know it.
@@ -50,13 +54,15 @@ impl Programs {
         Programs { file, running }
     }
 
-    /// Takes up one that was started just now.
+    /// Takes up one that was started just now; one that cannot be held is killed.
     pub(crate) fn add(&mut self, name: ModuleName, child: Child) -> io::Result<()> {
         let pid = Pid::from_child(&child);
-        let handle = Arc::new(pidfd_open(pid, PidfdFlags::empty())?);
+        let handle = Arc::new(hold(child)?);
         let began = start_time(pid).unwrap_or(0);
-        self.running.push(Program { name, pid, handle, began, child: Some(child) });
-        self.note()
+        self.running.push(Program { name, pid, handle, began, ended: None });
+        // It runs. Only a daemon that follows does not find it then, and starts it again.
+        self.complain();
+        Ok(())
     }
 
     /// The one of a command.
@@ -67,12 +73,16 @@ impl Programs {
     /// Hands all of them over to be stopped.
     pub(crate) fn take(&mut self) -> Vec<Program> {
         let programs = std::mem::take(&mut self.running);
-        if !programs.is_empty()
-            && let Err(error) = self.note()
-        {
-            eprintln!("! {}: {error}", self.file.display());
+        if !programs.is_empty() {
+            self.complain();
         }
         programs
+    }
+
+    fn complain(&self) {
+        if let Err(error) = self.note() {
+            eprintln!("! the programs that run cannot be noted: {}: {error}", self.file.display());
+        }
     }
 
     fn note(&self) -> io::Result<()> {
@@ -88,22 +98,54 @@ impl Programs {
 impl Program {
     /// How it ended; nothing while it runs.
     pub(crate) fn end(&mut self) -> Option<String> {
-        match self.child.as_mut().map(Child::try_wait) {
-            Some(Ok(Some(status))) => Some(status.to_string()),
-            Some(Ok(None)) => None,
-            Some(Err(error)) => Some(format!("it cannot be waited for: {error}")),
-            // Only a parent is told.
-            None => Some("an earlier daemon had started it, so its exit status is unknown".into()),
+        if self.ended.is_none() {
+            self.ended = match reap(&self.handle) {
+                Ok(status) => status.map(|status| status.to_string()),
+                // Only a parent is told.
+                Err(Errno::CHILD) => Some(
+                    "an earlier daemon had started it, so its exit status is unknown".to_owned(),
+                ),
+                Err(errno) => Some(format!("it cannot be waited for: {errno}")),
+            };
         }
+        self.ended.clone()
     }
 }
 
 impl Drop for Program {
     fn drop(&mut self) {
         // One that has ended leaves the table of processes; one that cannot be killed stays there.
-        if let Some(child) = &mut self.child {
-            let _ = child.try_wait();
+        if self.ended.is_none() {
+            let _ = reap(&self.handle);
         }
+    }
+}
+
+/// Holds a process that was started just now, in place of its id. One that cannot be held is
+/// killed, as nobody could find its end.
+pub(crate) fn hold(mut child: Child) -> io::Result<OwnedFd> {
+    let held = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+    held.map_err(|errno| {
+        let killed = child.kill().and_then(|()| child.wait());
+        let then = killed.err().map_or("was killed".to_owned(), |error| format!("stays: {error}"));
+        io::Error::other(format!("it cannot be watched ({errno}), so it {then}"))
+    })
+}
+
+/// How a process ended that this one started, or nothing while it runs. It is told once, and takes
+/// the process from the table.
+pub(crate) fn reap(process: &OwnedFd) -> Result<Option<ExitStatus>, Errno> {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    let ended = retry_on_intr(|| waitid(WaitId::PidFd(process.as_fd()), options))?;
+    Ok(ended.map(|ended| ExitStatus::from_raw(raw(&ended))))
+}
+
+/// A status as `wait` tells it.
+fn raw(ended: &WaitIdStatus) -> i32 {
+    match (ended.exit_status(), ended.terminating_signal()) {
+        (Some(code), _) => (code & 0xff) << 8,
+        (None, Some(signal)) if ended.dumped() => signal | 0x80,
+        (None, signal) => signal.unwrap_or(0),
     }
 }
 
@@ -116,7 +158,7 @@ fn adopt(noted: Noted) -> Option<Program> {
         pid,
         handle: Arc::new(handle),
         began: noted.began,
-        child: None,
+        ended: None,
     })
 }
 
@@ -126,4 +168,58 @@ pub(crate) fn start_time(pid: Pid) -> Option<u64> {
     // The name, in brackets, may hold anything.
     let (_, rest) = text.rsplit_once(')')?;
     rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+mod tests {
+    use std::process::Command;
+
+    use rustix::process::{Signal, pidfd_send_signal};
+
+    use super::*;
+
+    fn shell(script: &str) -> Child {
+        Command::new("/bin/sh").args(["-c", script]).spawn().unwrap()
+    }
+
+    fn end(program: &mut Program) -> String {
+        loop {
+            match program.end() {
+                Some(how) => break how,
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_program_is_known_by_its_descriptor_and_told_more_than_once() {
+        // It cannot be noted there, which is no reason not to run.
+        let mut programs = Programs::find(PathBuf::from("/proc/nowhere/programs.json"));
+        let name = |name: &str| ModuleName::new(name).unwrap();
+        programs.add(name("three"), shell("exit 3")).unwrap();
+        programs.add(name("killed"), shell("exec sleep 1000")).unwrap();
+        let three = programs.of(&name("three")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(end(three), "exit status: 3");
+        }
+        let killed = programs.of(&name("killed")).unwrap();
+        assert_eq!(killed.end(), None);
+        pidfd_send_signal(&killed.handle, Signal::KILL).unwrap();
+        assert_eq!(end(killed), "signal: 9 (SIGKILL)");
+        assert_eq!(programs.take().len(), 2);
+    }
+
+    #[test]
+    fn of_a_process_that_is_no_child_no_status_is_known() {
+        let pid = rustix::process::getppid().unwrap();
+        let began = start_time(pid).unwrap();
+        let noted = |began| {
+            let name = ModuleName::new("app").unwrap();
+            adopt(Noted { name, pid: pid.as_raw_nonzero().get(), began })
+        };
+        assert!(noted(began + 1).is_none(), "its id was used again");
+        let mut found = noted(began).unwrap();
+        assert!(found.end().unwrap().contains("unknown"));
+    }
 }

@@ -364,8 +364,25 @@ fn adopt(layout: &Layout, module: &mut Module, assignment: cluster::effect::Assi
             eprintln!("! {} address: {error}", module.config.name);
         }
     }
-    let service = noted.service && module.application.is_running();
+    let service = runs(module, noted.service);
     Running { assignment, addresses: noted.addresses, service }
+}
+
+/// Whether the application runs, as an earlier daemon left it. If that had begun to stop it, the rest
+/// is ended: half of an application must not be taken for the whole.
+fn runs(module: &Module, noted: bool) -> bool {
+    let name = &module.config.name;
+    if !noted {
+        if let Err(error) = module.application.kill_now() {
+            // A start ends it first, or fails and says so.
+            eprintln!("! what is left of the application of {name} cannot be ended: {error}");
+        }
+        return false;
+    }
+    module.application.is_running().unwrap_or_else(|error| {
+        eprintln!("! {name}: {error}; the application counts as running, as it was started");
+        true
+    })
 }
 
 /// Without a replicator nothing of the module may run or be held on this node.

@@ -6,38 +6,64 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use model::{ModuleName, Time};
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Signal, pidfd_send_signal};
 
 use super::{Finding, Turn, is_ready};
 use crate::clock;
 use crate::daemon::application::{as_user, join_before_exec};
 use crate::daemon::cgroup::Cgroup;
+use crate::daemon::programs::{hold, reap};
 
+/// How the names of the control groups begin, before the check's.
+const GROUP: &str = "check-";
 /// How much of what it writes is kept.
 const KEPT_BYTES: usize = 4096;
 /// How many of its last lines are evidence.
 const EVIDENCE_LINES: usize = 5;
 /// Longest line of evidence, in characters.
 const LINE_CHARS_MAX: usize = 300;
+/// One that cannot be killed is told at most so often.
+const LIMIT_MIN: Duration = Duration::from_millis(100);
 
 /// A program that runs.
 pub(super) struct Run {
-    child: Child,
     handle: OwnedFd,
     /// What it writes, until it has closed that.
     output: Option<std::fs::File>,
     said: Vec<u8>,
     group: Cgroup,
-    began: Time,
-    limit: Time,
+    limit: Limit,
     killed: bool,
+}
+
+/// A span of time that may pass more than once.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    began: Time,
+    span: Duration,
+    next: Time,
+}
+
+impl Limit {
+    fn new(began: Time, next: Time) -> Limit {
+        Limit { began, span: next.since(began), next }
+    }
+
+    /// How much time has passed in all, if it is one span more than at the time before.
+    fn passed(&mut self, now: Time) -> Option<Duration> {
+        if now < self.next {
+            return None;
+        }
+        self.next = now + self.span.max(LIMIT_MIN);
+        Some(whole_ms(now.since(self.began)))
+    }
 }
 
 impl Run {
@@ -50,7 +76,7 @@ impl Run {
     ) -> io::Result<Run> {
         let (program, arguments) =
             run.split_first().ok_or_else(|| io::Error::other("no program is named"))?;
-        let group = Cgroup::of(module, &format!("check-{check}"))?;
+        let group = Cgroup::of(module, &format!("{GROUP}{check}"))?;
         let members = group.members_file();
         let mut members = std::fs::OpenOptions::new().write(true).open(members)?;
         let (output, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -67,20 +93,23 @@ impl Run {
         let child = command.spawn();
         let child =
             child.map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))?;
-        let handle = pidfd_open(Pid::from_child(&child), PidfdFlags::empty())?;
+        let handle = hold(child)?;
         // The program's own end goes on blocking.
         rustix::fs::fcntl_setfl(&output, OFlags::NONBLOCK)?;
         let (output, said) = (Some(output.into()), Vec::new());
-        let began = clock::now();
-        Ok(Run { child, handle, output, said, group, began, limit, killed: false })
+        let limit = Limit::new(clock::now(), limit);
+        Ok(Run { handle, output, said, group, limit, killed: false })
     }
 
     pub(super) fn turn(&mut self, now: Time) -> Turn {
         match self.ended(now) {
             Ended::Not => Turn::Waits,
-            Ended::Overrun => {
-                let span = whole_ms(self.limit.since(self.began));
+            Ended::Overrun(span) => {
                 let words = format!("it had not ended after {span:?} and was killed");
+                Turn::Tells(Finding::Failed(self.words(words)))
+            }
+            Ended::Stays(span) => {
+                let words = format!("it was killed and is still there after {span:?}");
                 Turn::Tells(Finding::Failed(self.words(words)))
             }
             Ended::Killed => Turn::Ends(None),
@@ -95,28 +124,32 @@ impl Run {
         }
     }
 
-    /// What has become of it. One that is over its limit is killed.
+    /// What has become of it. One that is over its limit is killed; one that stays then is over its
+    /// limit again and again.
     pub(super) fn ended(&mut self, now: Time) -> Ended {
         self.listen();
         if is_ready(&self.handle, PollFlags::IN) {
-            let status = self.child.wait();
+            let status = reap(&self.handle);
+            let status = status.map_err(io::Error::from);
+            let status = status.and_then(|status| status.ok_or(io::ErrorKind::WouldBlock.into()));
             self.listen();
             // What it left running is nobody's.
             let _ = self.group.kill();
             return if self.killed { Ended::Killed } else { Ended::With(status) };
         }
-        if self.killed || now < self.limit {
-            return Ended::Not;
+        let Some(span) = self.limit.passed(now) else { return Ended::Not };
+        if self.killed {
+            return Ended::Stays(span);
         }
         self.kill();
-        Ended::Overrun
+        Ended::Overrun(span)
     }
 
     pub(super) fn kill(&mut self) {
         self.killed = true;
         // One that has ended by itself is as good.
         let _ = self.group.kill();
-        let _ = self.child.kill();
+        let _ = pidfd_send_signal(&self.handle, Signal::KILL);
     }
 
     /// What it wrote last.
@@ -129,9 +162,9 @@ impl Run {
         all.extend(self.output.iter().map(|output| (output.as_fd(), PollFlags::IN)));
     }
 
-    /// When the next turn is due at the latest; none once it is killed and only has to die.
-    pub(super) fn deadline(&self) -> Option<Time> {
-        (!self.killed).then_some(self.limit)
+    /// When the next turn is due at the latest.
+    pub(super) fn deadline(&self) -> Time {
+        self.limit.next
     }
 
     fn listen(&mut self) {
@@ -165,8 +198,10 @@ impl Run {
 /// What has become of a program.
 pub(super) enum Ended {
     Not,
-    /// It was over its limit just now.
-    Overrun,
+    /// It was over its limit just now, after this time.
+    Overrun(Duration),
+    /// It was killed and is there all the same.
+    Stays(Duration),
     /// It was killed, and is gone.
     Killed,
     With(io::Result<ExitStatus>),
@@ -174,4 +209,33 @@ pub(super) enum Ended {
 
 fn whole_ms(span: Duration) -> Duration {
     Duration::from_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Ends what an earlier daemon left of a module's checks: nobody hears what it finds.
+pub(super) fn end_leftovers(module: &ModuleName) -> io::Result<()> {
+    for group in Cgroup::parts(module, GROUP)? {
+        if group.is_populated() {
+            group.kill()?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_passes_again_and_again() {
+        let at = |ms: u64| Time::from_millis(1000 + ms);
+        let mut limit = Limit::new(at(0), at(300));
+        let mut passed = |ms: u64| limit.passed(at(ms)).map(|span| span.as_millis());
+        assert_eq!(passed(299), None);
+        assert_eq!(passed(310), Some(310));
+        assert_eq!(passed(311), None);
+        assert_eq!(passed(609), None);
+        assert_eq!(passed(2000), Some(2000));
+        assert_eq!(passed(2299), None);
+        assert_eq!(passed(2300), Some(2300));
+    }
 }

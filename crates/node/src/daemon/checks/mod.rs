@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cluster::Input;
-use model::config::{CheckConfig, CheckKind};
+use model::config::{CheckConfig, CheckKind, Watched};
 use model::{ModuleName, Time};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -39,6 +39,8 @@ enum Finding {
     Failed(Vec<String>),
     /// What was there is dead: nothing is to be waited for.
     Dead(Vec<String>),
+    /// Whoever would know does not answer, which is no fault of the application.
+    Unknown(Vec<String>),
 }
 
 /// How a look goes on.
@@ -72,8 +74,10 @@ struct Order {
 }
 
 impl Checks {
-    /// Starts the thread that carries them out. So far none is.
+    /// Starts the thread that carries them out. So far none is; what an earlier daemon left of them
+    /// is ended.
     pub(crate) fn new(application: Arc<Shared>, events: &Sender<Event>) -> io::Result<Checks> {
+        exec::end_leftovers(&application.config.name)?;
         let orders = Arc::new(Mutex::new(Vec::new()));
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let runner = Runner {
@@ -120,6 +124,8 @@ struct Slot {
     look: Option<Look>,
     /// How the state that the tally has shows itself.
     evidence: Vec<String>,
+    /// Whether the log has been told that nobody knows.
+    unknown: bool,
     /// When the look under way began, and the next one is due after it.
     began: Time,
     due: Time,
@@ -202,6 +208,7 @@ impl Runner {
                     check: check.clone(),
                     look: None,
                     evidence: Vec::new(),
+                    unknown: false,
                     began: now,
                     due: now,
                 };
@@ -233,7 +240,7 @@ impl Slot {
                 Ok(look) => self.look = Some(look),
                 Err(error) => {
                     let words = vec![format!("it cannot be carried out: {error}")];
-                    self.due = now + self.check.interval;
+                    self.due = now + self.check.interval.max(self.rest());
                     return self.weigh(now, Finding::Failed(words));
                 }
             }
@@ -243,18 +250,33 @@ impl Slot {
             Turn::Tells(finding) => Some(finding),
             Turn::Ends(finding) => {
                 self.look = None;
-                self.due = (self.began + self.check.interval).max(now);
+                self.due = (self.began + self.check.interval).max(now + self.rest());
                 finding
             }
         };
         self.weigh(now, finding?)
     }
 
+    /// Time from the end of one look to the next, at the least.
+    fn rest(&self) -> Duration {
+        match self.check.kind {
+            CheckKind::Process(Watched::Service(_)) => process::ASK_PAUSE,
+            CheckKind::Process(_) | CheckKind::Tcp(_) | CheckKind::Exec { .. } => Duration::ZERO,
+        }
+    }
+
     fn weigh(&mut self, now: Time, finding: Finding) -> Option<(ModuleName, bool, Vec<String>)> {
+        let unknown = matches!(finding, Finding::Unknown(_));
+        if let Finding::Unknown(words) = &finding
+            && !self.unknown
+        {
+            eprintln!("! check {}: {}", self.check.name, words.join("; "));
+        }
+        self.unknown = unknown;
         let up = self.tally.note(now, &finding)?;
         self.evidence = match finding {
             Finding::Well => Vec::new(),
-            Finding::Failed(words) | Finding::Dead(words) => words,
+            Finding::Failed(words) | Finding::Dead(words) | Finding::Unknown(words) => words,
         };
         Some((self.check.name.clone(), up, self.evidence.clone()))
     }
@@ -313,7 +335,7 @@ impl Look {
         match self {
             Look::Process(watch) => watch.deadline(),
             Look::Tcp(connecting) => Some(connecting.deadline()),
-            Look::Exec(run) => run.deadline(),
+            Look::Exec(run) => Some(run.deadline()),
         }
     }
 }

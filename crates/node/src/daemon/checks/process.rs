@@ -2,13 +2,15 @@
 //! is looked at again and again; only a process that is not there yet is.
 //!
 //! A process may have a successor: a unit gets another main process, a file another id. One that is
-//! there by the time of the death takes its place.
+//! there by the time of the death takes its place. A systemd that does not answer says nothing of
+//! the application.
 
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::Time;
 use model::config::{CheckConfig, Watched};
@@ -18,6 +20,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use super::exec::{Ended, Run};
 use super::{Finding, Turn, is_ready};
 use crate::daemon::application::Shared;
+
+/// systemd is asked for what is there at most so often; that a process has died, it is asked at once.
+pub(super) const ASK_PAUSE: Duration = Duration::from_secs(10);
 
 /// A process that is looked for or waited for.
 pub(super) struct Watch {
@@ -67,9 +72,9 @@ impl Watch {
             State::Asks(run) => match run.ended(now) {
                 Ended::Not => return Turn::Waits,
                 Ended::Killed => return Turn::Ends(None),
-                Ended::Overrun => {
+                Ended::Overrun(_) | Ended::Stays(_) => {
                     let words = "systemd did not answer in time".to_owned();
-                    return Turn::Tells(Finding::Failed(vec![words]));
+                    return Turn::Tells(self.unanswered(words));
                 }
                 Ended::With(_) => self.understand(),
             },
@@ -109,7 +114,7 @@ impl Watch {
     pub(super) fn deadline(&self) -> Option<Time> {
         match &self.state {
             State::Begins => Some(Time::ZERO),
-            State::Asks(run) => run.deadline(),
+            State::Asks(run) => Some(run.deadline()),
             State::Holds(_) => None,
         }
     }
@@ -128,7 +133,9 @@ impl Watch {
                 let limit = now + self.check.timeout;
                 return match ask(&self.check, unit, application, limit) {
                     Ok(run) => Found::Question(Box::new(run)),
-                    Err(error) => self.nothing(format!("systemd cannot be asked: {error}")),
+                    Err(error) => {
+                        Found::Nothing(self.unanswered(format!("systemd cannot be asked: {error}")))
+                    }
                 };
             }
             Watched::PidFile(path) => named_in(path),
@@ -153,7 +160,7 @@ impl Watch {
             // A unit may have no process of its own, such as one that only starts others.
             None if active == "active" => Found::Nothing(Finding::Well),
             None if active.is_empty() => {
-                self.nothing(format!("systemd cannot be asked: {}", said.trim()))
+                Found::Nothing(self.unanswered(format!("systemd cannot be asked: {}", said.trim())))
             }
             None => self.nothing(format!(
                 "{unit} is {active} ({}, {})",
@@ -182,13 +189,17 @@ impl Watch {
 
     /// One that was there is dead; one that was not may still come.
     fn nothing(&self, why: String) -> Found {
-        Found::Nothing(match self.pid {
-            Some(pid) => {
-                let dead = format!("process {} has ended; {why}", pid.as_raw_nonzero());
-                Finding::Dead(vec![dead])
-            }
-            None => Finding::Failed(vec![why]),
-        })
+        Found::Nothing(self.dead(&why).unwrap_or_else(|| Finding::Failed(vec![why])))
+    }
+
+    /// What is known when systemd does not answer: only that the process that it had named is dead.
+    fn unanswered(&self, why: String) -> Finding {
+        self.dead(&why).unwrap_or_else(|| Finding::Unknown(vec![why]))
+    }
+
+    fn dead(&self, why: &str) -> Option<Finding> {
+        let pid = self.pid?.as_raw_nonzero();
+        Some(Finding::Dead(vec![format!("process {pid} has ended; {why}")]))
     }
 }
 
@@ -222,4 +233,49 @@ fn runs(pid: Pid, name: &str) -> bool {
     let program = program.file_name().map(|name| name.to_string_lossy().into_owned());
     // So called when the file was replaced while it runs.
     program.is_some_and(|program| program.strip_suffix(" (deleted)").unwrap_or(&program) == name)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+mod tests {
+    use super::super::tests::Running;
+    use super::*;
+    use crate::clock;
+
+    /// What is found when systemd does not answer, after a process that it had named has died or
+    /// not.
+    fn without_an_answer(name: &str, pid: Option<Pid>) -> Finding {
+        let unit = "services = ['nginx']\n";
+        let running = Running::new(name, unit);
+        let application = running.application.shared();
+        let check = application.config.checks.first().unwrap().clone();
+        let words = ["sleep", "1000"].map(str::to_owned);
+        let now = clock::now();
+        let limit = now + Duration::from_secs(1);
+        let run = Run::begin(&application.config.name, &check.name, &words, None, limit).unwrap();
+        let watched = Watched::Service("nginx".to_owned());
+        let mut watch = Watch { check, watched, state: State::Asks(Box::new(run)), pid };
+        assert!(matches!(watch.turn(&application, now), Turn::Waits));
+        let Turn::Tells(finding) = watch.turn(&application, limit) else { panic!("it waits") };
+        while !matches!(watch.turn(&application, limit), Turn::Ends(None)) {
+            std::thread::yield_now();
+        }
+        finding
+    }
+
+    #[test]
+    fn a_systemd_that_does_not_answer_says_nothing_of_the_application() {
+        match without_an_answer("unanswered", None) {
+            Finding::Unknown(words) => {
+                assert_eq!(words, ["systemd did not answer in time"]);
+            }
+            other => panic!("{other:?}"),
+        }
+        match without_an_answer("unanswered-dead", Pid::from_raw(7)) {
+            Finding::Dead(words) => {
+                assert_eq!(words, ["process 7 has ended; systemd did not answer in time"]);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

@@ -36,6 +36,8 @@ impl Tally {
             Finding::Failed(_) if self.up.is_none() && now < self.grace_until => return None,
             Finding::Failed(_) => (false, self.fail_after),
             Finding::Dead(_) => (false, 1),
+            // What was known is known no less.
+            Finding::Unknown(_) => return None,
         };
         if self.up == Some(up) {
             self.against = 0;
@@ -55,7 +57,7 @@ impl Tally {
 mod tests {
     use super::*;
 
-    /// Findings, one a second: `w`ell, `f`ailed, `d`ead; and after each `+`, `-` or nothing new.
+    /// Findings, one a second: `w`ell, `f`ailed, `d`ead, `u`nknown; and after each `+`, `-` or nothing new.
     fn check(fail_after: u32, grace_s: u64, findings: &str, expected: &str) {
         let second = |count: u64| Time::from_millis(count * 1000);
         let mut tally = Tally::new(fail_after, second(grace_s));
@@ -65,6 +67,7 @@ mod tests {
                 let finding = match finding {
                     'w' => Finding::Well,
                     'f' => Finding::Failed(Vec::new()),
+                    'u' => Finding::Unknown(Vec::new()),
                     _ => Finding::Dead(Vec::new()),
                 };
                 match tally.note(second(count), &finding) {
@@ -90,6 +93,13 @@ mod tests {
         check(3, 0, "wd", "+-");
         check(3, 100, "d", "-");
         check(3, 0, "wffd", "+  -");
+    }
+
+    #[test]
+    fn what_could_not_be_looked_at_is_no_finding() {
+        check(1, 0, "wuuuf", "+   -");
+        check(2, 0, "wfufuw", "+  -  ");
+        check(1, 0, "uuw", "  +");
     }
 
     #[test]

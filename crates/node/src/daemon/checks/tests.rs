@@ -23,8 +23,8 @@ const CLUSTER: &str = "cluster = 'tests'\n\
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A module whose application and checks run, and a directory, all gone at the end.
-struct Running {
-    application: Application,
+pub(super) struct Running {
+    pub(super) application: Application,
     checks: Checks,
     events: Receiver<Event>,
     place: PathBuf,
@@ -34,7 +34,7 @@ struct Running {
 
 impl Running {
     /// `PLACE` in the text stands for the test's directory.
-    fn new(name: &str, text: &str) -> Running {
+    pub(super) fn new(name: &str, text: &str) -> Running {
         let name = format!("checks-{name}-{}", std::process::id());
         let place = std::env::temp_dir().join(&name);
         fs::create_dir_all(&place).unwrap();
@@ -52,17 +52,7 @@ impl Running {
     }
 
     fn start(&mut self) {
-        self.application.run(ServiceAction::Start);
-        loop {
-            match self.events.recv_timeout(PATIENCE).unwrap() {
-                Event::Input(Input::ServiceDone {
-                    action: ServiceAction::Start, error, ..
-                }) => {
-                    break assert_eq!(error, None);
-                }
-                _ => continue,
-            }
-        }
+        start(&self.application, &self.events);
         self.check();
     }
 
@@ -108,6 +98,18 @@ impl Drop for Running {
         self.checks.run(self.serial + 1, BTreeSet::new());
         self.application.kill_now().unwrap();
         let _ = fs::remove_dir_all(&self.place);
+    }
+}
+
+fn start(application: &Application, events: &Receiver<Event>) {
+    application.run(ServiceAction::Start);
+    loop {
+        match events.recv_timeout(PATIENCE).unwrap() {
+            Event::Input(Input::ServiceDone { action: ServiceAction::Start, error, .. }) => {
+                break assert_eq!(error, None);
+            }
+            _ => continue,
+        }
     }
 }
 
@@ -160,6 +162,40 @@ fn a_program_is_found_again_by_the_daemon_that_follows() {
     let (up, shown) = next();
     assert!(!up && shown.contains("app ended"), "{shown}");
     checks.run(2, BTreeSet::new());
+}
+
+#[test]
+fn a_start_ends_what_is_left_and_so_does_a_stop_at_once() {
+    let command = "[[command]]\nname = 'app'\nrun = ['/bin/sleep', '1000']\n";
+    let mut running = Running::new("left", command);
+    running.start();
+    let first = running.application.shared().members().unwrap();
+    assert_eq!(first.len(), 1);
+    // A daemon that does not know of it.
+    let (sender, events) = channel();
+    let (log, none) = (running.place.join("log"), running.place.join("none.json"));
+    let config = running.application.shared().config.clone();
+    let successor = Application::new(&config, log, none, &sender).unwrap();
+    assert!(successor.is_running().unwrap());
+    start(&successor, &events);
+    let second = successor.shared().members().unwrap();
+    assert!(second.len() == 1 && second != first, "{first:?} {second:?}");
+    successor.kill_now().unwrap();
+    assert!(!successor.is_running().unwrap());
+}
+
+#[test]
+fn what_an_earlier_daemon_left_of_checks_is_ended() {
+    let running = Running::new("checks-left", "");
+    let shared = running.application.shared();
+    let group = crate::daemon::cgroup::Cgroup::of(&shared.config.name, "check-old").unwrap();
+    let mut left = Command::new("/bin/sleep").arg("1000").spawn().unwrap();
+    fs::write(group.members_file(), left.id().to_string()).unwrap();
+    assert!(group.is_populated());
+    let (sender, _events) = channel();
+    let _checks = Checks::new(shared, &sender).unwrap();
+    assert!(!left.wait().unwrap().success());
+    group.wait_empty().unwrap();
 }
 
 #[test]
