@@ -10,12 +10,13 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use model::{Fingerprint, NodeName};
 use rustls::client::verify_server_name;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::version::TLS13;
 use rustls::{
@@ -24,7 +25,7 @@ use rustls::{
 use wire::hello::Protection;
 
 use crate::enrolled;
-use crate::pinned::{Pinned, SignedBy, fingerprint_of};
+use crate::pinned::{Pinned, check_signed, fingerprint_of};
 use crate::seal::ClusterKey;
 
 /// Certificate of the cluster's authority.
@@ -143,7 +144,7 @@ impl Keys {
             .with_protocol_versions(&[&TLS13])
             .map_err(io::Error::other)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned::new(known)))
+            .with_custom_certificate_verifier(Arc::new(Pinned::itself(known)))
             .with_client_auth_cert(chain, key)
             .map_err(|error| self.wrong(KEY_FILE, &error))?;
         let authority = self.certificates(AUTHORITY_FILE)?;
@@ -198,6 +199,18 @@ impl Keys {
         Ok(fingerprint_of(authority.first().ok_or(io::ErrorKind::InvalidData)?))
     }
 
+    /// Whether a certificate would do as this node's own at this time since 1970: it is for its
+    /// name, and the others, who know the authority, would accept it.
+    pub(crate) fn would_do(&self, pem: &str, node: &NodeName, wall: Duration) -> io::Result<()> {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes());
+        let certificate = certificate.map_err(io::Error::other)?;
+        is_for(&certificate, node).map_err(io::Error::other)?;
+        let authorities = self.certificates(AUTHORITY_FILE)?;
+        let authority = authorities.first().ok_or(io::ErrorKind::InvalidData)?;
+        check_signed(&certificate, &[], authority, UnixTime::since_unix_epoch(wall))
+            .map_err(|error| self.wrong(AUTHORITY_FILE, &error))
+    }
+
     fn read(&self) -> io::Result<Read> {
         let mut authority = RootCertStore::empty();
         for certificate in self.certificates(AUTHORITY_FILE)? {
@@ -233,7 +246,7 @@ pub(crate) fn calling_unknown(authority: Fingerprint) -> io::Result<ClientConnec
         .with_protocol_versions(&[&TLS13])
         .map_err(io::Error::other)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(SignedBy::new(authority)))
+        .with_custom_certificate_verifier(Arc::new(Pinned::signed_by(authority)))
         .with_no_client_auth();
     let name = ServerName::try_from("join.evenkeel").map_err(io::Error::other)?;
     ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)

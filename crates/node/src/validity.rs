@@ -1,4 +1,4 @@
-//! Until when a certificate counts: the one thing that is read here out of its bytes.
+//! From when until when a certificate counts: all that is read here out of its bytes.
 //!
 //! ```text
 //! Certificate    = SEQUENCE { TBSCertificate, ... }
@@ -14,8 +14,15 @@ const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 
-/// When a certificate ends to count, as time since 1970.
-pub(crate) fn ends(certificate: &[u8]) -> Option<Duration> {
+/// When a certificate counts, as times since 1970.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Validity {
+    pub(crate) begins: Duration,
+    pub(crate) ends: Duration,
+}
+
+/// When a certificate counts, if that can be read.
+pub(crate) fn of(certificate: &[u8]) -> Option<Validity> {
     let (tag, certificate, _) = element(certificate)?;
     let (inner_tag, mut rest, _) = element(certificate)?;
     if tag != SEQUENCE || inner_tag != SEQUENCE {
@@ -29,8 +36,11 @@ pub(crate) fn ends(certificate: &[u8]) -> Option<Duration> {
         rest = element(rest)?.2;
     }
     let (_, validity, _) = element(rest)?;
-    let (tag, time, _) = element(element(validity)?.2)?;
-    seconds(tag, std::str::from_utf8(time).ok()?).map(Duration::from_secs)
+    let (tag, begins, rest) = element(validity)?;
+    let begins = seconds(tag, std::str::from_utf8(begins).ok()?)?;
+    let (tag, ends, _) = element(rest)?;
+    let ends = seconds(tag, std::str::from_utf8(ends).ok()?)?;
+    Some(Validity { begins: Duration::from_secs(begins), ends: Duration::from_secs(ends) })
 }
 
 /// The first element: its tag, its content, and what comes after it.
@@ -85,11 +95,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_is_read_as_it_was_written() {
+    fn begin_and_end_are_read_as_they_were_written() {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["node1".to_owned()]).unwrap();
-        let ends_on = |params: &CertificateParams| {
-            ends(params.self_signed(&key).unwrap().der()).map(|end| end.as_secs())
+        let read = |params: &CertificateParams| {
+            let read = of(params.self_signed(&key).unwrap().der());
+            read.map(|read| (read.begins.as_secs(), read.ends.as_secs()))
         };
         // The seconds are what `date -u -d DATE +%s` says.
         for (year, month, day, expected) in [
@@ -100,8 +111,12 @@ mod tests {
             (2050, 1, 1, 2_524_608_000),
             (2101, 3, 1, 4_139_078_400),
         ] {
+            params.not_before = date_time_ymd(2026, 11, 29);
             params.not_after = date_time_ymd(year, month, day);
-            assert_eq!(ends_on(&params), Some(expected), "{year}-{month}-{day}");
+            let begins = 1_795_910_400;
+            assert_eq!(read(&params), Some((begins, expected)), "{year}-{month}-{day}");
+            (params.not_before, params.not_after) = (params.not_after, date_time_ymd(2101, 3, 2));
+            assert_eq!(read(&params).unwrap().0, expected, "{year}-{month}-{day}");
         }
     }
 
@@ -111,14 +126,14 @@ mod tests {
         let params = CertificateParams::new(["node1".to_owned()]).unwrap();
         let certificate = params.self_signed(&key).unwrap().der().to_vec();
         for at in 0..certificate.len() {
-            let _ = ends(&certificate[..at]);
+            let _ = of(&certificate[..at]);
             let mut changed = certificate.clone();
             for value in [0, 0x7f, 0x80, 0x88, 0xff] {
                 changed[at] = value;
-                let _ = ends(&changed);
+                let _ = of(&changed);
             }
         }
-        assert_eq!(ends(&[]), None);
-        assert_eq!(ends(b"no certificate"), None);
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(b"no certificate"), None);
     }
 }

@@ -38,7 +38,8 @@ pub struct Acknowledged {
 /// A running writer.
 pub struct Writer {
     shared: Arc<Shared>,
-    thread: JoinHandle<()>,
+    /// None once it was waited for.
+    thread: Option<JoinHandle<()>>,
 }
 
 #[derive(Default)]
@@ -71,7 +72,7 @@ impl Writer {
                 ours.log().last_error = Some(error.to_string());
             }
         })?;
-        Ok(Writer { shared, thread })
+        Ok(Writer { shared, thread: Some(thread) })
     }
 
     /// Waits for the acknowledgement of something that is sent after `mark`; false when there is
@@ -104,12 +105,24 @@ impl Writer {
 
     /// Ends the writer and returns what was acknowledged, in order.
     #[must_use]
-    pub fn stop(self) -> Vec<Acknowledged> {
-        self.shared.stop.store(true, Ordering::Relaxed);
-        if let Err(panic) = self.thread.join() {
+    pub fn stop(mut self) -> Vec<Acknowledged> {
+        if let Err(panic) = self.end() {
             std::panic::resume_unwind(panic);
         }
         std::mem::take(&mut self.shared.log().acknowledged)
+    }
+
+    fn end(&mut self) -> thread::Result<()> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.thread.take().map_or(Ok(()), JoinHandle::join)
+    }
+}
+
+impl Drop for Writer {
+    /// A test that panics leaves nothing behind that offers transactions to the next one's servers.
+    fn drop(&mut self) {
+        // What the thread panicked for is on the terminal; here somebody else fails already.
+        let _ = self.end();
     }
 }
 

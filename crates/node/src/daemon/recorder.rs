@@ -38,8 +38,9 @@ const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 
 /// What the thread is given.
 enum Part {
-    /// The first bytes of the next segment, and its serial.
-    Begin(Vec<u8>, u64),
+    /// The first bytes of the next segment, its serial, and whether it goes on where the one before
+    /// ends.
+    Begin { bytes: Vec<u8>, serial: u64, continues: bool },
     /// More bytes of the present one.
     More(Vec<u8>),
 }
@@ -78,16 +79,11 @@ impl Recorder {
         let (parts, given) = channel();
         let (told, results) = channel();
         let waiting = Arc::new(AtomicUsize::new(0));
-        let segments = Segments {
-            directory: directory.to_owned(),
-            segment_bytes,
-            total_bytes,
-            waiting: Arc::clone(&waiting),
-            told,
-        };
+        let segments = Segments::new(directory, segment_bytes, total_bytes);
+        let written = Arc::clone(&waiting);
         std::thread::Builder::new()
             .name("recorder".to_owned())
-            .spawn(move || segments.write(given))?;
+            .spawn(move || segments.write(given, &written, &told))?;
         let mut writer = Writer::new();
         writer.boot(now, wall_ms(), PROGRAM, boot);
         let mut recorder = Recorder {
@@ -102,7 +98,8 @@ impl Recorder {
             waiting,
             results,
         };
-        recorder.hand_over(now, |bytes| Part::Begin(bytes, 0));
+        let (serial, continues) = (0, false);
+        recorder.hand_over(now, |bytes| Part::Begin { bytes, serial, continues });
         Ok(recorder)
     }
 
@@ -144,7 +141,7 @@ impl Recorder {
         self.writer.state(now, wall_ms(), PROGRAM, node, continues);
         self.serial += 1;
         let serial = self.serial;
-        self.hand_over(now, |bytes| Part::Begin(bytes, serial));
+        self.hand_over(now, |bytes| Part::Begin { bytes, serial, continues });
     }
 
     fn hand_over(&mut self, now: Time, part: impl FnOnce(Vec<u8>) -> Part) {
@@ -206,56 +203,74 @@ impl Drop for Recorder {
     }
 }
 
-/// The thread that writes.
+/// What the thread writes to.
 struct Segments {
     directory: PathBuf,
     segment_bytes: u64,
     total_bytes: u64,
-    waiting: Arc<AtomicUsize>,
-    told: Sender<(u64, io::Result<()>)>,
+    /// The present segment, and its serial.
+    file: Option<File>,
+    serial: u64,
+    /// What the present segment has lost its end by.
+    torn: Option<io::Error>,
 }
 
 impl Segments {
-    fn write(&self, given: Receiver<Part>) {
-        let (mut file, mut serial) = (None, 0);
+    fn new(directory: &Path, segment_bytes: u64, total_bytes: u64) -> Segments {
+        let directory = directory.to_owned();
+        Segments { directory, segment_bytes, total_bytes, file: None, serial: 0, torn: None }
+    }
+
+    fn write(
+        mut self,
+        given: Receiver<Part>,
+        waiting: &AtomicUsize,
+        told: &Sender<(u64, io::Result<()>)>,
+    ) {
         for part in given {
-            let (length, result) = match part {
-                Part::Begin(bytes, next) => {
-                    serial = next;
-                    (bytes.len(), self.begin(&mut file, &bytes))
-                }
-                Part::More(bytes) => (bytes.len(), append(&mut file, &bytes)),
+            let length = match &part {
+                Part::Begin { bytes, .. } | Part::More(bytes) => bytes.len(),
             };
-            self.waiting.fetch_sub(length, Ordering::Relaxed);
+            let result = self.take(part);
+            waiting.fetch_sub(length, Ordering::Relaxed);
             if let Some(result) = result
-                && self.told.send((serial, result)).is_err()
+                && told.send((self.serial, result)).is_err()
             {
                 return;
             }
         }
     }
 
-    fn begin(&self, file: &mut Option<File>, bytes: &[u8]) -> Option<io::Result<()>> {
-        let begun = recordings::begin(&self.directory, bytes, self.segment_bytes, self.total_bytes);
-        Some(match begun {
-            Ok(begun) => {
-                *file = Some(begun);
-                Ok(())
+    /// Writes a part; what is to be told of the present segment.
+    fn take(&mut self, part: Part) -> Option<io::Result<()>> {
+        match part {
+            Part::Begin { bytes, serial, continues } => {
+                self.serial = serial;
+                // A segment that goes on from one whose end is missing would be a lie, and the
+                // daemon may not have heard of that end before it turned over.
+                let torn = self.torn.take().filter(|_| continues);
+                Some(torn.map_or_else(|| self.begin(&bytes), Err))
             }
-            Err(error) => {
-                *file = None;
-                Err(named(&self.directory, &error))
-            }
-        })
+            Part::More(bytes) => self.append(&bytes),
+        }
     }
-}
 
-/// Appends to the present segment. After a failure nothing fits any more, until the next begins.
-fn append(file: &mut Option<File>, bytes: &[u8]) -> Option<io::Result<()>> {
-    let result = file.as_mut()?.write_all(bytes);
-    let error = result.err()?;
-    *file = None;
-    Some(Err(error))
+    fn begin(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file = None;
+        let begun = recordings::begin(&self.directory, bytes, self.segment_bytes, self.total_bytes);
+        self.file = Some(begun.map_err(|error| named(&self.directory, &error))?);
+        Ok(())
+    }
+
+    /// Appends to the present segment. After a failure nothing fits any more, until the next one
+    /// begins.
+    fn append(&mut self, bytes: &[u8]) -> Option<io::Result<()>> {
+        let error = self.file.as_mut()?.write_all(bytes).err()?;
+        self.file = None;
+        let error = named(&self.directory, &error);
+        self.torn = Some(io::Error::new(error.kind(), error.to_string()));
+        Some(Err(error))
+    }
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {

@@ -177,3 +177,27 @@ fn a_disk_that_is_too_slow_loses_the_recording_and_nothing_else() {
     let (replay, _, beginnings) = replay(&place);
     assert_eq!((replay.node(), beginnings), (Some(&node), 2));
 }
+
+#[test]
+fn a_segment_that_lost_its_end_as_it_turned_over_is_told_and_not_continued() {
+    let place = Place::new();
+    let mut segments = Segments::new(&place.0, 1 << 20, 8 << 20);
+    let begin = |serial, continues| Part::Begin { bytes: b"begin".to_vec(), serial, continues };
+    let more = || Part::More(b"more".to_vec());
+    assert!(segments.take(begin(0, false)).unwrap().is_ok());
+    assert!(segments.take(more()).is_none());
+    // A disk that is full.
+    segments.file = Some(File::options().write(true).open("/dev/full").unwrap());
+    let full = |result: Option<io::Result<()>>| {
+        result.unwrap().unwrap_err().kind() == io::ErrorKind::StorageFull
+    };
+    assert!(full(segments.take(more())));
+    assert!(segments.take(more()).is_none(), "it is told once");
+    // The daemon had turned over before it could hear that.
+    assert!(full(segments.take(begin(1, true))));
+    assert_eq!(segments.serial, 1);
+    assert!(segments.take(more()).is_none());
+    assert!(segments.take(begin(2, false)).unwrap().is_ok());
+    assert!(segments.take(begin(3, true)).unwrap().is_ok());
+    assert_eq!(recordings::segments(&place.0).unwrap().len(), 3);
+}

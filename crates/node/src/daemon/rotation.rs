@@ -10,6 +10,7 @@
 //! node of the cluster's file does it, whichever node is asked.
 
 use std::fs;
+use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,6 +21,7 @@ use crate::daemon::event::{Event, Line};
 use crate::daemon::membership::Membership;
 use crate::daemon::requests::{Part, ended, gather_apart, wait_local};
 use crate::durable;
+use crate::keys::Keys;
 use crate::seal::{self, ClusterKey};
 
 /// Held while a change goes on.
@@ -56,7 +58,7 @@ impl Daemon {
     /// The first node of the cluster has this one use these keys.
     pub(super) fn adopt_cluster_key(&self, text: &str) -> Reply {
         let own = &self.name;
-        let adopted = ClusterKey::parse(text).and_then(|_| write(&self.membership(), text));
+        let adopted = ClusterKey::parse(text).and_then(|_| write(&self.keys(), text));
         match adopted {
             Ok(()) => {
                 self.heartbeats.refresh_key();
@@ -113,6 +115,32 @@ fn judge(reply: Reply) -> Result<(), String> {
     if reply.outcome == Exit::Done { Ok(()) } else { Err(reply.sentence) }
 }
 
-fn write(membership: &Membership, text: &str) -> std::io::Result<()> {
-    durable::write_secret(&membership.keys.cluster_key_file(), text)
+/// Replaces the keys of a node; one that has none does not begin to have some by this, as it could
+/// not show who it is.
+fn write(keys: &Keys, text: &str) -> io::Result<()> {
+    let path = keys.cluster_key_file();
+    if !path.try_exists()? {
+        return Err(io::Error::other(format!("there is no {} to be replaced", path.display())));
+    }
+    durable::write_secret(&path, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::keys::tests::Site;
+
+    #[test]
+    fn keys_are_replaced_where_there_are_some_and_nowhere_else() {
+        let site = Site::new("rotation");
+        let keys = site.keys("node1");
+        let new = seal::new_key().unwrap();
+        write(&keys, &new).unwrap();
+        let file = keys.cluster_key_file();
+        assert_eq!(fs::read_to_string(&file).unwrap(), new);
+        let directory = file.parent().unwrap();
+        fs::remove_dir_all(directory).unwrap();
+        write(&keys, &new).unwrap_err();
+        assert!(!directory.exists());
+    }
 }

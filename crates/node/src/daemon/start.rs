@@ -368,8 +368,8 @@ fn adopt(layout: &Layout, module: &mut Module, assignment: cluster::effect::Assi
     Running { assignment, addresses: noted.addresses, service }
 }
 
-/// Whether the application runs, as an earlier daemon left it. If that had begun to stop it, the rest
-/// is ended: half of an application must not be taken for the whole.
+/// Whether the application runs, as an earlier daemon left it. If that had begun to stop it, the
+/// rest is ended: half of an application must not be taken for the whole.
 fn runs(module: &Module, noted: bool) -> bool {
     let name = &module.config.name;
     if !noted {

@@ -1,5 +1,6 @@
 //! The states of a module's two nodes: asked of their daemons, or taken from the end of recordings.
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use cluster::found::Found;
@@ -107,23 +108,7 @@ fn asked(
 /// The state at the end of a recording.
 fn recorded(path: &Path, module: Option<&ModuleName>) -> Result<Found, Box<Reply>> {
     let wrong = |why: String| usage(format!("{}: {why}", path.display()));
-    let mut replay = Replay::default();
-    let mut at = Time::ZERO;
-    for segment in recordings::segments(path).map_err(|error| wrong(error.to_string()))? {
-        let bytes = recordings::read(&segment).map_err(|error| wrong(error.to_string()))?;
-        let Ok(mut reader) = Reader::new(&bytes) else { continue };
-        // What is torn off is as if it had not happened.
-        while let Ok(Some(read)) = reader.read() {
-            at = read.at;
-            let taken = read
-                .entry
-                .map_err(drop)
-                .and_then(|entry| replay.take(at, entry).map(drop).map_err(drop));
-            if taken.is_err() {
-                replay.lose();
-            }
-        }
-    }
+    let (replay, at) = led_through(path).map_err(|error| wrong(error.to_string()))?;
     let node = replay.node().ok_or_else(|| {
         wrong("this program cannot replay it to its end; `evenkeel replay` says why".to_owned())
     })?;
@@ -138,6 +123,119 @@ fn recorded(path: &Path, module: Option<&ModuleName>) -> Result<Found, Box<Reply
     })
 }
 
+/// A node that was led through all that is recorded, and when that ends.
+fn led_through(path: &Path) -> io::Result<(Replay, Time)> {
+    let (mut replay, mut at) = (Replay::default(), Time::ZERO);
+    let mut torn = false;
+    for segment in recordings::segments(path)? {
+        let bytes = recordings::read(&segment)?;
+        let Ok(mut reader) = Reader::new(&bytes) else {
+            torn = true;
+            continue;
+        };
+        loop {
+            let read = match reader.read() {
+                Ok(Some(read)) => read,
+                Ok(None) => break,
+                Err(_) => {
+                    torn = true;
+                    break;
+                }
+            };
+            // What is torn off at the very end is as if it had not happened; of what comes after a
+            // gap nothing is known until a node begins anew.
+            if std::mem::take(&mut torn) {
+                replay.lose();
+            }
+            at = read.at;
+            let taken = read
+                .entry
+                .map_err(drop)
+                .and_then(|entry| replay.take(at, entry).map(drop).map_err(drop));
+            if taken.is_err() {
+                replay.lose();
+            }
+        }
+    }
+    Ok((replay, at))
+}
+
 fn usage(what: String) -> Box<Reply> {
     Box::new(Reply::new(Exit::Usage, what))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+mod tests {
+    use std::fs;
+    use std::time::Duration;
+
+    use cluster::input::{Boot, BootModule, DataState};
+    use cluster::{Input, Node, Record};
+    use model::BootId;
+    use model::config::{Source, digest, parse_cluster, parse_module};
+    use wire::recording::Writer;
+
+    use super::*;
+
+    const START: Time = Time::from_millis(1000);
+
+    fn boot() -> Boot {
+        let text = "cluster = 'test'\n\
+            node = [{ name = 'node1', addresses = { lan0 = '10.0.0.1' } },\n\
+                    { name = 'node2', addresses = { lan0 = '10.0.0.2' } }]\n";
+        let cluster = parse_cluster(&Source { file: "cluster.toml", text }).unwrap();
+        let text = "module = 'shop'\nkind = 'mirror'\nreplicate = ['/srv/shop']\n";
+        let config = parse_module(&Source { file: "shop.toml", text }, &cluster).unwrap();
+        let record = Record { started: true, ..Record::default() };
+        let (digest, data) = (digest(&config), DataState::Empty);
+        let modules = vec![BootModule { digest, config, record, data, running: None }];
+        let name = NodeName::new("node1").unwrap();
+        Boot { name, boot: BootId(1), cluster_digest: 0, modules, cluster, seed: 3 }
+    }
+
+    /// Lets time pass and records that; all bytes since the last time.
+    fn tick(node: &mut Node, writer: &mut Writer, now: &mut Time) -> Vec<u8> {
+        for _ in 0..20 {
+            *now = *now + Duration::from_millis(500);
+            writer.input(*now, &Input::Tick);
+            let effects = node.handle(*now, Input::Tick);
+            writer.effects(*now, &effects);
+        }
+        writer.take()
+    }
+
+    #[test]
+    fn what_comes_after_a_gap_counts_from_where_a_node_begins_anew() {
+        let name = format!("evenkeel-states-{}", std::process::id());
+        let place = std::env::temp_dir().join(name);
+        fs::create_dir_all(&place).unwrap();
+        let mut now = START;
+        let (mut node, effects) = Node::new(now, boot());
+        let mut writer = Writer::new();
+        writer.boot(now, 0, "test", &boot());
+        writer.effects(now, &effects);
+        let mut first = writer.take();
+        first.extend(tick(&mut node, &mut writer, &mut now));
+        // What follows is torn off, and the next segment takes itself for the continuation.
+        tick(&mut node, &mut writer, &mut now);
+        first.extend([7; 9]);
+        fs::write(place.join("1.rec"), first).unwrap();
+        let mut writer = Writer::new();
+        writer.state(now, 0, "test", &node, true);
+        let mut second = tick(&mut node, &mut writer, &mut now);
+        let whole = second.len();
+        second.truncate(whole - 1);
+        fs::write(place.join("2.rec"), &second).unwrap();
+        let (replay, at) = led_through(&place).unwrap();
+        assert!(replay.node().is_some() && at > START + Duration::from_secs(10), "{at:?}");
+        // A segment that never was, between two others.
+        fs::write(place.join("3.rec"), "").unwrap();
+        assert!(led_through(&place).unwrap().0.node().is_some());
+        writer = Writer::new();
+        writer.state(now, 0, "test", &node, true);
+        fs::write(place.join("4.rec"), writer.take()).unwrap();
+        assert_eq!(led_through(&place).unwrap().0.node(), Some(&node));
+        fs::remove_dir_all(&place).unwrap();
+    }
 }

@@ -21,7 +21,8 @@ use super::exec::{Ended, Run};
 use super::{Finding, Turn, is_ready};
 use crate::daemon::application::Shared;
 
-/// systemd is asked for what is there at most so often; that a process has died, it is asked at once.
+/// systemd is asked for what is there at most so often; after the death of a process it is asked at
+/// once.
 pub(super) const ASK_PAUSE: Duration = Duration::from_secs(10);
 
 /// A process that is looked for or waited for.

@@ -57,7 +57,8 @@ impl Tally {
 mod tests {
     use super::*;
 
-    /// Findings, one a second: `w`ell, `f`ailed, `d`ead, `u`nknown; and after each `+`, `-` or nothing new.
+    /// Findings, one a second: `w`ell, `f`ailed, `d`ead, `u`nknown; and after each `+`, `-` or
+    /// nothing new.
     fn check(fail_after: u32, grace_s: u64, findings: &str, expected: &str) {
         let second = |count: u64| Time::from_millis(count * 1000);
         let mut tally = Tally::new(fail_after, second(grace_s));
