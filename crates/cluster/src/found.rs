@@ -4,6 +4,8 @@
 //! That a daemon may end and another one go on is an ordinary event, so a node found like this goes
 //! on as it would have: a simulation begins here.
 
+use std::time::Duration;
+
 use model::{BootId, ModuleName, NodeName, Time};
 use serde::{Deserialize, Serialize};
 
@@ -18,6 +20,8 @@ pub struct Found {
     pub node: NodeName,
     /// Identity of its running boot.
     pub boot: BootId,
+    /// What the clock on the wall shows there, since 1970.
+    pub wall: Duration,
     /// The module, with what runs of it.
     pub module: BootModule,
     /// How the node shows it.
@@ -32,6 +36,7 @@ impl Node {
         Some(Found {
             node: self.name().clone(),
             boot: mirror.boot(),
+            wall: mirror.wall(now),
             module: mirror.found(),
             status: mirror.status(now),
         })

@@ -1,6 +1,7 @@
 //! Everything that can happen to a node, as one closed list.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use model::config::{ClusterConfig, ModuleConfig};
 use model::{BootId, EpochId, ModuleName, NodeName, SessionId, Time};
@@ -28,6 +29,9 @@ pub struct Boot {
     pub cluster_digest: u64,
     /// The modules of this node.
     pub modules: Vec<BootModule>,
+    /// What the clock on the wall shows when the node starts, since 1970. Only what the operator
+    /// wants for a time goes by it.
+    pub wall: Duration,
     /// Seed of the ids that this node will draw; unpredictable in production.
     pub seed: u128,
 }
@@ -206,6 +210,16 @@ pub enum Command {
     Switchover,
     /// Become primary on the operator's word.
     ForcePrimary,
+    /// Do nothing about failures by yourself for a time: the application is neither restarted nor
+    /// stopped nor taken over, and checks are only shown.
+    Pause(Duration),
+    /// End a pause.
+    Resume,
+    /// The operator works on this node for a time: the application is handed to the peer, if that
+    /// can take it, and taken over only if the peer is lost.
+    Maintain(Duration),
+    /// The work is done.
+    EndMaintenance,
 }
 
 /// Something about a module's replicator.

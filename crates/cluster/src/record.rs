@@ -3,6 +3,8 @@
 //! The shell keeps a record in its own fsynced file and, beside it, a marker with the epoch in
 //! each replicated root. A record is replaced as a whole.
 
+use std::time::Duration;
+
 use model::{BootId, Copy, Epoch, EpochId, Lineage, Time};
 use serde::{Deserialize, Serialize};
 
@@ -44,11 +46,26 @@ pub struct Record {
     /// where it replaces whatever is found.
     #[serde(default)]
     pub forced: bool,
+    /// Until when the operator wants nothing done about failures by itself.
+    #[serde(default)]
+    pub paused: Option<Span>,
+    /// Until when the operator wants to work on this node.
+    #[serde(default)]
+    pub maintenance: Option<Span>,
     /// Whether the operator wants the module started on this node.
     pub started: bool,
     /// How the application has failed here lately.
     #[serde(default)]
     pub recovery: Recovery,
+}
+
+/// A time that ends by itself, also across a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// When it ends, since 1970.
+    pub end: Duration,
+    /// How long it was to be.
+    pub length: Duration,
 }
 
 /// How the application has failed on this node lately, as far as the recovery rules count it.

@@ -77,6 +77,8 @@ pub struct Report {
     /// The sender should not be given the application: it failed there, or what it needs is not
     /// there.
     pub hindered: bool,
+    /// Somebody works on the sender's machine: it should not be given the application.
+    pub maintained: bool,
 }
 
 /// A replication session as one of its ends sees it.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 use crate::command::act::{
-    ForceArgs, ModuleArgs, ResyncRateArgs, SwitchoverArgs, VerifyArgs, WaitArgs,
+    ForceArgs, MaintenanceCommand, ModuleArgs, PauseArgs, ResyncRateArgs, SwitchoverArgs,
+    VerifyArgs, WaitArgs,
 };
 use crate::command::checks::ChecksArgs;
 use crate::command::demo::{DemoArgs, LedgerArgs};
@@ -60,6 +61,13 @@ pub(crate) enum Command {
     Switchover(SwitchoverArgs),
     /// Make a node primary on your word; the only way to lose data.
     ForcePrimary(ForceArgs),
+    /// Answer no failure of a module for a time: nothing is restarted, stopped or taken over.
+    Pause(PauseArgs),
+    /// End a pause.
+    Resume(ModuleArgs),
+    /// Begin or end work on a node, which hands its applications over and ends by itself.
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
     /// Cap how fast a resync compares and sends, also while it runs.
     ResyncRate(ResyncRateArgs),
     /// Compare both copies of a module while it is used; exit status 1 when they differ.

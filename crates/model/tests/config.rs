@@ -79,6 +79,8 @@ before_resync = "/usr/local/sbin/keep-copy"
 ack = "write"
 [failover]
 timeout = "500ms"
+mode = "manual"
+prefer = "node1"
 without_witness = "wait"
 max_restarts = 5
 restart_window = "1h"
@@ -102,9 +104,15 @@ action = "wait"
     assert_eq!(full.commands[0].stop_signal, config::StopSignal::Int);
     assert_eq!(full.commands[0].stop_timeout.as_secs(), 120);
     assert_eq!(full.scripts.before_resync.as_deref(), Some("/usr/local/sbin/keep-copy"));
-    assert_eq!(full.failover.timeout.as_millis(), 500);
-    assert_eq!((full.failover.max_restarts, full.failover.restart_window.as_secs()), (5, 3600));
+    check_failover(&full.failover);
     check_checks(&full.checks);
+}
+
+fn check_failover(failover: &config::FailoverConfig) {
+    assert_eq!(failover.timeout.as_millis(), 500);
+    assert_eq!(failover.mode, config::FailoverMode::Manual);
+    assert_eq!(failover.prefer.as_ref().map(model::NodeName::as_str), Some("node1"));
+    assert_eq!((failover.max_restarts, failover.restart_window.as_secs()), (5, 3600));
 }
 
 fn check_checks(checks: &[config::CheckConfig]) {

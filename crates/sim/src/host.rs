@@ -156,6 +156,7 @@ impl World {
             cluster,
             cluster_digest: 0,
             modules: vec![module],
+            wall: self.wall + self.now.since(Time::ZERO),
             seed: (u128::from(self.seed) << 64) | (u128::from(host.life) << 8) | i as u128,
         };
         let (node, effects) = Node::new(own, boot);

@@ -59,6 +59,7 @@ impl World {
         let mut world = World::new(1, has_witness);
         let mut config = nodes[0].found.module.config.clone();
         config.name = shop();
+        world.wall = nodes[0].found.wall;
         world.policy = config.failover.without_witness;
         world.script = config.scripts.before_resync.as_ref().map(|_| SCRIPT);
         world.config = Some(config);

@@ -125,6 +125,12 @@ fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
             commands.push(format!("clock node{n} {}", drift(dice)));
         }
     }
+    if kind != Kind::Harmless && dice.percent(15) {
+        commands.push(format!("prefer node{}", 1 + dice.roll(2)));
+    }
+    if kind != Kind::Harmless && dice.percent(7) {
+        commands.push("manual".to_owned());
+    }
     for (check, action) in CHECKS {
         if dice.percent(50) {
             commands.push(format!("check {check} {action}"));
@@ -147,7 +153,10 @@ fn end(dice: &mut Dice) -> Vec<String> {
     ["unsteady".to_owned(), "mend".to_owned()]
         .into_iter()
         .chain([format!("boot node{first}"), format!("boot node{}", 3 - first)])
-        .chain(["run 12s", "start both", "settle", "compare"].map(str::to_owned))
+        .chain(
+            ["resume both", "maintained both", "run 12s", "start both", "settle", "compare"]
+                .map(str::to_owned),
+        )
         .collect()
 }
 
@@ -238,7 +247,10 @@ fn of_application(dice: &mut Dice) -> String {
 
 fn operator(dice: &mut Dice, commands: &mut Vec<String>) {
     let n = 1 + dice.roll(2);
-    match dice.roll(8) {
+    match dice.roll(11) {
+        7 => commands.push(format!("pause node{n} {}ms", dice.roll(20_000))),
+        8 => commands.push(format!("maintain node{n} {}ms", dice.roll(20_000))),
+        9 => commands.extend(["resume", "maintained"].map(|end| format!("{end} node{n}"))),
         0 | 1 => commands.push(format!("switchover node{n}")),
         2 => commands.push(format!("stop node{n}")),
         3 | 4 => commands.push(format!("start node{n}")),

@@ -9,7 +9,7 @@ use cluster::effect::Outcome;
 use cluster::input::{Command, ReplicatorEvent};
 use cluster::record::StoredCopy;
 use cluster::witness::Witness;
-use model::config::WithoutWitness;
+use model::config::{FailoverMode, WithoutWitness};
 use model::{Phase, Role};
 
 use crate::promises::Promise;
@@ -65,6 +65,8 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
             world.chance = crate::dice::Dice::new(world.seed);
         }
         ["policy", "wait"] => world.policy = WithoutWitness::Wait,
+        ["manual"] => world.mode = FailoverMode::Manual,
+        ["prefer", n] => world.preferred = Some(node(n)?),
         ["given", "a", "protected", "pair"] => {
             for step in ["boot both", "start both", "run 4s", "expect node1 PRIM"] {
                 perform(world, step)?;
@@ -253,8 +255,16 @@ fn disk(world: &mut World, words: &[&str]) -> Result<bool, String> {
 
 /// What the operator wants.
 fn order(world: &mut World, words: &[&str]) -> Result<bool, String> {
-    let [verb, target] = words else { return Ok(false) };
-    let command = match *verb {
+    let (verb, target, length) = match words {
+        [verb, target] => (*verb, target, Duration::from_secs(3600)),
+        [verb @ ("pause" | "maintain"), target, length] => (*verb, target, span(length)?),
+        _ => return Ok(false),
+    };
+    let command = match verb {
+        "pause" => Command::Pause(length),
+        "resume" => Command::Resume,
+        "maintain" => Command::Maintain(length),
+        "maintained" => Command::EndMaintenance,
         "start" => Command::Start,
         "stop" => Command::Stop,
         "stop-all" => Command::StopAll,

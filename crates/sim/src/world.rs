@@ -10,8 +10,8 @@ use cluster::status::ModuleStatus;
 use cluster::witness::{Answer, Key, Register, Request, Witness};
 use cluster::{Input, Node};
 use model::config::{
-    Ack, CheckConfig, ClusterConfig, Compression, FailoverConfig, InUse, ModuleConfig, ModuleKind,
-    NodeConfig, ReplicationConfig, Scripts, WithoutWitness,
+    Ack, CheckConfig, ClusterConfig, Compression, FailoverConfig, FailoverMode, InUse,
+    ModuleConfig, ModuleKind, NodeConfig, ReplicationConfig, Scripts, WithoutWitness,
 };
 use model::{ModuleName, NodeName, Time};
 
@@ -81,6 +81,12 @@ pub struct World {
     pub has_witness: bool,
     /// What a node does when there is none.
     pub policy: WithoutWitness,
+    /// A node takes over by itself, or on the operator's word only.
+    pub mode: FailoverMode,
+    /// The host that is to run the application.
+    pub preferred: Option<usize>,
+    /// What the clock on the wall showed when the world's own time began.
+    pub wall: Duration,
     /// The module's configuration, where it is not the usual one.
     pub(crate) config: Option<ModuleConfig>,
     /// The witness.
@@ -146,6 +152,9 @@ impl World {
             network: Network::new(),
             has_witness,
             policy: WithoutWitness::GoOn,
+            wall: Duration::ZERO,
+            mode: FailoverMode::Automatic,
+            preferred: None,
             config: None,
             witness: Witness::default(),
             witness_saved: BTreeMap::new(),
@@ -210,6 +219,8 @@ impl World {
             },
             failover: FailoverConfig {
                 timeout: Duration::from_secs(2),
+                mode: self.mode,
+                prefer: self.preferred.map(node_name),
                 without_witness: self.policy,
                 max_restarts: 3,
                 restart_window: Duration::from_secs(24 * 3600),

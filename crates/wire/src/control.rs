@@ -63,6 +63,31 @@ pub enum Verb {
         /// Node.
         node: NodeName,
     },
+    /// Answer no failure of a module by yourselves for a time.
+    Pause {
+        /// Module.
+        module: ModuleName,
+        /// Node; all when absent.
+        node: Option<NodeName>,
+        /// For so many seconds.
+        seconds: u64,
+    },
+    /// End a pause.
+    Resume {
+        /// Module.
+        module: ModuleName,
+        /// Node; all when absent.
+        node: Option<NodeName>,
+    },
+    /// A node is worked on, or is not any more.
+    Maintenance {
+        /// Node.
+        node: NodeName,
+        /// Of this module only; between daemons.
+        module: Option<ModuleName>,
+        /// For so many seconds from now on; the end of it when absent.
+        seconds: Option<u64>,
+    },
     /// Wait until a module is in a state.
     Wait {
         /// Module.

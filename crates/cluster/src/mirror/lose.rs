@@ -46,15 +46,15 @@ impl Mirror {
             // A failure would have been told before this.
             self.rewritten = false;
             self.persist_error = None;
-            self.failures = 0;
-            self.retry_at = self.now;
+            self.retry.failures = 0;
+            self.retry.at = self.now;
             if self.replicator.restored {
                 self.note_restored();
             }
             self.info("record-written", format!("the record of {} can be written again", self.me));
             return true;
         }
-        if !self.rewritten && self.due(self.retry_at) {
+        if !self.rewritten && self.due(self.retry.at) {
             self.back_off();
             self.persist(|_| {});
             self.rewritten = true;
@@ -80,7 +80,7 @@ impl Mirror {
         if self.state == State::Stop || (known && self.state == State::Wait) {
             return;
         }
-        self.retry_at = self.now + RETRY_FIRST;
+        self.retry.at = self.now + RETRY_FIRST;
         self.lose("record-failed", &format!("the record cannot be written: {error}"));
     }
 

@@ -24,6 +24,7 @@
 mod alone;
 mod checks;
 mod facts;
+mod held;
 mod inputs;
 mod lose;
 mod operator;
@@ -209,6 +210,14 @@ struct Talk {
     unswappable: Option<(EpochId, Option<EpochId>)>,
 }
 
+/// Sessions and starts that failed are not tried again at once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Retry {
+    /// How often in a row.
+    failures: u32,
+    at: Time,
+}
+
 /// An operator's job under way.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Job {
@@ -274,8 +283,9 @@ pub(crate) struct Mirror {
     jobs: Vec<Job>,
     block: Option<Block>,
     reasons: BTreeMap<String, Reason>,
-    failures: u32,
-    retry_at: Time,
+    retry: Retry,
+    /// What is not done by itself, or is.
+    held: held::Held,
     peer_stopped_since: Option<Time>,
     undecided_since: Option<Time>,
     opened_at: Time,
@@ -295,13 +305,13 @@ impl Mirror {
     pub(crate) fn new(now: Time, boot: &Boot, module: &BootModule, stream: u64) -> Mirror {
         let config = module.config.clone();
         let other = config.nodes.iter().find(|node| **node != boot.name);
+        let first = config.failover.prefer.as_ref().or(config.nodes.first());
         let record = module.record.clone();
-        let number = record.number.filter(|_| record.open_in.is_none());
         Mirror {
             module: config.name.clone(),
             me: boot.name.clone(),
             peer_name: other.unwrap_or(&boot.name).clone(),
-            first: config.nodes.first() == Some(&boot.name),
+            first: first == Some(&boot.name),
             digest: module.digest.clone(),
             cluster_digest: boot.cluster_digest,
             has_witness: boot.cluster.witness.is_some(),
@@ -312,7 +322,7 @@ impl Mirror {
             persisted: false,
             persist_error: None,
             rewritten: false,
-            number,
+            number: record.number.filter(|_| record.open_in.is_none()),
             state: if record.started { State::Wait } else { State::Stop },
             shown: (model::Role::Stop, model::Phase::Ready),
             since: now,
@@ -336,8 +346,8 @@ impl Mirror {
             jobs: Vec::new(),
             block: None,
             reasons: BTreeMap::new(),
-            failures: 0,
-            retry_at: Time::ZERO,
+            retry: Retry::default(),
+            held: held::Held::new(now, boot),
             peer_stopped_since: None,
             undecided_since: None,
             opened_at: now,
@@ -414,7 +424,7 @@ impl Mirror {
 
     /// One decision. Returns whether anything changed, so that it is worth looking again.
     fn step(&mut self) -> bool {
-        if self.withdraw_consent() || self.give_consent() {
+        if self.end_spans() || self.withdraw_consent() || self.give_consent() {
             return true;
         }
         match self.state.clone() {
@@ -473,9 +483,9 @@ impl Mirror {
 
     /// Notes that a session or a start failed, and when to try again.
     fn back_off(&mut self) {
-        let seconds = (1u64 << self.failures.min(5)).min(30);
-        self.failures += 1;
-        self.retry_at = self.now + Duration::from_secs(seconds);
+        let seconds = (1u64 << self.retry.failures.min(5)).min(30);
+        self.retry.failures += 1;
+        self.retry.at = self.now + Duration::from_secs(seconds);
     }
 
     fn is_current(&self) -> bool {

@@ -22,6 +22,10 @@ impl Mirror {
             Command::Stop | Command::StopAll => None,
             Command::Switchover => self.refuse_switchover(),
             Command::ForcePrimary => self.refuse_force(),
+            Command::Pause(_)
+            | Command::Resume
+            | Command::Maintain(_)
+            | Command::EndMaintenance => None,
         };
         if let Some((why, next)) = refusal {
             self.answer(id, Outcome::Refused { why, next: vec![next] });
@@ -44,6 +48,10 @@ impl Mirror {
                 }
             }
             Command::ForcePrimary => self.force(),
+            Command::Pause(length) => self.pause(length),
+            Command::Resume => self.end_pause(),
+            Command::Maintain(length) => self.begin_maintenance(length),
+            Command::EndMaintenance => self.end_maintenance(),
         }
     }
 
@@ -54,9 +62,11 @@ impl Mirror {
         self.failed_following = false;
         self.replicator.copy_failed = None;
         self.leaving = false;
+        // Who starts it where it waits for the operator's word gives that word.
+        self.held.word |= !self.is_acting_state() && !matches!(self.state, State::Follow { .. });
         self.forget_failures();
-        self.failures = 0;
-        self.retry_at = self.now;
+        self.retry.failures = 0;
+        self.retry.at = self.now;
         if !self.record.started {
             self.persist(|record| record.started = true);
         }
@@ -204,6 +214,10 @@ impl Mirror {
                 );
                 back.then_some(Outcome::Failed(text))
             }
+            Command::Pause(_)
+            | Command::Resume
+            | Command::Maintain(_)
+            | Command::EndMaintenance => self.held_outcome(job),
         }
     }
 

@@ -22,6 +22,7 @@ impl Mirror {
         self.front_reasons(&mut found);
         self.pair_reasons(shown, &mut found);
         self.witness_reasons(&mut found);
+        self.held_reasons(&mut found);
         let mut kept = std::mem::take(&mut self.reasons);
         let others = found.into_iter().map(|(code, severity, sentence)| {
             let code: Cow<'static, str> = code.into();
@@ -39,7 +40,8 @@ impl Mirror {
             if before.is_none() && (blocks || code == "split-brain") {
                 self.explain(severity, code, sentence.clone());
             }
-            let said = [self.script_said(code), self.failure_said(code)].concat();
+            let said =
+                [self.script_said(code), self.failure_said(code), self.span_says(code)].concat();
             let evidence = [said, self.evidence()].concat();
             let reason = Reason {
                 code: code.to_owned(),
@@ -268,7 +270,7 @@ impl Mirror {
             "split-brain" | "different-data" => vec![format!("evenkeel why {module}")],
             "waits" => vec![format!("evenkeel why {module} on {peer}")],
             "alone" | "peer-silent" => vec![format!("bring {peer} back; it joins by itself")],
-            _ => Vec::new(),
+            _ => self.held_steps(code),
         }
     }
 }

@@ -134,7 +134,7 @@ impl Mirror {
             Step::Idle => self.answer_failure(),
             Step::Stopping if self.front.busy.is_some() => false,
             Step::Stopping => {
-                let until = self.now + self.pause();
+                let until = self.now + self.breather();
                 self.recovery.step = Step::Pausing { until };
                 true
             }
@@ -161,7 +161,7 @@ impl Mirror {
 
     fn answer_failure(&mut self) -> bool {
         // While writes wait the application cannot do better.
-        if self.undecided_since.is_some() || self.front.busy.is_some() {
+        if self.undecided_since.is_some() || self.front.busy.is_some() || self.is_paused() {
             return false;
         }
         let Some(failure) = self.failure() else { return false };
@@ -198,10 +198,15 @@ impl Mirror {
         })
     }
 
-    /// Whether the peer may take over in order and has not failed itself.
+    /// Whether the application may be left to the peer by itself, and the peer can take it.
     fn is_peer_fit(&mut self) -> bool {
-        let fit = self.heard().is_some_and(|peer| !peer.hindered && !peer.leaving);
-        fit && self.is_protected() && self.in_contact()
+        self.moves_by_itself() && self.is_peer_able()
+    }
+
+    /// Whether the peer can take over in order and has not failed itself.
+    pub(super) fn is_peer_able(&mut self) -> bool {
+        let able = |peer: Report| !peer.hindered && !peer.maintained && !peer.leaving;
+        self.heard().is_some_and(able) && self.is_protected() && self.in_contact()
     }
 
     fn restart_or_leave(&mut self, failure: Failure) {
@@ -338,7 +343,7 @@ impl Mirror {
     }
 
     /// None before the first restart in a while; then longer from one to the next.
-    fn pause(&self) -> Duration {
+    fn breather(&self) -> Duration {
         let close =
             |moment: &Moment| moment.boot == self.boot && self.now.since(moment.at) < PAUSE_WITHIN;
         let before = self.remembered().filter(close).count().saturating_sub(1);
@@ -414,7 +419,7 @@ impl Mirror {
 }
 
 /// A span of time as people say it.
-fn spoken(span: Duration) -> String {
+pub(super) fn spoken(span: Duration) -> String {
     match span.as_secs() {
         seconds if seconds.is_multiple_of(3600) => format!("{} h", seconds / 3600),
         seconds if seconds.is_multiple_of(60) => format!("{} min", seconds / 60),

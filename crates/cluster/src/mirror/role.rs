@@ -29,6 +29,7 @@ impl Mirror {
         }
         self.number = None;
         self.replicator.restored = false;
+        self.held.word = false;
         self.proposal = None;
         self.replicator.copy_failed = None;
         if let Some(session) = &mut self.session {
@@ -112,7 +113,7 @@ impl Mirror {
         let gone = peer.is_none_or(|peer| peer.leaving || peer.copy < model::Copy::Intact);
         if gone || self.due(since + OFFER_MAX) {
             self.session = None;
-            self.retry_at = self.now;
+            self.retry.at = self.now;
             self.number = self.number.filter(|_| gone);
             self.go(State::Wait);
             return true;
@@ -122,7 +123,7 @@ impl Mirror {
 
     /// Runs the application: keeps the peer, or goes on without it.
     pub(crate) fn serve_step(&mut self) -> bool {
-        self.fail_closed() || self.source_step() || self.recover_step()
+        self.fail_closed() || self.source_step() || self.recover_step() || self.move_step()
     }
 
     pub(crate) fn begin_hand_over(&mut self, stop: bool) {

@@ -68,7 +68,7 @@ impl Mirror {
     }
 
     fn find_target(&mut self) -> bool {
-        if !self.due(self.retry_at) || !self.in_contact() {
+        if !self.due(self.retry.at) || !self.in_contact() {
             return false;
         }
         let Some(peer) = self.heard() else {
@@ -214,11 +214,12 @@ impl Mirror {
         if theirs != Some(done) || self.replicator.link != Some(session.id) {
             return false;
         }
-        self.failures = 0;
+        self.retry.failures = 0;
         self.in_sync_since_boot = true;
         // Whatever was found has been taken in, and nobody else has changed anything since.
         self.replicator.looked_back = Some(true);
         self.by_policy = false;
+        self.wait_before_moving();
         self.session = Some(Session { step: SessionStep::Done, joined: true, ..session });
         self.info("protected", format!("{} is up to date: the pair is protected", self.peer_name));
         true
@@ -271,6 +272,6 @@ impl Mirror {
         } else if !self.front.addresses {
             self.set_addresses(true);
         }
-        self.retry_at = self.now + Duration::from_secs(1);
+        self.retry.at = self.now + Duration::from_secs(1);
     }
 }

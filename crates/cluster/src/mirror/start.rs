@@ -54,7 +54,7 @@ impl Mirror {
         {
             if self.failed_following
                 && peer.as_ref().is_some_and(is_acting)
-                && self.due(self.retry_at)
+                && self.due(self.retry.at)
             {
                 self.failed_following = false;
                 self.info("tries-again", format!("{} offers its copy to the peer again", self.me));
@@ -67,6 +67,9 @@ impl Mirror {
             return self.block("peer-lacks-module", sentence);
         }
         if let Some(changed) = self.held_back(peer.as_ref()) {
+            return changed;
+        }
+        if let Some(changed) = self.waits_for_word(peer.as_ref()) {
             return changed;
         }
         match peer {
@@ -90,7 +93,7 @@ impl Mirror {
     fn cover(&mut self) -> bool {
         let refused = self.replicator.refused.clone();
         if refused.is_some() || self.replicator.died.is_some() {
-            if !self.due(self.retry_at) {
+            if !self.due(self.retry.at) {
                 let Some(why) = refused else { return false };
                 let me = &self.me;
                 let sentence = format!("the directories on {me} cannot be kept from others: {why}");
@@ -174,6 +177,20 @@ impl Mirror {
 
     /// R7: one side empty, the other wins; both empty, the first in the configuration.
     fn first_start(&mut self, peer: &Report) -> bool {
+        let mixed = match (self.copy(), peer.copy) {
+            (Copy::Inconsistent, _) => Some(&self.me),
+            (_, Copy::Inconsistent) => Some(&self.peer_name),
+            _ => None,
+        };
+        if let Some(mixed) = mixed.filter(|_| !is_acting(peer)) {
+            // Where the data came from is gone: what is left of them is for nobody to overwrite.
+            let sentence = format!(
+                "the first copy of the module's data to {mixed} did not finish, and its source \
+                 does not know them any more: the operator must say which node's directories to \
+                 keep"
+            );
+            return self.block("first-start-choice", sentence);
+        }
         let lead = match (self.empty, peer.empty) {
             (false, false) => {
                 let sentence = format!(
@@ -219,7 +236,7 @@ impl Mirror {
             return false;
         }
         if self.is_sole() {
-            if !self.due(self.retry_at) {
+            if !self.due(self.retry.at) {
                 return false;
             }
             self.take_sole("the peer's data are older");
@@ -296,7 +313,7 @@ impl Mirror {
         if mine < (peer.role_term, peer.holds_role, !self.first) {
             return self.follow_or_wait(peer);
         }
-        if !self.due(self.retry_at) {
+        if !self.due(self.retry.at) {
             return false;
         }
         if !self.record.holds_role {
@@ -322,7 +339,7 @@ impl Mirror {
             && is_acting(peer)
             && self.burnt != Some(offer.id)
         {
-            if self.due(self.retry_at) && self.is_prepared(offer.id, peer) {
+            if self.due(self.retry.at) && self.is_prepared(offer.id, peer) {
                 return self.follow(offer.id, peer);
             }
             return self.block_unprepared();
@@ -370,7 +387,7 @@ impl Mirror {
             return self.block_outdated();
         }
         if self.is_sole() {
-            return self.due(self.retry_at) && self.start_sole();
+            return self.due(self.retry.at) && self.start_sole();
         }
         if self.copy() == Copy::Crashed {
             let sentence = format!(
@@ -468,7 +485,10 @@ impl Mirror {
 
     /// Records why the node cannot go on; never worth another round.
     pub(crate) fn block(&mut self, code: &'static str, sentence: String) -> bool {
-        let critical = matches!(code, "split-brain" | "different-data" | "data-missing");
+        let critical = matches!(
+            code,
+            "split-brain" | "different-data" | "data-missing" | "waits-for-operator"
+        );
         self.block = Some(Block { code: code.into(), sentence, critical });
         false
     }

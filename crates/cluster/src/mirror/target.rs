@@ -24,6 +24,7 @@ impl Mirror {
         self.number = None;
         self.copy_failed = None;
         self.replicator.restored = false;
+        self.leave_to_source();
         self.persist(|record| {
             record.open_in = Some(boot);
             record.number = None;
@@ -130,7 +131,7 @@ impl Mirror {
             record.unopened = None;
             record.forced = false;
         });
-        self.failures = 0;
+        self.retry.failures = 0;
         self.replicator.looked_back = Some(true);
         self.talk.stands = None;
         self.in_sync_since_boot = true;

@@ -80,6 +80,7 @@ impl Mirror {
             session: self.session_report(),
             leaving: self.leaving,
             hindered: self.is_hindered(),
+            maintained: self.is_maintained(),
         }
     }
 

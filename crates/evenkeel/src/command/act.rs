@@ -3,11 +3,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use model::{ModuleName, NodeName};
 use wire::control::{Exit, Reply, Verb, WaitFor};
 
 use crate::command::{Context, machine};
+
+/// How long something may be that ends by itself.
+const SPAN_MIN: Duration = Duration::from_secs(1);
+const SPAN_MAX: Duration = Duration::from_secs(30 * 86_400);
 
 /// A module, and perhaps one of its nodes.
 #[derive(Debug, Args)]
@@ -64,6 +68,40 @@ pub(crate) struct VerifyArgs {
     repair: bool,
 }
 
+/// A module and for how long.
+#[derive(Debug, Args)]
+pub(crate) struct PauseArgs {
+    /// Module.
+    #[arg(value_parser = ModuleName::new)]
+    module: ModuleName,
+    /// Only this node.
+    #[arg(long, value_parser = NodeName::new)]
+    node: Option<NodeName>,
+    /// For how long, such as 30m, 2h or 1d; it ends by itself.
+    #[arg(long = "for", default_value = "2h", value_parser = span)]
+    length: Duration,
+}
+
+/// Whether somebody works on a node.
+#[derive(Debug, Subcommand)]
+pub(crate) enum MaintenanceCommand {
+    /// Somebody works on a node: its applications are handed over where that is possible.
+    On {
+        /// Node.
+        #[arg(value_parser = NodeName::new)]
+        node: NodeName,
+        /// For how long, such as 30m, 2h or 1d; it ends by itself.
+        #[arg(long = "for", default_value = "2h", value_parser = span)]
+        length: Duration,
+    },
+    /// The work is done.
+    Off {
+        /// Node.
+        #[arg(value_parser = NodeName::new)]
+        node: NodeName,
+    },
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rate {
     Unlimited,
@@ -113,6 +151,23 @@ pub(crate) fn switchover(context: &Context, args: SwitchoverArgs) -> ExitCode {
 
 pub(crate) fn force_primary(context: &Context, args: ForceArgs) -> ExitCode {
     run(context, Verb::ForcePrimary { module: args.module, node: args.node })
+}
+
+pub(crate) fn pause(context: &Context, args: PauseArgs) -> ExitCode {
+    let seconds = args.length.as_secs();
+    run(context, Verb::Pause { module: args.module, node: args.node, seconds })
+}
+
+pub(crate) fn resume(context: &Context, args: ModuleArgs) -> ExitCode {
+    run(context, Verb::Resume { module: args.module, node: args.node })
+}
+
+pub(crate) fn maintenance(context: &Context, command: MaintenanceCommand) -> ExitCode {
+    let (node, seconds) = match command {
+        MaintenanceCommand::On { node, length } => (node, Some(length.as_secs())),
+        MaintenanceCommand::Off { node } => (node, None),
+    };
+    run(context, Verb::Maintenance { node, module: None, seconds })
 }
 
 pub(crate) fn resync_rate(context: &Context, args: ResyncRateArgs) -> ExitCode {
@@ -171,9 +226,17 @@ fn rate(text: &str) -> Result<Rate, String> {
     rate.ok_or_else(|| "give a whole number with a unit, such as 50MB/s, or `unlimited`".to_owned())
 }
 
+/// Reads how long something is to last that ends by itself.
+fn span(text: &str) -> Result<Duration, String> {
+    let span = duration(text)?;
+    let allowed = SPAN_MIN..=SPAN_MAX;
+    let wrong = || "give a time between 1s and 30d".to_owned();
+    allowed.contains(&span).then_some(span).ok_or_else(wrong)
+}
+
 /// Reads a time with its unit.
 fn duration(text: &str) -> Result<Duration, String> {
-    let mend = "give a whole number with a unit: 500ms, 90s, 5m or 1h".to_owned();
+    let mend = "give a whole number with a unit: 500ms, 90s, 5m, 1h or 1d".to_owned();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let number: u64 = digits.parse().map_err(|_| mend.clone())?;
     let millis = match &text[digits.len()..] {
@@ -181,6 +244,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(mend),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or(mend)
@@ -194,6 +258,8 @@ mod tests {
     fn a_time_needs_its_unit() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(span("1d"), Ok(Duration::from_secs(86_400)));
+        assert!(span("999ms").is_err() && span("31d").is_err());
         for bad in ["", "5", "s", "1.5s", "5 s", "99999999999999999999h", "18446744073709551h"] {
             assert!(duration(bad).is_err(), "{bad}");
         }

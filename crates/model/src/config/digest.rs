@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::Path;
 
+use crate::NodeName;
+
 use super::{
     Ack, CheckAction, CheckConfig, CheckKind, ClusterConfig, CommandConfig, Compression,
-    FailoverConfig, InUse, ModuleConfig, ModuleKind, ReplicationConfig, ReplicationUse, Scripts,
-    StopSignal, Vip, Watched, WithoutWitness,
+    FailoverConfig, FailoverMode, InUse, ModuleConfig, ModuleKind, ReplicationConfig,
+    ReplicationUse, Scripts, StopSignal, Vip, Watched, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -139,13 +141,26 @@ impl Fnv {
     }
 
     fn failover(self, failover: &FailoverConfig) -> Self {
-        let FailoverConfig { timeout, without_witness, max_restarts, restart_window } = failover;
-        let without_witness = match without_witness {
+        let FailoverConfig {
+            timeout,
+            mode,
+            prefer,
+            without_witness: policy,
+            max_restarts,
+            restart_window,
+        } = failover;
+        let mode = match mode {
+            FailoverMode::Automatic => "automatic",
+            FailoverMode::Manual => "manual",
+        };
+        let policy = match policy {
             WithoutWitness::GoOn => "go-on",
             WithoutWitness::Wait => "wait",
         };
         self.number(timeout.as_millis())
-            .text(without_witness)
+            .text(mode)
+            .text(prefer.as_ref().map_or("", NodeName::as_str))
+            .text(policy)
             .number((*max_restarts).into())
             .number(restart_window.as_millis())
     }
@@ -277,7 +292,13 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
             check(short, &format!("{short}[scripts]\n{other}"), &["scripts"]);
         }
         check(short, &short.replace("/srv/a", "/srv/b"), &["replicate"]);
-        for other in ["max_restarts = 2", "restart_window = '1h'", "without_witness = 'wait'"] {
+        for other in [
+            "mode = 'manual'",
+            "prefer = 'b'",
+            "max_restarts = 2",
+            "restart_window = '1h'",
+            "without_witness = 'wait'",
+        ] {
             check(short, &format!("{short}[failover]\n{other}"), &["failover"]);
         }
         let tcp = format!("{short}[[check]]\nkind = 'tcp'\nport = 80\n");

@@ -227,6 +227,10 @@ pub enum Ack {
 pub struct FailoverConfig {
     /// Silence after which contact with the peer counts as lost.
     pub timeout: Duration,
+    /// Whether a node takes the application over by itself.
+    pub mode: FailoverMode,
+    /// The node that is to run the application whenever both can.
+    pub prefer: Option<NodeName>,
     /// What happens on lost contact when no witness is configured.
     pub without_witness: WithoutWitness,
     /// How often the application is restarted in place within `restart_window` before the peer is
@@ -234,6 +238,16 @@ pub struct FailoverConfig {
     pub max_restarts: u32,
     /// How long a failure of the application is remembered.
     pub restart_window: Duration,
+}
+
+/// Whether a node takes the application over by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailoverMode {
+    /// As soon as it may.
+    Automatic,
+    /// On the operator's word only.
+    Manual,
 }
 
 /// What happens on lost contact when no witness is configured.

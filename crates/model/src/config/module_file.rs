@@ -11,8 +11,8 @@ use super::cluster_file::{twice, unknown};
 use super::diagnostic::{Diagnostics, Source};
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
 use super::{
-    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, InUse, ModuleConfig,
-    ModuleKind, ReplicationConfig, Scripts, StopSignal, Vip, WithoutWitness, values,
+    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, FailoverMode, InUse,
+    ModuleConfig, ModuleKind, ReplicationConfig, Scripts, StopSignal, Vip, WithoutWitness, values,
 };
 use crate::{ModuleName, NodeName};
 
@@ -48,8 +48,8 @@ const REPLICATION: Keys = Keys {
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
-    known: &["timeout", "without_witness", "max_restarts", "restart_window"],
-    later: &["mode", "prefer", "after_double_crash"],
+    known: &["timeout", "mode", "prefer", "without_witness", "max_restarts", "restart_window"],
+    later: &["after_double_crash"],
 };
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(200);
@@ -81,6 +81,8 @@ const COMPRESSIONS: &[(&str, Compression)] =
 const IN_USE: &[(&str, InUse)] = &[("refuse", InUse::Refuse), ("allow", InUse::Allow)];
 const STOP_SIGNALS: &[(&str, StopSignal)] =
     &[("TERM", StopSignal::Term), ("INT", StopSignal::Int), ("QUIT", StopSignal::Quit)];
+const FAILOVER_MODES: &[(&str, FailoverMode)] =
+    &[("automatic", FailoverMode::Automatic), ("manual", FailoverMode::Manual)];
 const WITHOUT_WITNESS: &[(&str, WithoutWitness)] =
     &[("go-on", WithoutWitness::GoOn), ("wait", WithoutWitness::Wait)];
 
@@ -113,7 +115,7 @@ fn read(
     let commands = read_commands(report, root);
     let scripts = read_scripts(report, root);
     let replication = read_replication(report, root);
-    let failover = read_failover(report, root, cluster);
+    let failover = read_failover(report, root, cluster, &nodes);
     let checks = read_checks(report, root, &commands, &services);
     Some(ModuleConfig {
         name: name?.value,
@@ -356,12 +358,15 @@ fn read_failover(
     report: &mut Report<'_>,
     root: &Section<'_, '_>,
     cluster: &ClusterConfig,
+    nodes: &[NodeName],
 ) -> FailoverConfig {
     let mut failover = FailoverConfig {
         timeout: match cluster.witness {
             Some(_) => TIMEOUT_WITH_WITNESS,
             None => TIMEOUT_WITHOUT_WITNESS,
         },
+        mode: FailoverMode::Automatic,
+        prefer: None,
         without_witness: WithoutWitness::GoOn,
         max_restarts: MAX_RESTARTS,
         restart_window: RESTART_WINDOW,
@@ -374,6 +379,12 @@ fn read_failover(
     if let Some(timeout) = timeout {
         failover.timeout = timeout.value;
     }
+    if let Some(mode) = section.text(report, "mode", |text| values::word(text, FAILOVER_MODES)) {
+        failover.mode = mode.value;
+    }
+    let known: Vec<(&str, &NodeName)> = nodes.iter().map(|node| (node.as_str(), node)).collect();
+    let prefer = section.text(report, "prefer", |text| values::word(text, &known));
+    failover.prefer = prefer.map(|prefer| prefer.value.clone());
     let policy =
         section.text(report, "without_witness", |text| values::word(text, WITHOUT_WITNESS));
     if let Some(policy) = policy {

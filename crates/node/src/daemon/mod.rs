@@ -34,6 +34,7 @@ mod requests;
 mod rotation;
 mod start;
 mod verify;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -58,7 +59,7 @@ use crate::daemon::journal::Journal;
 use crate::daemon::module::Module;
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
-use crate::daemon::requests::Waiting;
+use crate::daemon::waiting::Waiting;
 use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::stream::Stream;

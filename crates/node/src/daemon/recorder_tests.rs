@@ -51,6 +51,7 @@ fn boot() -> Boot {
             running: None,
         }],
         cluster,
+        wall: std::time::Duration::ZERO,
         seed: 3,
     }
 }

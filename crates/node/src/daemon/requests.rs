@@ -11,24 +11,16 @@ use cluster::Input;
 use cluster::input::{Command, JobId};
 use cluster::status::{ModuleStatus, NodeStatus};
 use model::config::ModuleConfig;
-use model::{Headline, ModuleName, NodeName, Phase, Role, Time};
+use model::{Headline, ModuleName, NodeName, Role, Time};
 use serde_json::{Value, json};
-use wire::control::{Exit, Reply, Verb, WaitFor};
+use wire::control::{Exit, Reply, Verb};
 
 use crate::clock;
 use crate::daemon::ask::Peer;
 use crate::daemon::effects::check_openers;
 use crate::daemon::event::{Event, Line};
+use crate::daemon::waiting::Waiting;
 use crate::daemon::{Daemon, JOB_MAX, Pending};
-
-/// Somebody waits for a module to be in a state.
-pub(super) struct Waiting {
-    module: ModuleName,
-    state: WaitFor,
-    until: Time,
-    told: String,
-    lines: Sender<Line>,
-}
 
 impl Daemon {
     /// Takes a request; its reply may come much later.
@@ -65,12 +57,21 @@ impl Daemon {
             Verb::ForcePrimary { module, node } => {
                 return self.command(module, Some(node), Command::ForcePrimary, lines);
             }
+            Verb::Pause { module, node, seconds } => {
+                let command = Command::Pause(Duration::from_secs(seconds));
+                return self.command(module, node, command, lines);
+            }
+            Verb::Resume { module, node } => {
+                return self.command(module, node, Command::Resume, lines);
+            }
+            Verb::Maintenance { node, module, seconds } => {
+                return self.maintenance(node, module, seconds, lines);
+            }
             Verb::Wait { module, state, timeout_ms } => match self.module_config(&module) {
                 Err(reply) => *reply,
                 Ok(_) => {
                     let until = clock::now() + Duration::from_millis(timeout_ms);
-                    let told = String::new();
-                    self.waiting.push(Waiting { module, state, until, told, lines });
+                    self.waiting.push(Waiting::new(module, state, until, lines));
                     return;
                 }
             },
@@ -106,6 +107,43 @@ impl Daemon {
                 let verb = verb_for(&module, &node, command);
                 parts.push((node.clone(), Part::Remote(Box::new(self.peer(&node)), verb)));
             }
+        }
+        gather_apart(parts, lines);
+    }
+
+    /// A node is worked on, or is not any more: that concerns every module that it carries.
+    fn maintenance(
+        &mut self,
+        node: NodeName,
+        module: Option<ModuleName>,
+        seconds: Option<u64>,
+        lines: Sender<Line>,
+    ) {
+        if let Some(module) = module {
+            return self.command(module, Some(node), maintain(seconds), lines);
+        }
+        if self.cluster.node(&node).is_none() {
+            let known = names(self.cluster.nodes.iter().map(|node| node.name.as_str()));
+            let what = format!("there is no node `{node}`; there is {known}");
+            let _ = lines.send(Line::Reply(Reply::new(Exit::Usage, what)));
+            return;
+        }
+        if node != self.name {
+            let verb = Verb::Maintenance { node: node.clone(), module: None, seconds };
+            let part = Part::Remote(Box::new(self.peer(&node)), verb);
+            return gather_apart(vec![(node, part)], lines);
+        }
+        let carried: Vec<ModuleName> = self.modules.keys().cloned().collect();
+        if carried.is_empty() {
+            let what = format!("{node} carries no module");
+            let _ = lines.send(Line::Reply(Reply::new(Exit::Done, what)));
+            return;
+        }
+        let mut parts = Vec::new();
+        for module in carried {
+            let (local, received) = channel();
+            self.local_job(module.clone(), maintain(seconds), local);
+            parts.push((module, Part::Local(received)));
         }
         gather_apart(parts, lines);
     }
@@ -320,82 +358,6 @@ impl Daemon {
         let ago = self.witness.last_answer.map(|at| now.since(at).as_millis());
         json!({ "address": address, "last_answer_ms": ago, "error": self.witness.error })
     }
-
-    /// Answers those whose state has been reached or whose time is up.
-    pub(super) fn answer_waiting(&mut self, now: Time) {
-        if self.waiting.is_empty() {
-            return;
-        }
-        let status = self.node.status(now);
-        let modules = &self.modules;
-        self.waiting.retain_mut(|waiting| {
-            let Some(module) = status.modules.get(&waiting.module) else { return false };
-            let progress = modules.get(&waiting.module).map(|module| &module.progress);
-            waiting.look(module, progress, now)
-        });
-    }
-}
-
-impl Waiting {
-    /// Whether to go on waiting.
-    fn look(
-        &mut self,
-        module: &ModuleStatus,
-        progress: Option<&wire::local::Progress>,
-        now: Time,
-    ) -> bool {
-        let name = &self.module;
-        let state = state_sentence(name, module);
-        if self.is_reached(module) {
-            let _ = self.lines.send(Line::Reply(Reply::new(Exit::Done, state)));
-            return false;
-        }
-        if now >= self.until {
-            let mut reply = Reply::new(Exit::Timeout, format!("not reached in time: {state}"));
-            reply.next = vec![format!("evenkeel why {name}")];
-            let _ = self.lines.send(Line::Reply(reply));
-            return false;
-        }
-        let resync = progress.filter(|progress| progress.running).map(|progress| {
-            let whole = progress.bytes_total.max(1);
-            format!("; resync {} %", progress.bytes * 100 / whole)
-        });
-        let told = state + &resync.unwrap_or_default();
-        if told != self.told {
-            self.told.clone_from(&told);
-            return self.lines.send(Line::Progress(told)).is_ok();
-        }
-        true
-    }
-
-    fn is_reached(&self, module: &ModuleStatus) -> bool {
-        let last = module.peer.last.as_ref();
-        let peer = last.map(|last| last.role);
-        // While a role is only being taken up, nothing is served yet.
-        let ready = last.filter(|last| last.phase == Phase::Ready).map(|last| last.role);
-        let serves = |role| matches!(role, Role::Prim | Role::Alone);
-        match self.state {
-            WaitFor::Protected => module.headline == Headline::Protected,
-            WaitFor::Serving => {
-                (serves(module.role) && module.service) || ready.is_some_and(serves)
-            }
-            WaitFor::Alone => {
-                let alone = module.role == Role::Alone && module.phase == Phase::Ready;
-                alone || ready == Some(Role::Alone)
-            }
-            WaitFor::Stopped => {
-                module.role == Role::Stop && peer.is_none_or(|role| role == Role::Stop)
-            }
-        }
-    }
-}
-
-fn state_sentence(name: &ModuleName, module: &ModuleStatus) -> String {
-    let headline = module.headline.to_string().to_lowercase();
-    match module.reasons.first() {
-        Some(reason) => format!("{name} is {headline}: {}", reason.sentence),
-        None => format!("{name} is {headline}, this node is {}", module.role),
-    }
 }
 
 /// A node's part of a request.
@@ -412,11 +374,30 @@ fn verb_for(module: &ModuleName, node: &NodeName, command: Command) -> Verb {
         Command::StopAll => Verb::StopAll { module },
         Command::Switchover => Verb::Switchover { module, to: None },
         Command::ForcePrimary => Verb::ForcePrimary { module, node },
+        Command::Pause(length) => {
+            Verb::Pause { module, node: Some(node), seconds: length.as_secs() }
+        }
+        Command::Resume => Verb::Resume { module, node: Some(node) },
+        Command::Maintain(length) => {
+            let seconds = Some(length.as_secs());
+            Verb::Maintenance { node, module: Some(module), seconds }
+        }
+        Command::EndMaintenance => Verb::Maintenance { node, module: Some(module), seconds: None },
     }
 }
 
-/// Gathers the parts on a thread of its own.
-pub(super) fn gather_apart(parts: Vec<(NodeName, Part)>, lines: Sender<Line>) {
+fn maintain(seconds: Option<u64>) -> Command {
+    match seconds {
+        Some(seconds) => Command::Maintain(Duration::from_secs(seconds)),
+        None => Command::EndMaintenance,
+    }
+}
+
+/// Gathers the parts, each with its name, on a thread of its own.
+pub(super) fn gather_apart<N>(parts: Vec<(N, Part)>, lines: Sender<Line>)
+where
+    N: std::fmt::Display + Send + 'static,
+{
     let gathering = move || {
         let _ = lines.send(Line::Reply(gather(parts, &lines)));
     };
@@ -425,7 +406,7 @@ pub(super) fn gather_apart(parts: Vec<(NodeName, Part)>, lines: Sender<Line>) {
 }
 
 /// Waits for every node's part; the worst outcome is the outcome.
-fn gather(parts: Vec<(NodeName, Part)>, lines: &Sender<Line>) -> Reply {
+fn gather<N: std::fmt::Display>(parts: Vec<(N, Part)>, lines: &Sender<Line>) -> Reply {
     let alone = parts.len() == 1;
     let mut waits = Vec::new();
     for (node, part) in parts {

@@ -207,7 +207,6 @@ fn build(
         modules.insert(module.config.name.clone(), module);
         boots.push(boot_module);
     }
-    let next_generation = boots.len() as u64;
     let journal = Journal::open(&layout.event_file(), &name)?;
     let boot = Boot {
         name: name.clone(),
@@ -215,6 +214,7 @@ fn build(
         cluster: cluster.clone(),
         cluster_digest: config::cluster_digest(&cluster),
         modules: boots,
+        wall: clock::wall(),
         seed: clock::random(),
     };
     let mut heartbeat = first_heartbeat(&boot, now);
@@ -233,6 +233,7 @@ fn build(
         cluster,
         name,
         node,
+        next_generation: modules.len() as u64,
         modules,
         heartbeats,
         door,
@@ -242,7 +243,6 @@ fn build(
         jobs: BTreeMap::new(),
         next_job: 0,
         waiting: Vec::new(),
-        next_generation,
         witness: WitnessSeen::default(),
         housekept: now,
         told_of_failure: false,

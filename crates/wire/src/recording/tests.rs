@@ -41,6 +41,7 @@ fn boot() -> Boot {
         cluster_digest: model::config::cluster_digest(&cluster),
         cluster,
         modules: vec![module],
+        wall: std::time::Duration::ZERO,
         seed: u128::MAX - 7,
     }
 }

@@ -240,5 +240,9 @@ fn command_of(command: Command) -> &'static str {
         Command::StopAll => "stop everywhere",
         Command::Switchover => "switch over",
         Command::ForcePrimary => "force primary",
+        Command::Pause(_) => "pause",
+        Command::Resume => "resume",
+        Command::Maintain(_) => "begin maintenance",
+        Command::EndMaintenance => "end maintenance",
     }
 }

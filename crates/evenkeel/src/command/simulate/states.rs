@@ -191,7 +191,15 @@ mod tests {
         let (digest, data) = (digest(&config), DataState::Empty);
         let modules = vec![BootModule { digest, config, record, data, running: None }];
         let name = NodeName::new("node1").unwrap();
-        Boot { name, boot: BootId(1), cluster_digest: 0, modules, cluster, seed: 3 }
+        Boot {
+            name,
+            boot: BootId(1),
+            cluster_digest: 0,
+            modules,
+            cluster,
+            wall: Duration::ZERO,
+            seed: 3,
+        }
     }
 
     /// Lets time pass and records that; all bytes since the last time.
