@@ -55,6 +55,18 @@ pub(crate) fn remove(path: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
+/// Renames such a file, or a directory; after a crash it stays so.
+pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    let parent = |path: &Path| path.parent().map(Path::to_owned);
+    let (source, target) = (parent(from), parent(to));
+    let (source, target) = source.zip(target).ok_or(io::ErrorKind::InvalidInput)?;
+    // Opened first, so that little can fail once it has a new name.
+    let (source, target) = (File::open(source)?, File::open(target)?);
+    fs::rename(from, to).map_err(|error| named(from, &error))?;
+    target.sync_all()?;
+    source.sync_all()
+}
+
 fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

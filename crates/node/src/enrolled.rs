@@ -118,8 +118,11 @@ impl Enrolled {
         let mut clusters = Vec::new();
         for entry in entries {
             let path = entry?.path();
-            let certificate = one_certificate(&path)?;
-            clusters.push(EnrolledCluster { id: id_of(&certificate), name: name_in(&certificate) });
+            match cluster_in(&path) {
+                Ok(cluster) => clusters.push(cluster),
+                // The others are served all the same.
+                Err(error) => eprintln!("! no cluster is served by this file: {error}"),
+            }
         }
         clusters.sort_by(|one, other| one.id.cmp(&other.id));
         Ok(clusters)
@@ -234,6 +237,17 @@ fn name_in(authority: &CertificateDer<'_>) -> Option<String> {
     let name = authority.get(at + label.len()..at + length)?;
     let name = ModuleName::new(std::str::from_utf8(name).ok()?).ok()?;
     Some(name.as_str().to_owned())
+}
+
+/// The cluster of a file in the directory of those that are served.
+fn cluster_in(path: &Path) -> io::Result<EnrolledCluster> {
+    let certificate = one_certificate(path)?;
+    let cluster = EnrolledCluster { id: id_of(&certificate), name: name_in(&certificate) };
+    let name = format!("{}.pem", cluster.id);
+    if path.file_name().is_some_and(|found| *found == *name) {
+        return Ok(cluster);
+    }
+    Err(named(path, &format!("it is looked for as {name}; `evenkeel witness add` does that")))
 }
 
 fn one_certificate(path: &Path) -> io::Result<CertificateDer<'static>> {

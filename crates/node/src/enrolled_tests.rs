@@ -102,3 +102,18 @@ fn what_is_no_authority_is_not_added() {
     assert!(error.contains("ca.pem"), "{error}");
     assert_eq!(place.enrolled.clusters().unwrap(), []);
 }
+
+#[test]
+fn files_that_are_of_no_use_hinder_nobody() {
+    let place = place("stray");
+    let known = place.enrolled.fingerprint().unwrap();
+    let added = place.enrolled.add(&place.authority).unwrap();
+    let directory = place.authority.with_file_name("witness").join(CLUSTERS);
+    fs::write(directory.join(format!("{}.new", added.id)), "half").unwrap();
+    fs::write(directory.join("00.pem"), "no certificate").unwrap();
+    fs::copy(&place.authority, directory.join("copy.pem")).unwrap();
+    fs::create_dir(directory.join("directory.pem")).unwrap();
+    assert_eq!(place.enrolled.clusters().unwrap(), std::slice::from_ref(&added));
+    let caller = meet(&place.enrolled, &place.keys, known).unwrap();
+    assert_eq!(caller.cluster.unwrap().as_str(), added.id);
+}

@@ -2,7 +2,6 @@
 //!
 //! Nothing here needs a daemon, and nothing is changed on a machine that belongs to a cluster.
 
-use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,9 +9,9 @@ use model::config::ClusterConfig;
 use model::{Fingerprint, ModuleName, NetworkName, NodeName};
 
 use crate::authority::Authority;
+use crate::belonging;
 use crate::cluster_text;
-use crate::durable;
-use crate::joining::{check_is_new, has_address};
+use crate::joining::check_addresses;
 use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::token::{Token, Tokens};
@@ -35,28 +34,24 @@ impl Founding {
     ///
     /// # Errors
     /// The machine belongs to a cluster, has not these addresses, or nothing can be written; then
-    /// nothing was changed.
+    /// it belongs to none, unless the error says that it does.
     pub fn found(&self, layout: &Layout) -> io::Result<()> {
-        check_is_new(layout).map_err(|file| {
-            io::Error::other(format!("{file} is there already: this machine belongs to a cluster"))
-        })?;
-        if let Some((_, address)) = self.addresses.iter().find(|(_, at)| !has_address(*at)) {
-            return Err(io::Error::other(format!("this machine has no address {address}")));
-        }
+        belonging::check_is_new(layout).map_err(io::Error::other)?;
+        check_addresses(self.addresses.iter().map(|(_, address)| *address))
+            .map_err(io::Error::other)?;
         let mut text = cluster_text::first(self.cluster.as_str(), &self.node, &self.addresses);
         if let Some((address, fingerprint)) = &self.witness {
             text +=
                 &format!("\n[witness]\naddress = \"{address}\"\nfingerprint = \"{fingerprint}\"\n");
         }
         cluster_text::read(&text).map_err(io::Error::other)?;
-        let directory = layout.keys_directory();
-        let aside = directory.with_extension("new");
-        if aside.try_exists()? {
-            fs::remove_dir_all(&aside)?;
-        }
+        let aside = belonging::make_aside(layout)?;
         Authority::new(self.cluster.as_str())?.furnish_with_authority(&self.node, &aside)?;
-        fs::rename(&aside, &directory)?;
-        durable::write_text(&layout.cluster_file(), &text)
+        belonging::commit(layout, &text)?;
+        belonging::finish(layout).map(drop).map_err(|error| {
+            let what = "all is made, but not in place, and is completed by the next start of the";
+            io::Error::new(error.kind(), format!("{what} daemon: {error}"))
+        })
     }
 }
 

@@ -5,10 +5,8 @@
 //! and never says it. Nothing is written before it is admitted.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::path::Path;
 use std::time::Duration;
 
 use model::{NetworkName, NodeName};
@@ -19,6 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use wire::hello::{Hello, Protection, Purpose, Welcome, put_hello, take_welcome};
 use wire::join::{Admission, JOIN_BYTES_MAX, Reply, Request, put_request, take_reply};
 
+use crate::belonging;
 use crate::clock;
 use crate::connection::{self, PEER_PORT, Until};
 use crate::durable;
@@ -48,24 +47,62 @@ pub struct Joining {
     pub addresses: BTreeMap<NetworkName, IpAddr>,
 }
 
-/// Why a node has not joined. Nothing was changed.
+/// Why a node has not joined.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// This machine belongs to a cluster, or once did.
-    #[error("{0} is there already: this machine belongs to a cluster; `evenkeel leave` first")]
+    /// This machine belongs to a cluster, or once did. Nothing was changed.
+    #[error("{0}")]
     Belongs(String),
+    /// This machine cannot be what it is to be. Nobody was asked.
+    #[error("nobody was asked yet, as {0}")]
+    Here(String),
     /// Nobody was found.
     #[error("no node of the cluster can be reached: {0}")]
     Unreachable(String),
     /// Whoever was found is not, or not certainly, of the cluster, or does not want this node.
+    /// Nothing was changed.
     #[error("{0}")]
     Refused(String),
+    /// It was asked to admit this node, and how it answered is not known.
+    #[error(
+        "{address} was asked to admit {node}, and then {error}: whether it did is not known here. \
+         If cluster.toml there names {node}, `evenkeel leave --node {node}` there; then join by a \
+         new token"
+    )]
+    Unsure {
+        /// Who was asked.
+        address: SocketAddr,
+        /// This node.
+        node: NodeName,
+        /// What happened.
+        error: io::Error,
+    },
     /// It was admitted, but something could not be written here.
     #[error(
         "the cluster has admitted this node, but {0}; mend that, `evenkeel leave --node` there, \
          and join again"
     )]
     Local(io::Error),
+    /// It was admitted and belongs to the cluster, but the last file is not in place.
+    #[error(
+        "the cluster has admitted this node, and all is here but not in place: {0}; mend that, and \
+         start the daemon, which completes it"
+    )]
+    Late(io::Error),
+}
+
+/// Why there is no answer to a request.
+enum NoAnswer {
+    /// It was not sent.
+    Before(io::Error),
+    /// It was, or part of it.
+    After(io::Error),
+}
+
+impl From<io::Error> for NoAnswer {
+    fn from(error: io::Error) -> NoAnswer {
+        NoAnswer::Before(error)
+    }
 }
 
 impl Joining {
@@ -74,7 +111,19 @@ impl Joining {
     /// # Errors
     /// As the error says.
     pub fn join(&self, layout: &Layout) -> Result<Vec<NodeName>, JoinError> {
-        check_is_new(layout).map_err(JoinError::Belongs)?;
+        belonging::check_is_new(layout).map_err(JoinError::Belongs)?;
+        check_addresses(self.addresses.values().copied()).map_err(JoinError::Here)?;
+        let writable = belonging::make_aside(layout);
+        writable.map_err(|error| JoinError::Here(format!("nothing can be kept here: {error}")))?;
+        let joined = self.be_admitted(layout);
+        if joined.is_err() {
+            // It is of no use, and does no harm if it stays.
+            let _ = belonging::remove_aside(layout);
+        }
+        joined
+    }
+
+    fn be_admitted(&self, layout: &Layout) -> Result<Vec<NodeName>, JoinError> {
         let refused = |error: io::Error| JoinError::Refused(error.to_string());
         let key = KeyPair::generate().map_err(io::Error::other).map_err(refused)?;
         let mut failures = Vec::new();
@@ -85,12 +134,18 @@ impl Joining {
             }) else {
                 continue;
             };
-            let asked = self.ask(&socket, &key);
-            let asked = asked.map_err(|error| JoinError::Refused(format!("{address}: {error}")));
-            return match asked? {
-                Reply::Refused(why) => Err(JoinError::Refused(why)),
-                Reply::Admitted(admission) => {
-                    self.settle(layout, &key, &admission).map_err(JoinError::Local)
+            return match self.ask(&socket, &key) {
+                Err(NoAnswer::Before(error)) => {
+                    Err(JoinError::Refused(format!("{address}: {error}")))
+                }
+                Err(NoAnswer::After(error)) => {
+                    Err(JoinError::Unsure { address, node: self.node.clone(), error })
+                }
+                Ok(Reply::Refused(why)) => Err(JoinError::Refused(why)),
+                Ok(Reply::Admitted(admission)) => {
+                    let nodes = self.settle(layout, &key, &admission).map_err(JoinError::Local)?;
+                    belonging::finish(layout).map_err(JoinError::Late)?;
+                    Ok(nodes)
                 }
             };
         }
@@ -98,7 +153,7 @@ impl Joining {
     }
 
     /// Greets a node, finds out whether it is of the token's cluster, and asks to be admitted.
-    fn ask(&self, socket: &TcpStream, key: &KeyPair) -> io::Result<Reply> {
+    fn ask(&self, socket: &TcpStream, key: &KeyPair) -> Result<Reply, NoAnswer> {
         socket.set_nodelay(true)?;
         socket.set_write_timeout(Some(CALL_TIMEOUT))?;
         let mut patient = Until::within(CALL_TIMEOUT, socket);
@@ -112,7 +167,9 @@ impl Joining {
         connection::read_frame(&mut patient, JOIN_BYTES_MAX, &mut frame)?;
         match take_welcome(&frame).map_err(io::Error::other)? {
             Welcome::Accepted(_) => {}
-            Welcome::Refused(why) | Welcome::Absent(why) => return Err(io::Error::other(why)),
+            Welcome::Refused(why) | Welcome::Absent(why) => {
+                return Err(io::Error::other(why).into());
+            }
         }
         let mut tls = keys::calling_unknown(self.token.authority)?;
         while tls.is_handshaking() {
@@ -122,10 +179,12 @@ impl Joining {
         put_request(&mut request, &self.request(socket, &tls, key)?);
         let mut patient = Until::within(ADMISSION_TIMEOUT, socket);
         let mut stream = rustls::Stream::new(&mut tls, &mut patient);
-        stream.write_all(&request)?;
-        stream.flush()?;
-        connection::read_frame(&mut stream, JOIN_BYTES_MAX, &mut frame)?;
-        take_reply(&frame).map_err(io::Error::other)
+        let answered = stream.write_all(&request).and_then(|()| {
+            stream.flush()?;
+            connection::read_frame(&mut stream, JOIN_BYTES_MAX, &mut frame)?;
+            take_reply(&frame).map_err(io::Error::other)
+        });
+        answered.map_err(NoAnswer::After)
     }
 
     fn request(
@@ -148,8 +207,7 @@ impl Joining {
         })
     }
 
-    /// Writes what was given: first all keys aside, then all at once, then the configuration, by
-    /// which a daemon knows that it may start.
+    /// Writes what was given, by which this machine becomes a node of the cluster, or nothing.
     fn settle(
         &self,
         layout: &Layout,
@@ -161,11 +219,7 @@ impl Joining {
             return Err(io::Error::other("the authority that it gave is not the token's"));
         }
         let read = crate::cluster_text::read(&given.cluster_file).map_err(io::Error::other)?;
-        let directory = layout.keys_directory();
-        let aside = directory.with_extension("new");
-        if aside.try_exists()? {
-            fs::remove_dir_all(&aside)?;
-        }
+        let aside = belonging::make_aside(layout)?;
         let private = key.serialize_pem();
         let files = [
             (AUTHORITY_FILE, &given.authority),
@@ -177,8 +231,7 @@ impl Joining {
         for (name, text) in files {
             durable::write_secret(&aside.join(name), text)?;
         }
-        fs::rename(&aside, &directory)?;
-        durable::write_text(&layout.cluster_file(), &given.cluster_file)?;
+        belonging::commit(layout, &given.cluster_file)?;
         Ok(read.cluster.nodes.into_iter().map(|node| node.name).collect())
     }
 }
@@ -188,32 +241,13 @@ pub(crate) fn about(secret: &[u8; 32], node: &NodeName, public_key: &[u8]) -> Ve
     [&secret[..], node.as_str().as_bytes(), &[0], public_key].concat()
 }
 
-/// Whether a machine has nothing of a cluster yet; else the file that says so.
-pub(crate) fn check_is_new(layout: &Layout) -> Result<(), String> {
-    for place in [layout.cluster_file(), layout.keys_directory()] {
-        // What cannot be looked at may be there.
-        if place.try_exists().unwrap_or(true) {
-            return Err(place.display().to_string());
-        }
-    }
-    Ok(())
+/// Whether this machine has all of these addresses; else a sentence.
+pub(crate) fn check_addresses(addresses: impl Iterator<Item = IpAddr>) -> Result<(), String> {
+    let foreign = { addresses }.find(|address| !has_address(*address));
+    foreign.map_or(Ok(()), |address| Err(format!("this machine has no address {address}")))
 }
 
 /// Whether this machine has an address.
-pub(crate) fn has_address(address: IpAddr) -> bool {
+fn has_address(address: IpAddr) -> bool {
     std::net::UdpSocket::bind((address, 0)).is_ok()
-}
-
-/// Removes what makes a machine a node of a cluster; the configuration is kept aside.
-pub(crate) fn forget_cluster(layout: &Layout) -> io::Result<()> {
-    remove_directory(&layout.keys_directory())?;
-    let file = layout.cluster_file();
-    fs::rename(&file, file.with_extension("left"))
-}
-
-fn remove_directory(directory: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

@@ -7,6 +7,7 @@
 mod say;
 
 mod authority;
+mod belonging;
 mod clock;
 mod cluster_text;
 mod complaint;

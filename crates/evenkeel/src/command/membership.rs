@@ -138,9 +138,9 @@ fn joined(context: &Context, joining: &Joining) -> Reply {
         }
         Err(error) => {
             let outcome = match error {
-                JoinError::Belongs(_) | JoinError::Refused(_) => Exit::Refused,
+                JoinError::Belongs(_) | JoinError::Here(_) | JoinError::Refused(_) => Exit::Refused,
                 JoinError::Unreachable(_) => Exit::Unreachable,
-                JoinError::Local(_) => Exit::Failed,
+                JoinError::Unsure { .. } | JoinError::Local(_) | JoinError::Late(_) => Exit::Failed,
             };
             Reply::new(outcome, error.to_string())
         }

@@ -105,7 +105,7 @@ pub(crate) fn daemon(context: &Context, args: DaemonArgs) -> ExitCode {
             eprintln!("✖ {error}");
             let exit = match error {
                 StartError::Configuration(_) | StartError::UnknownNode { .. } => Exit::Usage,
-                StartError::NoKeys(_) => Exit::Refused,
+                StartError::NoKeys(_) | StartError::Interrupted(_) => Exit::Refused,
                 StartError::NotPrivileged | StartError::NoFuse(_) | StartError::Keys(_) => {
                     Exit::Usage
                 }

@@ -88,7 +88,7 @@ impl Door {
         connection::read_frame(&mut stream, JOIN_BYTES_MAX, &mut frame)?;
         let request = take_request(&frame).map_err(io::Error::other)?;
         let admitted = if request.node == hello.from {
-            self.admit(&request, socket, &tls)
+            self.admit(&request, socket, &tls, events)
         } else {
             Err("it has given two names".to_owned())
         };
@@ -118,6 +118,7 @@ impl Door {
         request: &Request,
         socket: &TcpStream,
         tls: &ServerConnection,
+        events: &Sender<Event>,
     ) -> Result<Admission, String> {
         let _one = self.admitting.lock().unwrap_or_else(PoisonError::into_inner);
         let secret = tls.export_keying_material([0; 32], EXPORT_LABEL, None);
@@ -148,7 +149,7 @@ impl Door {
         let authority = Authority::load(&membership.layout.keys_directory()).map_err(failed)?;
         let certificate = authority.certify(&request.node, &request.public_key).map_err(failed)?;
         self.tokens.take(request.token, proof, &request.node).map_err(failed)??;
-        if let Err(why) = membership.change((&before, &after), None) {
+        if let Err(why) = membership.change((&before, &after), None, events) {
             self.tokens.give_back(request.token).map_err(failed)?;
             return Err(why);
         }

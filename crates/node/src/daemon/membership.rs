@@ -2,37 +2,37 @@
 //!
 //! Each node looks first whether its modules still make sense with it. One that cannot be reached,
 //! or that refuses, ends the whole, and those that had agreed get the former text again. A daemon
-//! takes a new text into use by starting anew in its own process; what it runs goes on.
+//! takes a new text into use by starting anew in its own process; what it runs goes on. So it must
+//! find the files of what it runs as they were: otherwise it refuses. Every node does all this in
+//! its main loop, also the one that is asked for the change.
 
 use std::net::IpAddr;
-use std::sync::mpsc::channel;
-use std::sync::{Mutex, PoisonError};
+use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use cluster::status::ContactState;
 use model::config::{self, ClusterConfig};
-use model::{NodeName, Role};
+use model::{ModuleName, NodeName, Role};
 use wire::control::{Exit, Reply, Verb};
 
+use crate::belonging;
 use crate::clock;
 use crate::cluster_text::{self, ClusterText};
 use crate::connection::Callee;
 use crate::daemon::Daemon;
 use crate::daemon::ask::Peer;
 use crate::daemon::event::{Event, Line};
+use crate::daemon::module::Module;
 use crate::daemon::replicators::replication_addresses;
+use crate::daemon::requests::{ended, wait_local};
 use crate::durable;
 use crate::files;
-use crate::joining;
 use crate::keys::Keys;
 use crate::layout::Layout;
 
 /// How often, and with what pauses, a node is asked that is starting anew.
 const UNDO_ATTEMPTS: u32 = 50;
 const UNDO_PAUSE: Duration = Duration::from_millis(100);
-
-/// Held while this node's file is replaced.
-static ADOPTING: Mutex<()> = Mutex::new(());
 
 /// A cluster as one of its nodes has it.
 #[derive(Debug, Clone)]
@@ -70,25 +70,26 @@ impl Membership {
         modules.map(drop).map_err(|mistakes| mistakes.to_string())
     }
 
-    /// Gives every node a new text, but for one that goes; or none. The daemon of this one has yet
-    /// to be started anew.
+    /// Gives every node a new text, but for one that goes; or none. The daemon of this one, whose
+    /// events these are, has yet to be started anew.
     pub(super) fn change(
         &self,
         (before, after): (&ClusterText, &ClusterText),
         gone: Option<&NodeName>,
+        events: &Sender<Event>,
     ) -> Result<(), String> {
         let others = before.cluster.nodes.iter().map(|node| &node.name);
         let others = others.filter(|name| **name != self.own && Some(*name) != gone);
         let mut told = Vec::new();
         let tell = || {
             for node in others {
-                let reply = self.give(node, before, after);
-                if reply.outcome != Exit::Done {
-                    return Err(reply.sentence);
-                }
+                done(self.give(node, before, after))?;
                 told.push(node);
             }
-            if gone == Some(&self.own) { Ok(()) } else { self.adopt(before, after) }
+            if gone == Some(&self.own) {
+                return Ok(());
+            }
+            done(ask_oneself(events, adoption(before, after)))
         };
         let Err(mut why) = tell() else { return Ok(()) };
         for node in told {
@@ -115,13 +116,11 @@ impl Membership {
             std::thread::sleep(UNDO_PAUSE);
             reply = self.give(node, after, before);
         }
-        if reply.outcome == Exit::Done { Ok(()) } else { Err(reply.sentence) }
+        done(reply)
     }
 
     fn give(&self, node: &NodeName, before: &ClusterText, after: &ClusterText) -> Reply {
-        let was = config::cluster_digest(&before.cluster);
-        let verb = Verb::AdoptCluster { text: after.text.clone(), was };
-        self.peer(node).request(verb, &channel().0)
+        self.peer(node).request(adoption(before, after), &channel().0)
     }
 
     /// Another node's daemon.
@@ -134,7 +133,6 @@ impl Membership {
 
     /// Makes a text this node's own, in place of exactly that one.
     fn adopt(&self, before: &ClusterText, after: &ClusterText) -> Result<(), String> {
-        let _one = ADOPTING.lock().unwrap_or_else(PoisonError::into_inner);
         if self.present()?.text != before.text {
             return Err(format!("cluster.toml of {} was changed meanwhile", self.own));
         }
@@ -143,7 +141,7 @@ impl Membership {
     }
 
     /// Removes a node from the cluster, this one or another.
-    fn remove(&self, node: &NodeName) -> Result<Line, String> {
+    fn remove(&self, node: &NodeName, events: &Sender<Event>) -> Result<Line, String> {
         let before = self.present()?;
         if before.cluster.node(node).is_none() {
             return Err(format!("the cluster has no node {node}"));
@@ -159,9 +157,9 @@ impl Membership {
         if *node != self.own {
             self.check(&after)?;
         }
-        self.change((&before, &after), Some(node))?;
+        self.change((&before, &after), Some(node), events)?;
         if *node == self.own {
-            joining::forget_cluster(&self.layout).map_err(|error| error.to_string())?;
+            belonging::forget(&self.layout).map_err(|error| error.to_string())?;
             let what =
                 format!("{node} has left the cluster, and its keys are gone; its daemon ends");
             return Ok(Line::Last(Reply::new(Exit::Done, what), Box::new(Event::Terminate)));
@@ -171,6 +169,25 @@ impl Membership {
         reply.next = vec!["evenkeel rotate-key, as that node knows the present one".to_owned()];
         Ok(Line::Last(reply, Box::new(Event::Again)))
     }
+}
+
+/// Asks a node to replace exactly one text by another.
+fn adoption(before: &ClusterText, after: &ClusterText) -> Verb {
+    let was = config::cluster_digest(&before.cluster);
+    Verb::AdoptCluster { text: after.text.clone(), was }
+}
+
+/// Asks this node as the others are asked, from another thread than its main loop's.
+pub(super) fn ask_oneself(events: &Sender<Event>, verb: Verb) -> Reply {
+    let (lines, received) = channel();
+    if events.send(Event::Request { verb, lines }).is_err() {
+        return ended();
+    }
+    wait_local(&received, &channel().0)
+}
+
+fn done(reply: Reply) -> Result<(), String> {
+    if reply.outcome == Exit::Done { Ok(()) } else { Err(reply.sentence) }
 }
 
 impl Daemon {
@@ -192,6 +209,7 @@ impl Daemon {
             if config::cluster_digest(&before.cluster) != was {
                 return Err("it has another cluster.toml than the node that changes it".to_owned());
             }
+            self.check_running()?;
             membership.check(&after)?;
             membership.adopt(&before, &after)
         });
@@ -204,6 +222,36 @@ impl Daemon {
         }
     }
 
+    /// Whether a daemon that starts anew would find what runs here as it is.
+    fn check_running(&self) -> Result<(), String> {
+        let status = self.node.status(clock::now());
+        let runs = |name: &ModuleName, module: &Module| {
+            let role = status.modules.get(name).map(|module| module.role);
+            module.replicator.is_some() || role.is_some_and(|role| role != Role::Stop)
+        };
+        let found = files::load_modules(&self.layout, &self.cluster);
+        let found = found.map_err(|error| format!("its modules cannot be read: {error}"))?;
+        for (name, module) in self.modules.iter().filter(|(name, module)| runs(name, module)) {
+            match found.iter().find(|config| config.name == *name) {
+                None => {
+                    return Err(format!(
+                        "module {name} runs there, and its file is missing in {}: put it back, or \
+                         stop the module first",
+                        self.layout.module_directory().display()
+                    ));
+                }
+                Some(config) if *config != module.config => {
+                    return Err(format!(
+                        "module {name} runs there, and its file has been changed since: undo that, \
+                         or stop the module and restart the daemon first"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Removes a node; asks the others on a thread of its own.
     pub(super) fn leave(&self, node: Option<NodeName>, lines: std::sync::mpsc::Sender<Line>) {
         let node = node.unwrap_or_else(|| self.name.clone());
@@ -211,10 +259,10 @@ impl Daemon {
             let _ = lines.send(Line::Reply(Reply::new(Exit::Refused, why)));
             return;
         }
-        let membership = self.membership();
+        let (membership, events) = (self.membership(), self.sender.clone());
         let removing = move || {
             let refused = |why| Line::Reply(Reply::new(Exit::Refused, why));
-            let _ = lines.send(membership.remove(&node).unwrap_or_else(refused));
+            let _ = lines.send(membership.remove(&node, &events).unwrap_or_else(refused));
         };
         // Without a thread nobody answers, which the asker sees as the end of its connection.
         let _ = std::thread::Builder::new().name("leave".to_owned()).spawn(removing);

@@ -18,8 +18,8 @@ use wire::control::{Exit, Reply, Verb};
 
 use crate::daemon::Daemon;
 use crate::daemon::event::{Event, Line};
-use crate::daemon::membership::Membership;
-use crate::daemon::requests::{Part, ended, gather_apart, wait_local};
+use crate::daemon::membership::{Membership, ask_oneself};
+use crate::daemon::requests::{Part, gather_apart};
 use crate::durable;
 use crate::keys::Keys;
 use crate::seal::{self, ClusterKey};
@@ -100,15 +100,6 @@ fn rotate(
         }
     }
     Ok(Reply::new(Exit::Done, "the cluster has a new key for heartbeats".to_owned()))
-}
-
-/// This node is asked as the others are.
-fn ask_oneself(events: &Sender<Event>, verb: Verb) -> Reply {
-    let (lines, received) = channel();
-    if events.send(Event::Request { verb, lines }).is_err() {
-        return ended();
-    }
-    wait_local(&received, &channel().0)
 }
 
 fn judge(reply: Reply) -> Result<(), String> {

@@ -20,6 +20,7 @@ use model::{ModuleName, NodeName, Time};
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 
+use crate::belonging;
 use crate::clock;
 use crate::daemon::admit::Door;
 use crate::daemon::application::Application;
@@ -67,6 +68,9 @@ pub enum StartError {
         /// The nodes of the file.
         known: String,
     },
+    /// It is not known whether this machine belongs to a cluster.
+    #[error("{0}")]
+    Interrupted(String),
     /// Links between nodes would be open to everybody.
     #[error(
         "there are no keys in {}, and nodes without keys form a cluster only inside the lab",
@@ -98,6 +102,7 @@ pub enum StartError {
 /// Runs the daemon until it is told to end. What it started goes on.
 pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     let layout = Layout::new(&options.root);
+    complete(&layout)?;
     let configuration = files::load(&layout)?;
     let name = own_name(options, &layout, &configuration.cluster)?;
     check_system(&configuration.modules)?;
@@ -113,6 +118,15 @@ pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
         Ending::End => Ok(()),
         Ending::Again => Err(start_anew()),
     }
+}
+
+/// Makes up for the last step of an `init` or `join` that was interrupted.
+fn complete(layout: &Layout) -> Result<(), StartError> {
+    let what = "what an interrupted `evenkeel init` or `join` has left cannot be put in place";
+    if belonging::finish(layout).map_err(|error| system(what, error))? {
+        eprintln!("an `evenkeel init` or `join` that was interrupted is complete now");
+    }
+    belonging::interrupted(layout).map_or(Ok(()), |why| Err(StartError::Interrupted(why)))
 }
 
 /// Goes on as a new daemon in the same process; the lock and all sockets are let go by that.
