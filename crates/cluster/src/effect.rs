@@ -95,6 +95,24 @@ pub enum Effect {
     },
 }
 
+impl Effect {
+    /// The module that it is about; none when it is about the node.
+    #[must_use]
+    pub fn module(&self) -> Option<&ModuleName> {
+        match self {
+            Effect::Persist { module, .. }
+            | Effect::AskWitness { module, .. }
+            | Effect::Assign { module, .. }
+            | Effect::SetAddresses { module, .. }
+            | Effect::RunService { module, .. }
+            | Effect::RunChecks { module, .. }
+            | Effect::PrepareResync { module, .. } => Some(module),
+            Effect::Explain(event) => event.module.as_ref(),
+            Effect::Announce | Effect::Answer { .. } => None,
+        }
+    }
+}
+
 /// What a replicator is to do: the whole of it, so that repeating it is harmless.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Assignment {

@@ -187,6 +187,26 @@ pub enum Input {
     Tick,
 }
 
+impl Input {
+    /// The module that it is about; none when it is about the node.
+    #[must_use]
+    pub fn module(&self) -> Option<&ModuleName> {
+        match self {
+            Input::Heartbeat { .. } | Input::Tick => None,
+            Input::DataLink { module, .. }
+            | Input::Witness { module, .. }
+            | Input::WitnessUnreachable { module, .. }
+            | Input::Replicator { module, .. }
+            | Input::AddressesSet { module, .. }
+            | Input::ServiceDone { module, .. }
+            | Input::CheckResult { module, .. }
+            | Input::ResyncPrepared { module, .. }
+            | Input::PersistFailed { module, .. }
+            | Input::Operator { module, .. } => Some(module),
+        }
+    }
+}
+
 /// How a script, or the application as a whole, did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScriptError {

@@ -59,7 +59,7 @@ impl Node {
                 }
             }
             input => {
-                if let Some(mirror) = module_of(&input).and_then(|m| self.modules.get_mut(m)) {
+                if let Some(mirror) = input.module().and_then(|m| self.modules.get_mut(m)) {
                     effects.extend(mirror.run(now, |mirror| mirror.take_in(input)));
                 }
             }
@@ -111,20 +111,4 @@ impl Node {
 /// The longest silence of a node's own ticks after which its knowledge of peers still counts.
 pub(crate) fn gap_allowed(timeout: Duration) -> Duration {
     timeout / 2
-}
-
-fn module_of(input: &Input) -> Option<&ModuleName> {
-    match input {
-        Input::Heartbeat { .. } | Input::Tick => None,
-        Input::DataLink { module, .. }
-        | Input::Witness { module, .. }
-        | Input::WitnessUnreachable { module, .. }
-        | Input::Replicator { module, .. }
-        | Input::AddressesSet { module, .. }
-        | Input::ServiceDone { module, .. }
-        | Input::CheckResult { module, .. }
-        | Input::ResyncPrepared { module, .. }
-        | Input::PersistFailed { module, .. }
-        | Input::Operator { module, .. } => Some(module),
-    }
 }

@@ -30,6 +30,8 @@ use crate::daemon::programs::{self, Program, Programs};
 const EVIDENCE_BYTES: u64 = 1024;
 /// How many of its last lines.
 const EVIDENCE_LINES: usize = 5;
+/// How long a killed process may take to be told dead.
+const GONE_LIMIT: Duration = Duration::from_secs(1);
 /// How long systemd may take to say whether a unit runs.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
@@ -133,8 +135,7 @@ impl Shared {
         self.log_from.store(length, Ordering::Relaxed);
         // What an interrupted stop or an earlier daemon has left would be a second instance.
         let left = self.programs().take();
-        self.kill_rest()?;
-        drop(left);
+        self.kill_rest(left)?;
         for unit in &self.config.services {
             self.systemctl("start", unit)?;
         }
@@ -160,8 +161,7 @@ impl Shared {
             let stopped = self.systemctl("stop", unit);
             first_error = first_error.and(stopped);
         }
-        self.kill_rest()?;
-        drop(programs);
+        self.kill_rest(programs)?;
         first_error
     }
 
@@ -169,8 +169,7 @@ impl Shared {
         let programs = self.programs().take();
         // Where one unit cannot be ended, the rest is all the same.
         let units: Vec<_> = self.config.services.iter().map(|unit| self.kill_unit(unit)).collect();
-        self.kill_rest()?;
-        drop(programs);
+        self.kill_rest(programs)?;
         units.into_iter().collect()
     }
 
@@ -184,11 +183,17 @@ impl Shared {
         Ok(())
     }
 
-    fn kill_rest(&self) -> io::Result<()> {
+    /// Ends whatever is in the group, and lets go of programs of it.
+    fn kill_rest(&self, programs: Vec<Program>) -> io::Result<()> {
         if self.group.is_populated() {
             self.group.kill()?;
         }
-        self.group.wait_empty()
+        self.group.wait_empty()?;
+        for program in programs {
+            // A process leaves its group a moment before its parent is told of its end.
+            ends_within(&program.handle, GONE_LIMIT);
+        }
+        Ok(())
     }
 
     fn spawn(&self, command: &CommandConfig) -> io::Result<()> {

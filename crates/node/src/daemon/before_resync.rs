@@ -6,8 +6,9 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,14 +17,17 @@ use cluster::Input;
 use cluster::input::ScriptError;
 use model::config::ModuleConfig;
 use model::{Copy, NodeName};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::daemon::application::{ends_within, join_before_exec, last_lines};
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
+use crate::daemon::programs::{hold, reap};
 
 /// How long the script may take. As long as it runs the node has no up-to-date copy.
 const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the end of a killed script may take to be told.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// The script of a module.
 pub(crate) struct BeforeResync {
@@ -107,19 +111,18 @@ impl Shared {
         if *wanted != number {
             return Err(no_run(&io::Error::other("it is not wanted any more")));
         }
-        let mut child = self.start(&group, source, copy).map_err(|error| no_run(&error))?;
+        let child = self.start(&group, source, copy).and_then(hold);
+        let child = child.map_err(|error| no_run(&error))?;
         drop(wanted);
-        let in_time = Pid::from_child(&child);
-        let in_time = pidfd_open(in_time, PidfdFlags::empty())
-            .is_ok_and(|handle| ends_within(&handle, self.limit));
+        let in_time = ends_within(&child, self.limit);
         // What it left running is ended too, so that nothing of it works on a copy that changes.
         let how = match end_all(&group) {
             Err(error) => format!("cannot be ended: {error}"),
-            Ok(()) => match child.wait() {
-                Ok(status) if in_time && status.success() => return Ok(()),
-                Ok(status) if in_time => format!("ended with {status}"),
+            Ok(()) => match ended(&child) {
+                Ok(Some(status)) if in_time && status.success() => return Ok(()),
+                Ok(Some(status)) if in_time => format!("ended with {status}"),
                 Ok(_) => format!("had not ended after {:?} and was killed", self.limit),
-                Err(error) => format!("cannot be waited for: {error}"),
+                Err(errno) => format!("cannot be waited for: {errno}"),
             },
         };
         Err(ScriptError { how, said: self.last_lines() })
@@ -156,6 +159,12 @@ impl Shared {
     fn last_lines(&self) -> Vec<String> {
         last_lines(&self.log, 0)
     }
+}
+
+/// How the script ended, of whose group nobody is left: its end is told a moment after that.
+fn ended(child: &OwnedFd) -> Result<Option<ExitStatus>, rustix::io::Errno> {
+    ends_within(child, END_LIMIT);
+    reap(child)
 }
 
 fn end_all(group: &Cgroup) -> io::Result<()> {

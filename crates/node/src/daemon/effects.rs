@@ -27,7 +27,7 @@ impl Daemon {
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
         let mut failed = BTreeMap::new();
         for effect in effects {
-            let dropped = match module_of(&effect) {
+            let dropped = match effect.module() {
                 Some(module) => failed.contains_key(module),
                 None => !failed.is_empty() && matches!(effect, Effect::Announce),
             };
@@ -261,21 +261,6 @@ pub(super) fn check_openers(module: &Module) -> Result<(), String> {
         ));
     }
     Ok(())
-}
-
-/// The module that an effect is about.
-fn module_of(effect: &Effect) -> Option<&ModuleName> {
-    match effect {
-        Effect::Persist { module, .. }
-        | Effect::AskWitness { module, .. }
-        | Effect::Assign { module, .. }
-        | Effect::SetAddresses { module, .. }
-        | Effect::RunService { module, .. }
-        | Effect::RunChecks { module, .. }
-        | Effect::PrepareResync { module, .. } => Some(module),
-        Effect::Explain(event) => event.module.as_ref(),
-        Effect::Announce | Effect::Answer { .. } => None,
-    }
 }
 
 /// The peer of an assignment's session.

@@ -103,7 +103,7 @@ impl Show {
     fn input(&mut self, input: &Input, effects: &[&Effect], node: &Node) {
         let frequent =
             matches!(input, Input::Heartbeat { .. } | Input::DataLink { .. } | Input::Tick);
-        let others = match (&self.module, text::module_of(input)) {
+        let others = match (&self.module, input.module()) {
             (Some(wanted), Some(module)) => wanted != module,
             (Some(_), None) | (None, _) => false,
         };
@@ -188,7 +188,7 @@ impl Show {
     }
 
     fn concerns(&self, effect: &Effect) -> bool {
-        match (&self.module, text::module_of_effect(effect)) {
+        match (&self.module, effect.module()) {
             (Some(wanted), Some(module)) => wanted == module,
             (Some(_), None) | (None, _) => true,
         }

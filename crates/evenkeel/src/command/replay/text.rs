@@ -52,23 +52,6 @@ pub(super) fn input(input: &Input) -> String {
     }
 }
 
-/// The module that an input is about; none when it is about the node.
-pub(super) fn module_of(input: &Input) -> Option<&ModuleName> {
-    match input {
-        Input::Heartbeat { .. } | Input::Tick => None,
-        Input::DataLink { module, .. }
-        | Input::Witness { module, .. }
-        | Input::WitnessUnreachable { module, .. }
-        | Input::Replicator { module, .. }
-        | Input::AddressesSet { module, .. }
-        | Input::ServiceDone { module, .. }
-        | Input::CheckResult { module, .. }
-        | Input::ResyncPrepared { module, .. }
-        | Input::PersistFailed { module, .. }
-        | Input::Operator { module, .. } => Some(module),
-    }
-}
-
 /// What a node wanted done.
 pub(super) fn effect(effect: &Effect) -> String {
     match effect {
@@ -110,21 +93,6 @@ pub(super) fn effect(effect: &Effect) -> String {
             };
             format!("answer job {}: {what}", job.0)
         }
-    }
-}
-
-/// The module that an effect is about; none when it is about the node.
-pub(super) fn module_of_effect(effect: &Effect) -> Option<&ModuleName> {
-    match effect {
-        Effect::Persist { module, .. }
-        | Effect::AskWitness { module, .. }
-        | Effect::Assign { module, .. }
-        | Effect::SetAddresses { module, .. }
-        | Effect::RunService { module, .. }
-        | Effect::RunChecks { module, .. }
-        | Effect::PrepareResync { module, .. } => Some(module),
-        Effect::Explain(event) => event.module.as_ref(),
-        Effect::Announce | Effect::Answer { .. } => None,
     }
 }
 
