@@ -88,6 +88,14 @@ impl Running {
         evidence.join("; ")
     }
 
+    /// Waits until the application has said something so often.
+    fn has_said(&self, what: &str, times: usize) {
+        let log = self.place.join("log");
+        while fs::read_to_string(&log).unwrap_or_default().matches(what).count() < times {
+            std::thread::yield_now();
+        }
+    }
+
     fn write(&self, name: &str, text: &str) {
         fs::write(self.place.join(name), text).unwrap();
     }
@@ -127,6 +135,7 @@ fn the_death_of_a_program_is_known_at_once_with_its_last_words() {
     let mut running = Running::new("command", command);
     running.start();
     running.is_up("app");
+    running.has_said("last words", 1);
     let programs = running.place.join("programs.json");
     kill_process(pid_of(&programs), Signal::KILL).unwrap();
     let shown = running.is_down("app");
@@ -136,6 +145,7 @@ fn the_death_of_a_program_is_known_at_once_with_its_last_words() {
     running.application.run(ServiceAction::Stop);
     running.start();
     running.is_up("app");
+    running.has_said("last words", 2);
     kill_process(pid_of(&programs), Signal::TERM).unwrap();
     assert_eq!(running.is_down("app").matches("last words").count(), 1);
 }
