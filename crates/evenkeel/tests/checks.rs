@@ -12,7 +12,7 @@ use lab::{Process, SpawnSpec};
 
 use self::support::applications::{ledger, succeed};
 use self::support::{
-    CLIENT, Cluster, INSIDE, NETWORK, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other,
+    CLIENT, Cluster, INSIDE, NETWORK, NODES, PATIENCE, ROOT, SYNC_PATIENCE, UNIT, other,
 };
 
 /// Kills the application's program.
@@ -129,6 +129,51 @@ fn a_start_ends_what_an_interrupted_stop_has_left() {
     let acknowledged = workload.stop();
     cluster.nothing_lost(&acknowledged);
     assert_eq!(cluster.primary(), primary);
+}
+
+#[test]
+fn an_application_of_units_alone_is_found_by_the_daemon_that_follows() {
+    let mut application = ledger("").below_systemd();
+    let (head, _) = application.configuration.split_once("[[command]]").unwrap();
+    let started = format!("{ROOT}/started");
+    let services = "services = [\"ledger.service\"]\n[[vip]]";
+    let scripts = format!("[scripts]\nstart = \"echo once >> {started}\"\n");
+    application.configuration = head.replace("[[vip]]", services) + &scripts;
+    let unit =
+        format!("[Service]\nExecStart={INSIDE} ledger --data /srv/ledger --listen 0.0.0.0:7000\n");
+    let cluster = Cluster::build_with(application, |hosts| {
+        for node in NODES {
+            let place = "/etc/systemd/system/ledger.service";
+            hosts.host(node).write_file(place, &unit).unwrap();
+        }
+    });
+    cluster.must(NODES[0], &["start", "ledger"]);
+    cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
+    let workload = cluster.workload(1);
+    cluster.progress(&workload);
+    let primary = cluster.primary();
+    let host = cluster.host(primary);
+    let main = || succeed(&host, &["systemctl", "show", "-P", "MainPID", "ledger.service"]);
+    let before = main();
+    let daemon = || succeed(&host, &["systemctl", "show", "-P", "MainPID", UNIT]);
+    let former = daemon();
+    succeed(&host, &["systemctl", "kill", "--signal=KILL", "--kill-who=main", UNIT]);
+    cluster.until("another daemon", PATIENCE, || {
+        daemon() != former && cluster.module_status(primary).is_some()
+    });
+    cluster.wait_for(primary, "protected", PATIENCE);
+    cluster.progress(&workload);
+    assert_eq!((cluster.primary(), main()), (primary, before));
+    assert_eq!(host.read_file(&started).unwrap(), "once\n", "it was not started again");
+    // Its death is noticed by that daemon too.
+    succeed(&host, &["systemctl", "kill", "--signal=KILL", "ledger.service"]);
+    cluster.until("a restart", PATIENCE, || {
+        host.read_file(&started).is_ok_and(|text| text == "once\nonce\n")
+    });
+    cluster.progress(&workload);
+    let acknowledged = workload.stop();
+    cluster.nothing_lost(&acknowledged);
+    cluster.stop_and_compare();
 }
 
 #[test]
