@@ -33,6 +33,9 @@ Tasks of the Evenkeel repository
   cargo xtask sim [--seeds N] [--first F]
                                        run random schedules over the cluster's core
   cargo xtask sim --seed S             tell one of them
+  cargo xtask model [--case NAME] [--depth N] [--less N]
+                                       look at every order of events of the smallest cluster
+  cargo xtask model --mutant NAME...   does that find what a broken rule leads to?
   cargo xtask mutants [NAME...]        break the cluster's rules one at a time: is it noticed?
   cargo xtask soak quiet [--minutes N] no false failover under load, with a timeout of 500 ms
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
@@ -59,6 +62,8 @@ fn main() -> ExitCode {
         ["soak", "fuzz", targets @ ..] => fuzz::soak(&root, targets, None),
         ["soak", "memory", options @ ..] => bench::memory(&root, options),
         ["sim", options @ ..] => simulate(&root, options),
+        ["model", "--mutant", names @ ..] => mutants::model(&root, names),
+        ["model", options @ ..] => model(&root, options),
         ["mutants", words @ ..] => mutants::mutants(&root, words),
         ["soak", "quiet"] => quiet::quiet(&root, None),
         ["soak", "quiet", "--minutes", minutes] => match minutes.parse() {
@@ -95,6 +100,17 @@ fn simulate(root: &Path, options: &[&str]) -> Result<(), String> {
     let mut arguments = vec!["run", "--quiet", "--release", "--package", "sim", "--"];
     arguments.extend(options);
     run::run(root, &[], "cargo", &arguments)
+}
+
+/// The model check, in no more than four GiB of memory.
+fn model(root: &Path, options: &[&str]) -> Result<(), String> {
+    run::run(root, &[], "cargo", &["build", "--quiet", "--release", "--package", "sim"])?;
+    let target = env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let script = "ulimit -v 4194304 && exec \"$0\" --model \"$@\"";
+    let program = format!("{target}/release/sim");
+    let mut arguments = vec!["-c", script, &program];
+    arguments.extend(options);
+    run::run(root, &[], "sh", &arguments)
 }
 
 /// The root of the repository, wherever the task was started.

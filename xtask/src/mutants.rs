@@ -17,6 +17,10 @@ const SECONDS_MAX: &str = "1200";
 /// A build of this kind takes two seconds, and what it makes is hardly slower.
 const QUICK: [(&str, &str); 2] =
     [("CARGO_INCREMENTAL", "1"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")];
+/// The model check, first as deep as is a matter of seconds.
+const QUICK_MODEL: [&str; 4] = ["--model", "--first", "--less", "3"];
+/// And as deep as is a matter of minutes.
+const DEEP_MODEL: [&str; 4] = ["--model", "--first", "--less", "1"];
 /// What the copy consists of.
 const PARTS: &[&str] = &["crates/model", "crates/cluster", "crates/sim", "tests/scenarios"];
 
@@ -31,6 +35,8 @@ struct Search<'a> {
     tree: PathBuf,
     seeds: &'a str,
     stories: bool,
+    /// By the model check alone.
+    model: bool,
 }
 
 /// Tries the `wanted` mutants, or all; `--seeds N` schedules, and no story with `--no-stories`.
@@ -39,7 +45,7 @@ struct Search<'a> {
 /// One is not noticed, cannot be applied, built or judged, or the rules as they are do not pass.
 pub fn mutants(root: &Path, wanted: &[&str]) -> Result<(), String> {
     let tree = root.join("target/mutants/tree");
-    let mut search = Search { tree, seeds: SEEDS, stories: true };
+    let mut search = Search { tree, seeds: SEEDS, stories: true, model: false };
     let mut names = Vec::new();
     let mut words = wanted.iter();
     while let Some(word) = words.next() {
@@ -49,7 +55,20 @@ pub fn mutants(root: &Path, wanted: &[&str]) -> Result<(), String> {
             name => names.push(name),
         }
     }
-    let patches = patches(root, &names)?;
+    look_for(root, &search, &names)
+}
+
+/// Whether the model check finds what the mutants lead to; without names, all of them.
+///
+/// # Errors
+/// As for [`mutants`].
+pub fn model(root: &Path, names: &[&str]) -> Result<(), String> {
+    let tree = root.join("target/mutants/tree");
+    look_for(root, &Search { tree, seeds: SEEDS, stories: false, model: true }, names)
+}
+
+fn look_for(root: &Path, search: &Search<'_>, names: &[&str]) -> Result<(), String> {
+    let patches = patches(root, names)?;
     renew(root, &search.tree)?;
     if let Outcome::Caught(how) = search.judge()? {
         return Err(format!("the rules as they are do not pass: {how}"));
@@ -128,10 +147,13 @@ impl Search<'_> {
         let program = target.join("release/sim");
         let stories = self.tree.join("tests/scenarios").display().to_string();
         let random = ["--seeds", self.seeds, "--stop-at", "1", "--plain"];
-        for arguments in [&["--stories", &stories][..], &random[..]] {
-            if !self.stories && arguments[0] == "--stories" {
-                continue;
-            }
+        let told = ["--stories", &stories];
+        let runs: &[&[&str]] = match (self.model, self.stories) {
+            (true, _) => &[&QUICK_MODEL, &DEEP_MODEL],
+            (false, true) => &[&told, &random],
+            (false, false) => &[&random],
+        };
+        for arguments in runs {
             if let Some(found) = look(&program, arguments)? {
                 return Ok(Outcome::Caught(found));
             }
@@ -146,7 +168,9 @@ fn look(program: &Path, arguments: &[&str]) -> Result<Option<String>, String> {
     command.arg(SECONDS_MAX).arg(program).args(arguments);
     let done = output(&mut command)?;
     let said = String::from_utf8_lossy(&done.stdout);
-    let found = said.lines().find(|line| line.starts_with("story ") || line.starts_with("seed "));
+    let begins =
+        |line: &&str| ["story ", "seed ", "case "].iter().any(|word| line.starts_with(word));
+    let found = said.lines().find(begins);
     match (done.status.code(), found) {
         (Some(0), None) => Ok(None),
         (Some(1), Some(found)) => Ok(Some(found.to_owned())),

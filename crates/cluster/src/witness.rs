@@ -90,7 +90,7 @@ pub enum Answer {
 pub type Key = (ModuleName, ModuleName);
 
 /// All registers of a witness.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Witness {
     registers: BTreeMap<Key, Register>,
     /// Who has asked so far for a register that does not exist yet; need not survive a restart,

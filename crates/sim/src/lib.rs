@@ -12,6 +12,7 @@ pub mod application;
 pub mod clock;
 pub mod dice;
 pub mod effects;
+pub mod exhaust;
 pub mod host;
 pub mod live;
 pub mod network;

@@ -6,6 +6,8 @@
 //! `tests/scenarios`. The mutation check, which only asks whether something breaks, has the stories
 //! told here too, and nothing shortened.
 
+mod searching;
+
 use std::num::NonZero;
 use std::path::Path;
 use std::process::ExitCode;
@@ -20,7 +22,7 @@ use sim::shrink::shrink;
 const VIOLATIONS_MAX: u64 = 5;
 /// What there is to choose.
 const OPTIONS: &str =
-    "--seeds N, --first N, --stop-at N, --plain, or --seed N alone, or --stories FOLDER alone";
+    "--seeds N, --first N, --stop-at N, --plain, or --seed N, --stories FOLDER, --model ... alone";
 /// Seeds handed out at a time.
 const BATCH: u64 = 16;
 
@@ -41,6 +43,11 @@ fn main() -> ExitCode {
         && option == "--stories"
     {
         return stories(Path::new(folder));
+    }
+    if let [option, rest @ ..] = words.as_slice()
+        && option == "--model"
+    {
+        return searching::model(rest);
     }
     let options = match parse(&words) {
         Ok(options) => options,

@@ -85,7 +85,7 @@ impl fmt::Display for Violation {
 pub type Finding = Result<(), (Promise, String)>;
 
 /// A replicated tree: the writes applied to it, in ascending order.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Hash)]
 pub struct Tree {
     applied: Vec<u64>,
     durable: usize,
@@ -127,6 +127,12 @@ impl Tree {
         self.durable = self.applied.len();
     }
 
+    /// Whether everything in it is on the disk.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        self.durable == self.applied.len()
+    }
+
     /// From now on it is neither what it was nor what it will be.
     pub fn begin_copy(&mut self) {
         self.mixed = true;
@@ -153,7 +159,7 @@ impl Tree {
 }
 
 /// Who vouches for a write.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Hash)]
 struct Vouch {
     holders: [bool; 2],
     /// Both nodes hold it together: it counts as durable once it is so on both.
@@ -161,7 +167,7 @@ struct Vouch {
 }
 
 /// What has been acknowledged, and who vouches for it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Hash)]
 pub struct Checks {
     writes: u64,
     /// Acknowledged writes that must not be lost, and the nodes that vouch for each.
