@@ -96,6 +96,7 @@ mod tests {
             echo: 0,
             echo_incarnation: 0,
             cluster_digest: 0,
+            configuration: model::config::Stand::default(),
             reports: BTreeMap::new(),
         }
     }

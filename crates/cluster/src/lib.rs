@@ -4,6 +4,7 @@
 //! runs in production. How data is copied is none of its business: that is `replica`, which this
 //! crate does not know. The shell translates between the two.
 
+pub mod configuration;
 pub mod contact;
 pub mod effect;
 pub mod found;

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use model::config::Stand;
 use model::{BootId, Copy, Epoch, EpochId, Lineage, ModuleName, NodeName, Phase, Role, SessionId};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,9 @@ pub struct Heartbeat {
     pub echo_incarnation: u64,
     /// Digest of the cluster configuration.
     pub cluster_digest: u64,
+    /// The configuration that the sender has in use, by which one that was away sees that it has
+    /// an older one.
+    pub configuration: Stand,
     /// What the sender is doing, for each of its modules.
     pub reports: BTreeMap<ModuleName, Report>,
 }

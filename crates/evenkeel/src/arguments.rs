@@ -9,6 +9,7 @@ use crate::command::act::{
     VerifyArgs, WaitArgs,
 };
 use crate::command::checks::ChecksArgs;
+use crate::command::configuration::{ApplyArgs, ConfigCommand, PlanArgs, RollbackArgs};
 use crate::command::demo::{DemoArgs, LedgerArgs};
 use crate::command::events::EventsArgs;
 use crate::command::lab::LabCommand;
@@ -86,6 +87,15 @@ pub(crate) enum Command {
     RotateKey,
     /// Check the configuration files of this node; changes nothing.
     Check,
+    /// Show what `apply` would change, on which nodes, and what has to be stopped for it.
+    Plan(PlanArgs),
+    /// Apply the configuration files of this node to all nodes, or to none.
+    Apply(ApplyArgs),
+    /// Apply an earlier configuration again.
+    Rollback(RollbackArgs),
+    /// Show the configurations that were applied.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Serve a directory through the file system layer, without replication.
     Mount(MountArgs),
     /// Build clusters on this machine and break them.

@@ -25,12 +25,25 @@ pub(crate) fn overview(data: &Value, verbose: bool) -> String {
             let _ = writeln!(out, "{shape} {name}  {code}  {sentence}{next}");
         }
     }
+    for reason in data["configuration"]["reasons"].as_array().into_iter().flatten() {
+        out += &node_reason(reason);
+    }
     if verbose {
         for name in modules.keys() {
             out += &module(data, name);
         }
     }
     out + &footer(data)
+}
+
+/// A reason that concerns no single module.
+fn node_reason(reason: &Value) -> String {
+    let (code, sentence) = (text(reason, "code"), text(reason, "sentence"));
+    let facts = reason["evidence"].as_array().into_iter().flatten();
+    let facts: String =
+        facts.map(|fact| format!("      · {}\n", fact.as_str().unwrap_or("?"))).collect();
+    let next = reason["next"][0].as_str().map(|next| format!("  → {next}")).unwrap_or_default();
+    format!("{} configuration  {code}  {sentence}{next}\n{facts}", shape_of_severity(reason))
 }
 
 /// One module in detail.
@@ -201,7 +214,14 @@ fn footer(data: &Value) -> String {
         Value::Null => String::new(),
         _ => format!(" · certificate: {}", text(&data["certificate"], "error")),
     };
-    format!("cluster {cluster} · seen from {node} · links {good}/{all} · {witness}{certificate}")
+    let configuration = match data["configuration"]["number"].as_u64() {
+        Some(number) if number > 0 => format!(" · configuration {number}"),
+        _ => String::new(),
+    };
+    format!(
+        "cluster {cluster} · seen from {node} · links {good}/{all} · \
+         {witness}{certificate}{configuration}"
+    )
 }
 
 fn role(of: &Value) -> String {
@@ -288,6 +308,21 @@ pub(crate) fn clock_time(at_ms: u64) -> String {
     format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}Z", at_ms % 1000)
 }
 
+/// Date and time of day in UTC, to the second.
+pub(crate) fn date_time(at_ms: u64) -> String {
+    // Civil date from days, with years that begin in March.
+    let days = at_ms / 86_400_000 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year + era * 400 + u64::from(month <= 2);
+    let time = clock_time(at_ms);
+    format!("{year:04}-{month:02}-{day:02} {}", time.get(..8).unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -299,6 +334,10 @@ mod tests {
         assert_eq!(ago(90_000_000_000), "90 s");
         assert_eq!(ago(600_000_000_000), "10 min");
         assert_eq!(clock_time(50_531_007), "14:02:11.007Z");
+        assert_eq!(date_time(0), "1970-01-01 00:00:00");
+        assert_eq!(date_time(951_782_399_000), "2000-02-28 23:59:59");
+        assert_eq!(date_time(951_868_800_000), "2000-03-01 00:00:00");
+        assert_eq!(date_time(1_796_083_200_000), "2026-12-01 00:00:00");
     }
 
     #[test]

@@ -48,6 +48,7 @@ fn plain(from: &str) -> Vec<u8> {
         echo: 1,
         echo_incarnation: 1,
         cluster_digest: 0,
+        configuration: model::config::Stand::default(),
         reports: BTreeMap::new(),
     };
     put_heartbeat(&heartbeat).unwrap()

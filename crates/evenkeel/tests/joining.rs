@@ -214,6 +214,40 @@ fn a_second_node_joins_and_leaves_and_all_goes_under_keys() {
 }
 
 #[test]
+fn a_node_that_joins_takes_the_configuration_that_was_applied() {
+    let (site, _daemon) = Site::found();
+    let [one, two] = NODES;
+    let cluster = "etc/evenkeel/cluster.toml";
+    let module = "etc/evenkeel/modules/ledger.toml";
+    site.hosts.write(one, cluster, &(site.read(one, cluster) + "# ours\n"));
+    site.must(one, &["apply"]);
+    site.must(two, &["join", &site.token()]);
+    let _second = site.start_daemon(two);
+    let number = |node: &str| site.status(node)?["configuration"]["number"].as_u64();
+    until("both have what the joining made", || NODES.map(number) == [Some(2); 2]);
+    assert_eq!(site.read(one, cluster), site.read(two, cluster));
+    // From now on one file is enough.
+    site.hosts.write(two, module, &ledger("").configuration);
+    for node in NODES {
+        succeed(&site.hosts.host(node), &["mkdir", "-p", "/srv/ledger"]);
+    }
+    site.must(two, &["apply"]);
+    assert_eq!(site.read(one, module), site.read(two, module));
+    site.must(two, &["start", "ledger"]);
+    site.must(one, &["wait", "ledger", "--for", "protected"]);
+    let history = site.must(one, &["config", "history"]);
+    assert!(history.contains("membership"), "{history}");
+    // The one that goes takes nothing along; the one that stays goes on with one number more.
+    site.must(one, &["stop", "ledger"]);
+    site.must(two, &["wait", "ledger", "--for", "stopped"]);
+    fs::remove_file(site.path(one, module)).unwrap();
+    site.must(one, &["apply"]);
+    site.must(two, &["leave"]);
+    until("the first node is alone", || number(one) == Some(5));
+    assert!(!site.path(two, "var/lib/evenkeel/configurations").exists());
+}
+
+#[test]
 fn outside_the_lab_a_cluster_needs_keys() {
     let (site, daemon) = Site::found();
     let [one, two] = NODES;

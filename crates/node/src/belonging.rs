@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::configuration::store::Store;
 use crate::durable;
 use crate::layout::Layout;
 
@@ -92,6 +93,8 @@ pub(crate) fn remove_aside(layout: &Layout) -> io::Result<()> {
 pub(crate) fn commit(layout: &Layout, cluster_file: &str) -> io::Result<()> {
     let aside = aside(layout);
     durable::write_text(&staged(layout, &aside), cluster_file)?;
+    // What was applied in another cluster is not this one's.
+    Store::of(layout).forget()?;
     durable::rename(&aside, &layout.keys_directory())
 }
 
@@ -110,6 +113,7 @@ pub(crate) fn forget(layout: &Layout) -> io::Result<()> {
     let file = layout.cluster_file();
     durable::rename(&file, &file.with_extension("left"))?;
     remove_directory(&layout.keys_directory())?;
+    Store::of(layout).forget()?;
     File::open(layout.configuration_directory())?.sync_all()
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use serde::Serialize;
@@ -22,6 +22,15 @@ pub(crate) fn write_secret(path: &Path, text: &str) -> io::Result<()> {
 /// The same for a text that everybody may read.
 pub(crate) fn write_text(path: &Path, text: &str) -> io::Result<()> {
     replace(path, text.as_bytes(), 0o644).map_err(|error| named(path, &error))
+}
+
+/// The same for a text that keeps who may do what with it, but for who may run it.
+pub(crate) fn write_in_place(path: &Path, text: &str, executable: bool) -> io::Result<()> {
+    let before = fs::metadata(path).map_or(0o644, |metadata| metadata.permissions().mode() & 0o777);
+    // Who may read it may run it.
+    let runs = (before & 0o444) >> 2;
+    let mode = if executable { before | runs } else { before & !0o111 };
+    replace(path, text.as_bytes(), mode).map_err(|error| named(path, &error))
 }
 
 fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::config::{self, ClusterConfig, Diagnostics, ModuleConfig, Source};
+use model::config::{self, CLUSTER_FILE, ClusterConfig, Diagnostics, Files, ModuleConfig, Source};
 use thiserror::Error;
 
 use crate::layout::Layout;
@@ -62,9 +62,29 @@ pub(crate) fn load_modules(
     for path in module_files(&layout.module_directory())? {
         texts.insert(path.display().to_string(), read(&path)?);
     }
+    parse_modules(layout, cluster, &texts)
+}
+
+/// Checks the files of a configuration that lies elsewhere as if they lay where they belong.
+pub(crate) fn parse(layout: &Layout, files: &Files) -> Result<Configuration, ConfigurationError> {
+    let shown = |path: &str| layout.configuration_directory().join(path).display().to_string();
+    let file = shown(CLUSTER_FILE);
+    let text = files.text(CLUSTER_FILE).unwrap_or_default();
+    let cluster = config::parse_cluster(&Source { file: &file, text });
+    let cluster = cluster.map_err(ConfigurationError::Mistakes)?;
+    let texts = files.module_files().map(|(path, text)| (shown(path), text.to_owned())).collect();
+    let modules = parse_modules(layout, &cluster, &texts)?;
+    Ok(Configuration { cluster, modules })
+}
+
+fn parse_modules(
+    layout: &Layout,
+    cluster: &ClusterConfig,
+    texts: &BTreeMap<String, String>,
+) -> Result<Vec<ModuleConfig>, ConfigurationError> {
     let mut mistakes = Vec::new();
     let mut good = Vec::new();
-    for (file, text) in &texts {
+    for (file, text) in texts {
         let source = Source { file, text };
         match config::parse_module(&source, cluster) {
             Ok(module) => {

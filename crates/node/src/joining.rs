@@ -248,6 +248,6 @@ pub(crate) fn check_addresses(addresses: impl Iterator<Item = IpAddr>) -> Result
 }
 
 /// Whether this machine has an address.
-fn has_address(address: IpAddr) -> bool {
+pub(crate) fn has_address(address: IpAddr) -> bool {
     std::net::UdpSocket::bind((address, 0)).is_ok()
 }

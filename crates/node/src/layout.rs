@@ -68,6 +68,12 @@ impl Layout {
         self.run_directory().join("control.sock")
     }
 
+    /// The configurations that were applied.
+    #[must_use]
+    pub fn configurations_directory(&self) -> PathBuf {
+        self.state_directory().join("configurations")
+    }
+
     /// The events of this node.
     #[must_use]
     pub fn event_file(&self) -> PathBuf {

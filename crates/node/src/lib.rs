@@ -11,6 +11,7 @@ mod belonging;
 mod clock;
 mod cluster_text;
 mod complaint;
+mod configuration;
 mod connection;
 pub mod daemon;
 mod durable;
@@ -36,6 +37,7 @@ mod validity;
 mod witness;
 
 pub use authority::Authority;
+pub use configuration::accept::directory_fault;
 pub use daemon::DaemonOptions;
 pub use enrolled::{Enrolled, EnrolledCluster};
 pub use files::{Configuration, load as load_configuration, load_cluster};

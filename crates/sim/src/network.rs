@@ -108,6 +108,7 @@ impl World {
             echo: 0,
             echo_incarnation: 0,
             cluster_digest: 0,
+            configuration: model::config::Stand::default(),
             reports: host.announced.clone(),
         };
         host.contact.stamp(own, &to, &mut heartbeat);

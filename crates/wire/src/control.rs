@@ -2,6 +2,8 @@
 //!
 //! The same shapes are what `--json` prints.
 
+use cluster::configuration::{Proposal, Version};
+use model::config::Stand;
 use model::{ModuleName, NodeName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -134,6 +136,11 @@ pub enum Verb {
         /// Digest of the cluster's configuration that it replaces.
         was: u64,
     },
+    /// What concerns the configuration of the whole cluster.
+    Configuration {
+        /// What.
+        ask: Configuring,
+    },
     /// The state of a module on one node, as a daemon would find it that is started now: JSON as a
     /// text, for its ids are longer than a JSON number may be.
     Found {
@@ -147,6 +154,89 @@ pub enum Verb {
         /// Module.
         module: ModuleName,
     },
+}
+
+/// What is asked about the configuration of the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "configuration", rename_all = "kebab-case")]
+pub enum Configuring {
+    /// Apply a configuration to all nodes, or say what would become of that.
+    Apply {
+        /// How.
+        how: Applying,
+    },
+    /// The configurations that were applied.
+    History,
+    /// One of them, whole.
+    Show {
+        /// Its number, or the name under which edited files were set aside.
+        which: String,
+    },
+    /// Between daemons: agree to a configuration, or say whether this node would.
+    Prepare {
+        /// The configuration.
+        proposal: Box<Proposal>,
+        /// Whether nothing comes of it.
+        dry_run: bool,
+    },
+    /// Between daemons: what was agreed to was decided.
+    Commit {
+        /// The proposal.
+        id: String,
+        /// What it leads to.
+        stand: Stand,
+    },
+    /// Between daemons: what was agreed to comes to nothing.
+    Abandon {
+        /// The proposal.
+        id: String,
+    },
+    /// Between daemons: say what is known of a proposal, as a `Testimony`.
+    Testify {
+        /// The proposal.
+        id: String,
+        /// What it leads to.
+        stand: Stand,
+    },
+    /// Between daemons: hand out the newest configuration, as a `Newest`.
+    Fetch {
+        /// What the asker has.
+        own: Stand,
+    },
+}
+
+/// How a configuration is applied.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Applying {
+    /// Which one.
+    pub source: ConfigurationSource,
+    /// Whether nothing comes of it.
+    pub dry_run: bool,
+    /// Whether what was edited elsewhere may be set aside.
+    pub overwrite: bool,
+    /// Nodes that are away.
+    pub without: Vec<NodeName>,
+}
+
+/// Where a configuration comes from that shall be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConfigurationSource {
+    /// The files of the node that is asked.
+    Files,
+    /// The one before the newest.
+    Previous,
+    /// The one of this number.
+    Number(u64),
+}
+
+/// The newest configuration of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newest {
+    /// The configuration.
+    pub version: Version,
+    /// Whether the node has, or has had, the one of the asker.
+    pub knows_own: bool,
 }
 
 /// A state to wait for.

@@ -8,7 +8,7 @@ use cluster::report::Heartbeat;
 use crate::frame::{WireError, take_versioned};
 
 const MAGIC: [u8; 4] = *b"EVKH";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 const SEALED_MAGIC: [u8; 4] = *b"EVKS";
 const SEALED_VERSION: u16 = 1;
@@ -112,6 +112,7 @@ mod tests {
             echo: 4,
             echo_incarnation: 5,
             cluster_digest: 6,
+            configuration: model::config::Stand::default(),
             reports: BTreeMap::new(),
         };
         let guarded = Guarded { session: 7, answers: 8, heartbeat };

@@ -3,7 +3,6 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 
 use model::ModuleName;
 use model::config::{self, Diagnostic, Diagnostics, Source};
@@ -39,28 +38,10 @@ fn check_file(layout: &Layout, source: &Source<'_>, only: Option<&ModuleName>) -
         return Vec::new();
     }
     let faults = module.replicate.iter().enumerate().filter_map(|(index, directory)| {
-        let (message, help) = fault(directory)?;
+        let (message, help) = node::directory_fault(directory)?;
         Some(Diagnostic::at(source, &["replicate", &index.to_string()], &message, Some(&help)))
     });
     faults.collect()
-}
-
-/// What is wrong with a directory, and what to do. An error of another kind than that it is not
-/// there may pass, and the daemon sees it too.
-fn fault(directory: &Path) -> Option<(String, String)> {
-    let shown = directory.display();
-    match fs::symlink_metadata(directory) {
-        Ok(metadata) if metadata.is_dir() => None,
-        Ok(_) => Some((
-            format!("{shown} is not a directory on this node"),
-            "replicate the directory that the file lies in".to_owned(),
-        )),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Some((
-            format!("{shown} does not exist on this node"),
-            format!("mount its disk, or make it on every node: mkdir -p {shown}"),
-        )),
-        Err(_) => None,
-    }
 }
 
 fn module_files(layout: &Layout) -> io::Result<Vec<std::path::PathBuf>> {

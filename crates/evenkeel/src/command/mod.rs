@@ -3,6 +3,7 @@
 pub(crate) mod act;
 pub(crate) mod check;
 pub(crate) mod checks;
+pub(crate) mod configuration;
 pub(crate) mod demo;
 pub(crate) mod events;
 pub(crate) mod lab;

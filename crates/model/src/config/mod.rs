@@ -4,20 +4,28 @@
 //! Reading them from TOML, with the position of every mistake, is in the sibling modules. Reading
 //! the files themselves is the shell's work.
 
+mod change;
 mod check;
 mod cluster_file;
 mod diagnostic;
 mod digest;
+mod files;
 mod module_file;
 mod nearest;
 mod reader;
+mod show;
 mod together;
 mod values;
 
+pub use change::{Change, ChangeEffect, changes};
 pub use check::{CheckAction, CheckConfig, CheckKind, Watched};
 pub use cluster_file::parse_cluster;
 pub use diagnostic::{Diagnostic, Diagnostics, Source};
 pub use digest::{cluster_digest, digest};
+pub use files::{
+    CLUSTER_FILE, Content, FILE_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, Files, MODULES, Stand,
+    is_module_file,
+};
 pub use module_file::parse_module;
 pub use together::{check_protected, check_together};
 pub use values::bytes_per_second;

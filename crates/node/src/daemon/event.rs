@@ -9,6 +9,8 @@ use model::ModuleName;
 use wire::control::{Reply, Verb};
 use wire::local::{Caller, FromReplicator};
 
+use crate::daemon::configuring::Reservation;
+
 /// Something that happened, from any thread.
 pub(crate) enum Event {
     /// Something the cluster's decisions depend on.
@@ -57,6 +59,10 @@ pub(crate) enum Event {
         /// Where lines of progress and the reply go.
         lines: Sender<Line>,
     },
+    /// Something to be remembered that the core did not decide.
+    Explain(cluster::effect::Event),
+    /// A configuration needs modules to stay stopped.
+    Reserve(Reservation),
     /// The daemon is to start anew with a new configuration; what it runs goes on.
     Again,
     /// The daemon is to end; what it runs goes on.

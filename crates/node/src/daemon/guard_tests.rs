@@ -35,6 +35,7 @@ impl Pair {
             echo: 0,
             echo_incarnation: 0,
             cluster_digest: 0,
+            configuration: model::config::Stand::default(),
             reports: BTreeMap::new(),
         }
     }

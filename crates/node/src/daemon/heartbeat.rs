@@ -22,6 +22,7 @@ use wire::datagram::DATAGRAM_BYTES_MAX;
 
 use crate::clock;
 use crate::connection::PEER_PORT;
+use crate::daemon::configuring::Stands;
 use crate::daemon::event::Event;
 use crate::daemon::guard::{Guard, Passage, TurnedAway};
 use crate::urgent::{self, Urgency};
@@ -40,6 +41,8 @@ struct Shared {
     contact: Mutex<Contact>,
     outgoing: Mutex<Outgoing>,
     heard: Mutex<BTreeMap<(NetworkName, NodeName), Heard>>,
+    /// The configuration that each peer has in use.
+    stands: Stands,
     /// How the sender is scheduled, once it has begun.
     urgency: OnceLock<Urgency>,
 }
@@ -88,6 +91,7 @@ impl Heartbeats {
             contact: Mutex::new(contact),
             outgoing: Mutex::new(outgoing),
             heard: Mutex::new(BTreeMap::new()),
+            stands: Stands::default(),
             urgency: OnceLock::new(),
         });
         for path in open_paths(cluster, &own)? {
@@ -122,6 +126,11 @@ impl Heartbeats {
     /// When each peer was heard on each network.
     pub(crate) fn heard(&self) -> BTreeMap<(NetworkName, NodeName), Heard> {
         lock(&self.shared.heard).clone()
+    }
+
+    /// The configuration that each peer has in use, as it goes on being heard.
+    pub(crate) fn stands(&self) -> Stands {
+        Arc::clone(&self.shared.stands)
     }
 
     /// The file of the cluster's key was changed.
@@ -224,6 +233,7 @@ impl Hearing {
             return None;
         };
         self.shared.guard.met(&guarded);
+        lock(&self.shared.stands).insert(peer.clone(), guarded.heartbeat.configuration);
         let heartbeat = Box::new(guarded.heartbeat);
         Some(Input::Heartbeat { heartbeat, received, echoed })
     }

@@ -7,9 +7,11 @@
 //! its main loop, also the one that is asked for the change.
 
 use std::net::IpAddr;
+use std::sync::PoisonError;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
+use cluster::configuration::Version;
 use cluster::status::ContactState;
 use model::config::{self, ClusterConfig};
 use model::{ModuleName, NodeName, Role};
@@ -18,9 +20,12 @@ use wire::control::{Exit, Reply, Verb};
 use crate::belonging;
 use crate::clock;
 use crate::cluster_text::{self, ClusterText};
+use crate::configuration;
+use crate::configuration::store::Store;
 use crate::connection::Callee;
 use crate::daemon::Daemon;
 use crate::daemon::ask::Peer;
+use crate::daemon::configuring::{DECIDING, WRITING};
 use crate::daemon::event::{Event, Line};
 use crate::daemon::module::Module;
 use crate::daemon::replicators::replication_addresses;
@@ -61,11 +66,20 @@ impl Membership {
             return Ok(present);
         }
         let own = &self.own;
-        Err(format!("cluster.toml of {own} was changed; restart its daemon with it, or undo that"))
+        let mend = match self.applied()? {
+            Some(_) => "`evenkeel apply` it",
+            None => "restart its daemon with it",
+        };
+        Err(format!("cluster.toml of {own} was changed; {mend}, or undo that"))
     }
 
     /// Whether this node's modules make sense with a text.
     pub(super) fn check(&self, wanted: &ClusterText) -> Result<(), String> {
+        if let Some(newest) = self.applied()? {
+            let with = configuration::with_cluster_text(&newest, &self.own, &wanted.text);
+            let read = files::parse(&self.layout, &with.files);
+            return read.map(drop).map_err(|mistakes| mistakes.to_string());
+        }
         let modules = files::load_modules(&self.layout, &wanted.cluster);
         modules.map(drop).map_err(|mistakes| mistakes.to_string())
     }
@@ -78,6 +92,7 @@ impl Membership {
         gone: Option<&NodeName>,
         events: &Sender<Event>,
     ) -> Result<(), String> {
+        let _one = DECIDING.lock().unwrap_or_else(PoisonError::into_inner);
         let others = before.cluster.nodes.iter().map(|node| &node.name);
         let others = others.filter(|name| **name != self.own && Some(*name) != gone);
         let mut told = Vec::new();
@@ -131,10 +146,28 @@ impl Membership {
         Peer::new(&self.cluster.cluster, &self.own, callee)
     }
 
-    /// Makes a text this node's own, in place of exactly that one.
+    /// The configuration in use, if one was applied.
+    fn applied(&self) -> Result<Option<Version>, String> {
+        let newest = Store::of(&self.layout).newest().map_err(|error| error.to_string())?;
+        Ok(newest.filter(|newest| newest.number > 0))
+    }
+
+    /// Makes a text this node's own, in place of exactly that one. Where configurations are applied
+    /// it is one more of them: a node that does not hear of it here catches up.
     fn adopt(&self, before: &ClusterText, after: &ClusterText) -> Result<(), String> {
+        let busy = || format!("a configuration is just being applied to {}", self.own);
+        // Not waited for: whoever has it may be waiting for the main loop, which this is.
+        let _one = WRITING.try_lock().map_err(|_| busy())?;
         if self.present()?.text != before.text {
             return Err(format!("cluster.toml of {} was changed meanwhile", self.own));
+        }
+        if Store::of(&self.layout).pending().map_err(|error| error.to_string())?.is_some() {
+            return Err(busy());
+        }
+        if let Some(newest) = self.applied()? {
+            let version = configuration::with_cluster_text(&newest, &self.own, &after.text);
+            let taken = configuration::take(&self.layout, &version, false);
+            return taken.map_err(|error| error.to_string());
         }
         let written = durable::write_text(&self.layout.cluster_file(), &after.text);
         written.map_err(|error| error.to_string())
@@ -224,6 +257,10 @@ impl Daemon {
 
     /// Whether a daemon that starts anew would find what runs here as it is.
     fn check_running(&self) -> Result<(), String> {
+        if self.configuring.stand().number > 0 {
+            // What was applied is found as it was, whatever the files say.
+            return Ok(());
+        }
         let status = self.node.status(clock::now());
         let runs = |name: &ModuleName, module: &Module| {
             let role = status.modules.get(name).map(|module| module.role);

@@ -17,6 +17,7 @@ mod ask;
 mod before_resync;
 mod cgroup;
 mod checks;
+mod configuring;
 mod effects;
 mod event;
 mod found;
@@ -53,6 +54,7 @@ use wire::local::{Caller, FromReplicator};
 use crate::clock;
 use crate::connection;
 use crate::daemon::admit::Door;
+use crate::daemon::configuring::Configuring;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::heartbeat::{Heartbeats, PULSE};
 use crate::daemon::journal::Journal;
@@ -66,6 +68,7 @@ use crate::stream::Stream;
 use crate::urgent;
 
 pub use start::{StartError, run};
+pub(crate) use start::{check_keys, check_system};
 
 /// How long a command may take when no resync explains it.
 const JOB_MAX: Duration = Duration::from_secs(60);
@@ -91,6 +94,7 @@ struct Daemon {
     modules: BTreeMap<ModuleName, Module>,
     heartbeats: Heartbeats,
     door: Arc<Door>,
+    configuring: Arc<Configuring>,
     renewal: Renewal,
     journal: Journal,
     recorder: Recorder,
@@ -169,6 +173,8 @@ impl Daemon {
                 self.witness_heard(module, request, result);
             }
             Event::Request { verb, lines } => self.request(verb, lines),
+            Event::Explain(event) => self.journal.write(event),
+            Event::Reserve(reservation) => self.reserve(reservation),
             Event::Terminate | Event::Again => {}
         }
     }

@@ -43,6 +43,7 @@ fn boot() -> Boot {
         name: NodeName::new("node1").unwrap(),
         boot: BootId(1),
         cluster_digest: 0,
+
         modules: vec![BootModule {
             digest: model::config::digest(&config),
             config,

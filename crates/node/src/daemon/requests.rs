@@ -53,6 +53,7 @@ impl Daemon {
                 let _ = lines.send(self.adopt_cluster(&text, was));
                 return;
             }
+            Verb::Configuration { ask } => return self.configure(ask, lines),
             Verb::Found { module, node } => return self.found(module, node, lines),
             Verb::ForcePrimary { module, node } => {
                 return self.command(module, Some(node), Command::ForcePrimary, lines);
@@ -214,6 +215,10 @@ impl Daemon {
 
     fn local_job(&mut self, module: ModuleName, command: Command, lines: Sender<Line>) {
         let plain = self.modules.get(&module).filter(|module| module.replicator.is_none());
+        if let Some(refusal) = self.reserved(&module, command) {
+            let _ = lines.send(Line::Reply(refusal));
+            return;
+        }
         if let (Command::Start, Some(plain)) = (command, plain)
             && let Err(why) = check_openers(plain)
         {
@@ -307,6 +312,7 @@ impl Daemon {
         }
         data["now"] = json!(now);
         data["cluster"] = json!(self.cluster.cluster);
+        data["configuration"] = self.configuration_status(now);
         data["networks"] = self.networks(now);
         data["turned_away"] = json!(self.heartbeats.turned_away());
         data["certificate"] = self.renewal.status();

@@ -15,17 +15,20 @@ use cluster::contact::Contact;
 use cluster::input::{Boot, BootModule, DataState, Running};
 use cluster::record::Record;
 use cluster::report::Heartbeat;
-use model::config::{self, ClusterConfig, ModuleConfig};
+use model::config::{self, ClusterConfig, ModuleConfig, Stand};
 use model::{ModuleName, NodeName, Time};
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 
 use crate::belonging;
 use crate::clock;
+use crate::configuration;
+use crate::configuration::store::Store;
 use crate::daemon::admit::Door;
 use crate::daemon::application::Application;
 use crate::daemon::before_resync::BeforeResync;
 use crate::daemon::checks::Checks;
+use crate::daemon::configuring::{Configuring, reserved_by};
 use crate::daemon::event::Event;
 use crate::daemon::guard::Guard;
 use crate::daemon::heartbeat::Heartbeats;
@@ -37,7 +40,7 @@ use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
 use crate::daemon::{Daemon, DaemonOptions, Ending, WitnessSeen, listen, requests};
 use crate::durable;
-use crate::files::{self, ConfigurationError};
+use crate::files::{Configuration, ConfigurationError};
 use crate::keys::{self, Keys};
 use crate::layout::Layout;
 use crate::urgent;
@@ -103,16 +106,13 @@ pub enum StartError {
 pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     let layout = Layout::new(&options.root);
     complete(&layout)?;
-    let configuration = files::load(&layout)?;
-    let name = own_name(options, &layout, &configuration.cluster)?;
-    check_system(&configuration.modules)?;
-    check_keys(&layout, &name, &configuration.cluster)?;
-    let _lock = lock(&layout)?;
+    let (configuration, configuring, name, _lock) = configured(options, &layout)?;
     if let Err(error) = urgent::lock_memory() {
         eprintln!("! memory of the daemon may be swapped out: {error}");
     }
     let (sender, events) = channel();
-    let daemon = build(layout, configuration, name, &sender)
+    let daemon = build(layout, (configuration, configuring), name, &sender)
+        .and_then(|daemon| daemon.watch_configuration().map(|()| daemon))
         .map_err(|error| system("the daemon cannot start", error))?;
     match daemon.serve(&events) {
         Ending::End => Ok(()),
@@ -129,6 +129,25 @@ fn complete(layout: &Layout) -> Result<(), StartError> {
     belonging::interrupted(layout).map_or(Ok(()), |why| Err(StartError::Interrupted(why)))
 }
 
+/// What the daemon shall run with: the files, or once one was applied, the newest configuration.
+fn configured(
+    options: &DaemonOptions,
+    layout: &Layout,
+) -> Result<(Configuration, Arc<Configuring>, NodeName, File), StartError> {
+    let history = |error| system("the history of the configuration", error);
+    let newest = Store::of(layout).newest().map_err(history)?;
+    let loaded = configuration::load(layout, newest.as_ref())?;
+    let name = own_name(options, layout, &loaded.cluster)?;
+    check_system(&loaded.modules)?;
+    check_keys(layout, &name, &loaded.cluster)?;
+    let lock = lock(layout)?;
+    let version = configuration::recover(layout, &name).map_err(history)?;
+    let pending = Store::of(layout).pending().map_err(history)?;
+    let before = version.as_ref().map(|version| &version.files);
+    let reserved = reserved_by(before, pending.as_ref());
+    Ok((loaded, Configuring::new(version, reserved), name, lock))
+}
+
 /// Goes on as a new daemon in the same process; the lock and all sockets are let go by that.
 fn start_anew() -> StartError {
     let error = Command::new("/proc/self/exe").args(std::env::args_os().skip(1)).exec();
@@ -136,7 +155,11 @@ fn start_anew() -> StartError {
 }
 
 /// Whether this node can show who it is, and know the others, unless it is one of a lab.
-fn check_keys(layout: &Layout, name: &NodeName, cluster: &ClusterConfig) -> Result<(), StartError> {
+pub(crate) fn check_keys(
+    layout: &Layout,
+    name: &NodeName,
+    cluster: &ClusterConfig,
+) -> Result<(), StartError> {
     let directory = layout.keys_directory();
     keys::check(&directory, name).map_err(StartError::Keys)?;
     let exist = Keys::new(&directory).exist();
@@ -180,7 +203,7 @@ pub(super) fn is_the_labs(place: &Path) -> bool {
 }
 
 /// Whether this machine can do what the configuration wants.
-fn check_system(modules: &[ModuleConfig]) -> Result<(), StartError> {
+pub(crate) fn check_system(modules: &[ModuleConfig]) -> Result<(), StartError> {
     if !rustix::process::geteuid().is_root() {
         return Err(StartError::NotPrivileged);
     }
@@ -207,7 +230,7 @@ fn lock(layout: &Layout) -> Result<File, StartError> {
 
 fn build(
     layout: Layout,
-    configuration: files::Configuration,
+    (configuration, configuring): (Configuration, Arc<Configuring>),
     name: NodeName,
     sender: &Sender<Event>,
 ) -> io::Result<Daemon> {
@@ -221,7 +244,6 @@ fn build(
         modules.insert(module.config.name.clone(), module);
         boots.push(boot_module);
     }
-    let journal = Journal::open(&layout.event_file(), &name)?;
     let boot = Boot {
         name: name.clone(),
         boot: clock::boot_id()?,
@@ -231,7 +253,7 @@ fn build(
         wall: clock::wall(),
         seed: clock::random(),
     };
-    let mut heartbeat = first_heartbeat(&boot, now);
+    let mut heartbeat = first_heartbeat(&boot, configuring.stand(), now);
     let recorder = Recorder::start(&layout.recording_directory(), now, &boot)?;
     let (node, effects) = Node::new(now, boot);
     heartbeat.reports = node.reports();
@@ -243,6 +265,7 @@ fn build(
     requests::terminate_on_signal(sender.clone())?;
     let mut daemon = Daemon {
         renewal: Renewal::new(&layout.keys_directory(), &name),
+        journal: Journal::open(&layout.event_file(), &name)?,
         layout,
         cluster,
         name,
@@ -251,7 +274,7 @@ fn build(
         modules,
         heartbeats,
         door,
-        journal,
+        configuring,
         recorder,
         sender: sender.clone(),
         jobs: BTreeMap::new(),
@@ -289,7 +312,7 @@ fn open_entrances(
 }
 
 /// The coming heartbeat, but for its reports and stamps.
-fn first_heartbeat(boot: &Boot, now: Time) -> Heartbeat {
+fn first_heartbeat(boot: &Boot, configuration: Stand, now: Time) -> Heartbeat {
     Heartbeat {
         from: boot.name.clone(),
         boot: boot.boot,
@@ -298,6 +321,7 @@ fn first_heartbeat(boot: &Boot, now: Time) -> Heartbeat {
         echo: 0,
         echo_incarnation: 0,
         cluster_digest: boot.cluster_digest,
+        configuration,
         reports: BTreeMap::new(),
     }
 }

@@ -148,6 +148,7 @@ impl Machine {
             echo: 0,
             echo_incarnation: 0,
             cluster_digest: 0,
+            configuration: model::config::Stand::default(),
             reports,
         }
     }

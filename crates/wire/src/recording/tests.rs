@@ -108,6 +108,7 @@ fn heartbeat(at: Time, sequence: u64, echo: u64) -> Input {
         echo,
         echo_incarnation: START.as_nanos(),
         cluster_digest: 5,
+        configuration: model::config::Stand::default(),
         reports: BTreeMap::new(),
     };
     let echoed = (echo > 2).then_some(at);

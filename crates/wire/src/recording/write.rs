@@ -191,6 +191,7 @@ fn is_repeated(known: &Heartbeat, heartbeat: &Heartbeat) -> bool {
         echo: _,
         echo_incarnation,
         cluster_digest,
+        configuration,
         reports,
     } = heartbeat;
     known.from == *from
@@ -198,6 +199,7 @@ fn is_repeated(known: &Heartbeat, heartbeat: &Heartbeat) -> bool {
         && known.incarnation == *incarnation
         && known.echo_incarnation == *echo_incarnation
         && known.cluster_digest == *cluster_digest
+        && known.configuration == *configuration
         && known.reports == *reports
 }
 
