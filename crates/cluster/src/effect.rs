@@ -3,6 +3,7 @@
 //! Effects are performed strictly in order. Each variant says what the shell owes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use model::config::ReplicationConfig;
 use model::{Copy, EpochId, ModuleName, NodeName, SessionId, Severity};
@@ -129,6 +130,8 @@ pub enum Assignment {
         session: SessionId,
         /// Its source.
         source: NodeName,
+        /// What is overwritten or removed is kept aside first, under this name.
+        quarantine: Option<Duration>,
     },
     /// Serve the directories to applications.
     Serve(Serve),

@@ -233,6 +233,9 @@ pub enum Command {
     /// Do nothing about failures by yourself for a time: the application is neither restarted nor
     /// stopped nor taken over, and checks are only shown.
     Pause(Duration),
+    /// Give this copy up for the peer's, with which it has nothing more in common: what it holds
+    /// alone is put into quarantine before it is overwritten.
+    Discard,
     /// End a pause.
     Resume,
     /// The operator works on this node for a time: the application is handed to the peer, if that

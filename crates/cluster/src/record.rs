@@ -46,6 +46,10 @@ pub struct Record {
     /// where it replaces whatever is found.
     #[serde(default)]
     pub forced: bool,
+    /// When the operator gave the copy up, since 1970: what it held alone is kept under this name,
+    /// until it is up to date.
+    #[serde(default)]
+    pub quarantine: Option<Duration>,
     /// Until when the operator wants nothing done about failures by itself.
     #[serde(default)]
     pub paused: Option<Span>,
@@ -126,6 +130,8 @@ pub enum StoredCopy {
     },
     /// Its disk, or that of its activity log, was put back to an earlier state.
     Restored,
+    /// Whole, but given up by the operator: the next source may overwrite it.
+    Discarded,
     /// Current in its epoch.
     Current,
 }
@@ -136,7 +142,7 @@ impl StoredCopy {
     pub fn quality(self) -> Copy {
         match self {
             StoredCopy::None => Copy::None,
-            StoredCopy::Inconsistent => Copy::Inconsistent,
+            StoredCopy::Inconsistent | StoredCopy::Discarded => Copy::Inconsistent,
             StoredCopy::Outdated { .. } | StoredCopy::Restored => Copy::Outdated,
             StoredCopy::Current => Copy::Intact,
         }

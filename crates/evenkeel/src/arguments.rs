@@ -12,6 +12,7 @@ use crate::command::checks::ChecksArgs;
 use crate::command::configuration::{ApplyArgs, ConfigCommand, PlanArgs, RollbackArgs};
 use crate::command::demo::{DemoArgs, LedgerArgs};
 use crate::command::events::EventsArgs;
+use crate::command::heal::HealArgs;
 use crate::command::lab::LabCommand;
 use crate::command::membership::{InitArgs, JoinArgs, LeaveArgs, TokenArgs};
 use crate::command::mount::MountArgs;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Switchover(SwitchoverArgs),
     /// Make a node primary on your word; the only way to lose data.
     ForcePrimary(ForceArgs),
+    /// Show the two sides of a split brain, and choose the one whose data are to stay.
+    Heal(HealArgs),
     /// Answer no failure of a module for a time: nothing is restarted, stopped or taken over.
     Pause(PauseArgs),
     /// End a pause.

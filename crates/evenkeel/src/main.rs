@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         Command::Stop(args) => command::act::stop(&context, args),
         Command::Switchover(args) => command::act::switchover(&context, args),
         Command::ForcePrimary(args) => command::act::force_primary(&context, args),
+        Command::Heal(args) => command::heal::run(&context, &args),
         Command::Pause(args) => command::act::pause(&context, args),
         Command::Resume(args) => command::act::resume(&context, args),
         Command::Maintenance(args) => command::act::maintenance(&context, args),

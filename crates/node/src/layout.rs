@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use model::ModuleName;
 
+/// Name of the folder of quarantines, beside the activity log.
+pub(crate) const QUARANTINE: &str = "quarantine";
+
 /// Where a node keeps its files.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -96,6 +99,12 @@ impl Layout {
     #[must_use]
     pub fn activity_file(&self, module: &ModuleName) -> PathBuf {
         self.state_directory().join(format!("modules/{module}/activity.log"))
+    }
+
+    /// What copies of a module held that were given up, each in a folder named after its time.
+    #[must_use]
+    pub fn quarantine_directory(&self, module: &ModuleName) -> PathBuf {
+        self.activity_file(module).with_file_name(QUARANTINE)
     }
 
     /// Until when what a dead replicator had left covered a module's directories. It is there from

@@ -247,7 +247,8 @@ fn of_application(dice: &mut Dice) -> String {
 
 fn operator(dice: &mut Dice, commands: &mut Vec<String>) {
     let n = 1 + dice.roll(2);
-    match dice.roll(11) {
+    match dice.roll(12) {
+        10 => commands.push(format!("discard node{n}")),
         7 => commands.push(format!("pause node{n} {}ms", dice.roll(20_000))),
         8 => commands.push(format!("maintain node{n} {}ms", dice.roll(20_000))),
         9 => commands.extend(["resume", "maintained"].map(|end| format!("{end} node{n}"))),

@@ -269,6 +269,7 @@ fn order(world: &mut World, words: &[&str]) -> Result<bool, String> {
         "stop" => Command::Stop,
         "stop-all" => Command::StopAll,
         "switchover" => Command::Switchover,
+        "discard" => Command::Discard,
         "force-primary" => {
             world.checks.exempt = true;
             Command::ForcePrimary
@@ -366,7 +367,7 @@ fn is_split(world: &World, i: usize) -> bool {
 
 fn has_whole_copy(world: &World, i: usize) -> bool {
     match world.hosts[i].record.copy {
-        StoredCopy::None | StoredCopy::Inconsistent => false,
+        StoredCopy::None | StoredCopy::Inconsistent | StoredCopy::Discarded => false,
         StoredCopy::Outdated { .. } | StoredCopy::Restored | StoredCopy::Current => true,
     }
 }

@@ -65,6 +65,13 @@ pub enum Verb {
         /// Node.
         node: NodeName,
     },
+    /// Give one node's copy of a module up for its peer's.
+    Discard {
+        /// Module.
+        module: ModuleName,
+        /// The node whose copy is given up.
+        node: NodeName,
+    },
     /// Answer no failure of a module by yourselves for a time.
     Pause {
         /// Module.

@@ -351,6 +351,7 @@ impl Mirror {
             StoredCopy::None
             | StoredCopy::Inconsistent
             | StoredCopy::Restored
+            | StoredCopy::Discarded
             | StoredCopy::Current => None,
         };
         let Some(given) = given.or(self.consent) else {

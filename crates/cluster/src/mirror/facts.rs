@@ -215,6 +215,7 @@ impl Mirror {
                 record.registered = Some(epoch.id);
             }
             record.forced = false;
+            record.quarantine = None;
             if !record.holds_role {
                 record.role_term += 1;
             }

@@ -233,7 +233,8 @@ impl Mirror {
             | Command::Stop
             | Command::StopAll
             | Command::Switchover
-            | Command::ForcePrimary => return None,
+            | Command::ForcePrimary
+            | Command::Discard => return None,
         };
         Some(Outcome::Done(sentence))
     }

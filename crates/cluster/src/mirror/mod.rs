@@ -24,6 +24,7 @@
 mod alone;
 mod checks;
 mod facts;
+mod heal;
 mod held;
 mod inputs;
 mod lose;

@@ -22,6 +22,7 @@ impl Mirror {
             Command::Stop | Command::StopAll => None,
             Command::Switchover => self.refuse_switchover(),
             Command::ForcePrimary => self.refuse_force(),
+            Command::Discard => self.refuse_discard(),
             Command::Pause(_)
             | Command::Resume
             | Command::Maintain(_)
@@ -48,6 +49,7 @@ impl Mirror {
                 }
             }
             Command::ForcePrimary => self.force(),
+            Command::Discard => self.discard(),
             Command::Pause(length) => self.pause(length),
             Command::Resume => self.end_pause(),
             Command::Maintain(length) => self.begin_maintenance(length),
@@ -55,7 +57,7 @@ impl Mirror {
         }
     }
 
-    fn begin_start(&mut self) {
+    pub(super) fn begin_start(&mut self) {
         self.persist_error = None;
         self.rewritten = false;
         self.copy_failed = None;
@@ -179,7 +181,7 @@ impl Mirror {
         let (role, phase) = self.role();
         let ready = phase == Phase::Ready;
         match job.command {
-            Command::Start | Command::ForcePrimary => {
+            Command::Start | Command::ForcePrimary | Command::Discard => {
                 if ready && matches!(role, Role::Prim | Role::Alone | Role::Second) {
                     return Some(Outcome::Done(format!("{} is {role}", self.me)));
                 }

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use model::{Phase, Reason, Role, Severity};
+use model::{Copy, Phase, Reason, Role, Severity};
 
 use super::facts::Standing;
 use super::{Mirror, State};
@@ -97,7 +97,8 @@ impl Mirror {
             found.push(("config-differs", Severity::Warning, text));
         }
         let split = self.peer.report.as_ref().is_some_and(|report| {
-            matches!(self.standing(report), Standing::Split | Standing::Foreign)
+            let apart = matches!(self.standing(report), Standing::Split | Standing::Foreign);
+            apart && report.copy != Copy::Inconsistent
         });
         if split && self.is_acting_state() && contact == ContactState::Alive {
             let text = format!("{} and {peer} both went on without the other", self.me);
@@ -267,7 +268,7 @@ impl Mirror {
                 "mend the script, or what it needs: it is tried again by itself".to_owned(),
                 format!("to have it tried at once: evenkeel start {module}"),
             ],
-            "split-brain" | "different-data" => vec![format!("evenkeel why {module}")],
+            "split-brain" | "different-data" => self.heal_steps(),
             "waits" => vec![format!("evenkeel why {module} on {peer}")],
             "alone" | "peer-silent" => vec![format!("bring {peer} back; it joins by itself")],
             _ => self.held_steps(code),

@@ -90,12 +90,11 @@ impl Mirror {
         let related = match self.standing(peer) {
             Standing::PeerNew => true,
             Standing::Ahead => peer.copy > Copy::None && peer.looked_back.is_some(),
-            Standing::BothNew
-            | Standing::MeNew
-            | Standing::Same
-            | Standing::Behind
-            | Standing::Split
-            | Standing::Foreign => false,
+            // A copy that was given up, or is a mixture, is nobody's data.
+            Standing::Split | Standing::Foreign => {
+                peer.copy == Copy::Inconsistent && peer.looked_back.is_some()
+            }
+            Standing::BothNew | Standing::MeNew | Standing::Same | Standing::Behind => false,
         };
         related && peer.role == Role::Wait && !peer.leaving && peer.pending.is_none()
     }

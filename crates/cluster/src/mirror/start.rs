@@ -164,6 +164,10 @@ impl Mirror {
                 self.follow_or_wait(peer)
             }
             Standing::Same => self.same_epoch(peer),
+            // Nothing is lost by following: the copy was given up, or is a mixture.
+            Standing::Split | Standing::Foreign if self.copy() == Copy::Inconsistent => {
+                self.follow_or_wait(peer)
+            }
             Standing::Split => self.block(
                 "split-brain",
                 format!("{} and {} both went on without the other", self.me, self.peer_name),

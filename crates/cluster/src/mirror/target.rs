@@ -43,7 +43,8 @@ impl Mirror {
         self.session = None;
         self.info("follows", format!("{} joins the session of {}", self.me, self.peer_name));
         let source = self.peer_name.clone();
-        self.assign(Assignment::Receive { session, source });
+        let quarantine = self.record.quarantine;
+        self.assign(Assignment::Receive { session, source, quarantine });
         self.go(State::Follow { session, resume, step: Follow::Preparing });
         true
     }
@@ -129,6 +130,7 @@ impl Mirror {
             record.role_term = term;
             record.holds_role = false;
             record.unopened = None;
+            record.quarantine = None;
             record.forced = false;
         });
         self.retry.failures = 0;

@@ -57,6 +57,7 @@ impl Mirror {
             StoredCopy::None
             | StoredCopy::Inconsistent
             | StoredCopy::Restored
+            | StoredCopy::Discarded
             | StoredCopy::Current => None,
         };
         Report {

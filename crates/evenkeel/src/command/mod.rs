@@ -6,6 +6,8 @@ pub(crate) mod checks;
 pub(crate) mod configuration;
 pub(crate) mod demo;
 pub(crate) mod events;
+pub(crate) mod found;
+pub(crate) mod heal;
 pub(crate) mod lab;
 pub(crate) mod lab_init;
 mod machine;

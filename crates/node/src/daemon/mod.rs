@@ -28,6 +28,7 @@ mod listen;
 mod membership;
 mod module;
 mod programs;
+mod quarantines;
 mod recorder;
 mod renewal;
 mod replicators;
@@ -104,7 +105,7 @@ struct Daemon {
     waiting: Vec<Waiting>,
     next_generation: u64,
     witness: WitnessSeen,
-    housekept: Time,
+    house: House,
     /// Whether the core is just being told that a record could not be written.
     told_of_failure: bool,
 }
@@ -127,6 +128,12 @@ enum Ending {
 struct WitnessSeen {
     last_answer: Option<Time>,
     error: Option<String>,
+}
+
+/// When what goes on by itself was looked after.
+struct House {
+    kept: Time,
+    quarantines: Option<Time>,
 }
 
 impl Daemon {
@@ -295,11 +302,12 @@ impl Daemon {
     }
 
     fn keep_house(&mut self, now: Time) {
-        if now.since(self.housekept) < HOUSEKEEPING {
+        if now.since(self.house.kept) < HOUSEKEEPING {
             return;
         }
-        self.housekept = now;
+        self.house.kept = now;
         self.give_up_jobs(now);
+        self.expire_quarantines(now);
         self.renewal.keep(now);
         // Not by the thread that sends heartbeats, which must not wait for a disk.
         self.heartbeats.refresh_key();

@@ -58,6 +58,9 @@ impl Daemon {
             Verb::ForcePrimary { module, node } => {
                 return self.command(module, Some(node), Command::ForcePrimary, lines);
             }
+            Verb::Discard { module, node } => {
+                return self.command(module, Some(node), Command::Discard, lines);
+            }
             Verb::Pause { module, node, seconds } => {
                 let command = Command::Pause(Duration::from_secs(seconds));
                 return self.command(module, node, command, lines);
@@ -380,6 +383,7 @@ fn verb_for(module: &ModuleName, node: &NodeName, command: Command) -> Verb {
         Command::StopAll => Verb::StopAll { module },
         Command::Switchover => Verb::Switchover { module, to: None },
         Command::ForcePrimary => Verb::ForcePrimary { module, node },
+        Command::Discard => Verb::Discard { module, node },
         Command::Pause(length) => {
             Verb::Pause { module, node: Some(node), seconds: length.as_secs() }
         }

@@ -38,7 +38,7 @@ use crate::daemon::module::{Module, RunningState, data_state};
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
-use crate::daemon::{Daemon, DaemonOptions, Ending, WitnessSeen, listen, requests};
+use crate::daemon::{Daemon, DaemonOptions, Ending, House, WitnessSeen, listen, requests};
 use crate::durable;
 use crate::files::{Configuration, ConfigurationError};
 use crate::keys::{self, Keys};
@@ -281,7 +281,7 @@ fn build(
         next_job: 0,
         waiting: Vec::new(),
         witness: WitnessSeen::default(),
-        housekept: now,
+        house: House { kept: now, quarantines: None },
         told_of_failure: false,
     };
     daemon.record(now, &effects);

@@ -64,7 +64,8 @@ impl Site {
         let source = NodeName::new("node1").unwrap();
         let (log, _) = ActivityLog::open(&folder.join("log"), 0).unwrap();
         let daemon = DaemonLink::unheard();
-        let receiving = Receiving::new(SESSION, &source, 0, &directories, &daemon, &log).unwrap();
+        let receiving =
+            Receiving::new(SESSION, &source, 0, (&directories, None), &daemon, &log).unwrap();
         Site { folder, receiving }
     }
 

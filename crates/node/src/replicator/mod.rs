@@ -32,6 +32,7 @@ mod ping;
 mod place;
 mod primary;
 mod progress;
+pub(crate) mod quarantine;
 mod receiving;
 mod released;
 mod remove;
@@ -47,6 +48,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use cluster::effect::{Assignment, Ending, Serve};
 use cluster::input::ReplicatorEvent;
@@ -56,6 +58,7 @@ use wire::local::{FromReplicator, Kept, ToReplicator, Verification};
 
 use crate::durable;
 use crate::keys::Keys;
+use crate::layout;
 use crate::marker;
 use crate::replicator::daemon_link::{DaemonLink, Packet};
 use crate::replicator::greeter::Greeter;
@@ -67,6 +70,7 @@ use crate::replicator::look_back::LookBack;
 use crate::replicator::options::Directory;
 pub use crate::replicator::options::ReplicatorOptions;
 use crate::replicator::primary::Primary;
+use crate::replicator::quarantine::Quarantine;
 use crate::replicator::receiving::Receiving;
 use crate::replicator::serving::Serving;
 
@@ -320,7 +324,9 @@ impl Replicator {
         let result = match &assignment {
             Assignment::Close => self.close(),
             Assignment::Hold { ending } => self.hold(*ending),
-            Assignment::Receive { session, source } => self.receive(*session, source),
+            Assignment::Receive { session, source, quarantine } => {
+                self.receive(*session, source, *quarantine)
+            }
             Assignment::Serve(serve) => self.serve(serial, serve, peer),
         };
         self.serial = serial;
@@ -396,7 +402,12 @@ impl Replicator {
         Ok(())
     }
 
-    fn receive(&mut self, session: SessionId, source: &NodeName) -> io::Result<bool> {
+    fn receive(
+        &mut self,
+        session: SessionId,
+        source: &NodeName,
+        quarantine: Option<Duration>,
+    ) -> io::Result<bool> {
         if let Mode::Receiving(receiving) = &self.mode
             && receiving.session() == session
         {
@@ -410,11 +421,16 @@ impl Replicator {
                 return Err(io::Error::other(why));
             }
         }
+        let folder = self.options.log.with_file_name(layout::QUARANTINE);
+        let quarantine = quarantine
+            .map(|begun| Quarantine::open(&folder, begun, &self.directories))
+            .transpose()
+            .map_err(|error| io::Error::other(format!("{}: {error}", folder.display())))?;
         let receiving = Receiving::new(
             session,
             source,
             self.number,
-            &self.directories,
+            (&self.directories, quarantine),
             &self.daemon,
             &self.log,
         )?;

@@ -31,6 +31,7 @@ use crate::replicator::log::{self, ActivityLog};
 use crate::replicator::outbox::Outbox;
 use crate::replicator::packing::{first, unpack};
 use crate::replicator::ping::{Pings, SILENCE_MAX};
+use crate::replicator::quarantine::Quarantine;
 use crate::replicator::receiving::syncing::{Durability, QUICK_STREAK};
 use crate::replicator::store::{After, NotApplied, Store};
 use crate::replicator::{Directory, roots};
@@ -98,13 +99,14 @@ impl Receiving {
         session: SessionId,
         source: &NodeName,
         number: u64,
-        directories: &[Directory],
+        (directories, quarantine): (&[Directory], Option<Quarantine>),
         daemon: &Arc<DaemonLink>,
         log: &Arc<ActivityLog>,
     ) -> io::Result<Receiving> {
         let roots = roots(directories);
         let excluded = directories.iter().map(|directory| directory.exclude.clone()).collect();
         let store = Store::new(roots.clone(), number, Arc::clone(log)).without(excluded);
+        let store = store.sparing(quarantine);
         let applying = Mutex::new(Applying { store: Some(store), thread: None });
         let shared = Arc::new(Shared {
             session,

@@ -16,6 +16,7 @@ use wire::replication::{Backward, Forward, put_backward};
 
 use crate::replicator::compare;
 use crate::replicator::log::ActivityLog;
+use crate::replicator::quarantine::Quarantine;
 
 /// Descriptors of files being written that are kept open.
 const OPEN_MAX: usize = 256;
@@ -68,6 +69,8 @@ pub(super) struct Store {
     pub(super) log: Arc<ActivityLog>,
     /// What is not replicated of each directory.
     pub(super) excluded: Vec<Exclude>,
+    /// Where things go before a resync overwrites them, if this copy was given up.
+    pub(super) quarantine: Option<Quarantine>,
 }
 
 impl Store {
@@ -85,12 +88,18 @@ impl Store {
             number,
             log,
             excluded: Vec::new(),
+            quarantine: None,
         }
     }
 
     /// The copy with what is not replicated of each directory.
     pub(super) fn without(self, excluded: Vec<Exclude>) -> Store {
         Store { excluded, ..self }
+    }
+
+    /// The copy of which nothing is overwritten before it is in quarantine.
+    pub(super) fn sparing(self, quarantine: Option<Quarantine>) -> Store {
+        Store { quarantine, ..self }
     }
 
     /// Number of the last operation that was applied.
@@ -156,7 +165,7 @@ impl Store {
             // The link's own business.
             Forward::Received(_) | Forward::Ping(_) | Forward::Owners(_) => Ok(After::Nothing),
         };
-        result.map_err(|errno| NotApplied { errno, what: describe(message) })
+        result.map_err(|errno| NotApplied { errno, what: self.failed_at(message) })
     }
 
     fn operate(&mut self, number: u64, op: &Op<'_>) -> Result<After, Errno> {
@@ -170,14 +179,12 @@ impl Store {
     fn exactly(&mut self, number: u64, op: &Op<'_>) -> Result<After, Errno> {
         match *op {
             Op::Write { file, offset, data, mtime } => {
+                self.spare(file)?;
                 let target = self.data(file)?;
                 write_at(&*target, data, offset)?;
                 set_mtime(&*target, mtime)?;
             }
-            Op::SetAttr { file, attr } => match self.open.get(&file) {
-                Some((_, open)) if self.strict => backing::set_attr(&**open, &attr)?,
-                Some(_) | None => backing::set_attr(self.object(file)?, &attr)?,
-            },
+            Op::SetAttr { file, attr } => self.set_attr(file, &attr)?,
             Op::Create { .. } => self.create(op)?,
             Op::Link { file, parent, name, parent_mtime } => {
                 let (object, directory) = (self.object(file)?, self.directory(parent)?);
@@ -186,6 +193,7 @@ impl Store {
             }
             Op::Remove { parent, name, directory, parent_mtime } => {
                 let place = self.directory(parent)?;
+                self.spare_name(parent.tree, &*place, name)?;
                 self.forget_if_last(parent.tree, &place, name);
                 if directory {
                     self.remove_excluded(parent.tree, &place, name)?;
@@ -196,6 +204,7 @@ impl Store {
             Op::Rename { parent, name, new_parent, new_name, flags, .. } => {
                 let (from, to) = (self.directory(parent)?, self.directory(new_parent)?);
                 if flags == 0 {
+                    self.spare_name(new_parent.tree, &*to, new_name)?;
                     self.forget_if_last(new_parent.tree, &to, new_name);
                     self.remove_excluded(new_parent.tree, &to, new_name)?;
                 }
@@ -211,6 +220,7 @@ impl Store {
                 backing::remove_xattr(self.object(file)?, name)?;
             }
             Op::Allocate { file, mode, offset, length, mtime } => {
+                self.spare(file)?;
                 let target = self.data(file)?;
                 backing::allocate(&*target, mode, offset, length)?;
                 set_mtime(&*target, mtime)?;
@@ -223,6 +233,16 @@ impl Store {
         Ok(After::Nothing)
     }
 
+    fn set_attr(&mut self, file: FileId, attr: &Attr) -> Result<(), Errno> {
+        if attr.size.is_some() {
+            self.spare(file)?;
+        }
+        match self.open.get(&file) {
+            Some((_, open)) if self.strict => backing::set_attr(&**open, attr),
+            Some(_) | None => backing::set_attr(self.object(file)?, attr),
+        }
+    }
+
     pub(super) fn create(&mut self, op: &Op<'_>) -> Result<(), Errno> {
         let Op::Create { parent, name, file, mode, uid, gid, rdev, target, mtime, parent_mtime } =
             *op
@@ -233,6 +253,7 @@ impl Store {
         let object = backing::create(&*directory, name, mode, uid, gid, rdev, target)?;
         set_mtime(&object, mtime)?;
         set_mtime(&*directory, parent_mtime)?;
+        self.came_with_source(parent.tree, &object);
         self.bind(file, &object)
     }
 
@@ -402,7 +423,7 @@ pub(super) fn set_mtime(file: impl AsFd, mtime: Stamp) -> Result<(), Errno> {
     backing::set_attr(file, &Attr { mtime: Some(mtime), ..Attr::default() })
 }
 
-fn describe(message: &Forward<'_>) -> String {
+pub(super) fn describe(message: &Forward<'_>) -> String {
     let name = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     match message {
         Forward::Op { number, op } => {

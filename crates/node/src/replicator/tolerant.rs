@@ -40,7 +40,9 @@ impl Store {
             (Op::RemoveXattr { file, .. }, Errno::STALE) => return Ok(self.absent(*file)),
             (Op::RemoveXattr { .. }, Errno::NODATA) => {}
             (Op::Create { parent, name, .. }, Errno::EXIST) => {
-                remove_tree(self.object(*parent)?, name)?;
+                let place = self.object(*parent)?;
+                self.spare_name(parent.tree, &place, name)?;
+                remove_tree(place, name)?;
                 self.create(op)?;
             }
             (Op::Link { file, parent, name, parent_mtime }, _) => {
@@ -48,6 +50,7 @@ impl Store {
             }
             (Op::Remove { parent, name, parent_mtime, .. }, _) => {
                 let place = self.object(*parent)?;
+                self.spare_name(parent.tree, &place, name)?;
                 remove_tree(&place, name)?;
                 set_mtime(&place, *parent_mtime)?;
             }
@@ -102,6 +105,7 @@ impl Store {
         parent_mtime: Stamp,
     ) -> Result<After, Errno> {
         let directory = self.object(parent)?;
+        self.spare_name(parent.tree, &directory, name)?;
         remove_tree(&directory, name)?;
         let linked = self.object(file).and_then(|object| backing::link(object, &directory, name));
         set_mtime(&directory, parent_mtime)?;
@@ -116,6 +120,7 @@ impl Store {
     fn rename_over(&mut self, op: &Op<'_>) -> Result<(), Errno> {
         let Op::Rename { parent, name, new_parent, new_name, .. } = *op else { return Ok(()) };
         let (from, to) = (self.object(parent)?, self.object(new_parent)?);
+        self.spare_name(new_parent.tree, &to, new_name)?;
         remove_tree(&to, new_name)?;
         match backing::rename(from, name, to, new_name, 0) {
             Ok(()) | Err(Errno::NOENT) => self.rename_mtimes(op),
@@ -159,6 +164,7 @@ impl Store {
             if id.is_some() && self.bring(ensure, &directory, RenameFlags::EXCHANGE)? {
                 return Ok(true);
             }
+            self.spare_name(ensure.parent.tree, &directory, ensure.name)?;
             remove_tree(&directory, ensure.name)?;
         }
         if self.bring(ensure, &directory, RenameFlags::NOREPLACE)? {
@@ -180,6 +186,7 @@ impl Store {
                     ensure.rdev,
                     ensure.target,
                 )?;
+                self.came_with_source(ensure.parent.tree, &object);
                 self.bind(ensure.file, &object)?;
                 Ok(false)
             }
@@ -222,6 +229,9 @@ impl Store {
             attr.mode = Some(wanted.mode);
         }
         attr.mode = attr.mode.filter(|_| kind != Kind::Symlink).map(|mode| mode & 0o7777);
+        if attr.size.is_some() {
+            self.spare(wanted.file)?;
+        }
         if attr != Attr::default() {
             backing::set_attr(&object, &attr)?;
         }
@@ -242,7 +252,10 @@ impl Store {
 
     pub(super) fn discard(&mut self, parent: FileId, name: &[u8]) -> Result<After, Errno> {
         match self.object(parent) {
-            Ok(directory) => remove_tree(directory, name).map(|()| After::Nothing),
+            Ok(directory) => {
+                self.spare_name(parent.tree, &directory, name)?;
+                remove_tree(directory, name).map(|()| After::Nothing)
+            }
             Err(Errno::STALE | Errno::NOENT) => Ok(After::Nothing),
             Err(errno) => Err(errno),
         }
@@ -322,6 +335,7 @@ impl Store {
     }
 
     pub(super) fn block(&mut self, file: FileId, offset: u64, data: &[u8]) -> Result<After, Errno> {
+        self.spare(file)?;
         match self.data(file) {
             Ok(target) => write_at(&*target, data, offset).map(|()| After::Nothing),
             Err(Errno::STALE | Errno::NOENT) => Ok(self.absent(file)),

@@ -173,7 +173,7 @@ fn task(assignment: &Assignment) -> String {
         Assignment::Close => "close".to_owned(),
         Assignment::Hold { ending: Ending::Drain } => "hold once drained".to_owned(),
         Assignment::Hold { ending: Ending::Cut } => "hold at once".to_owned(),
-        Assignment::Receive { session, source } => {
+        Assignment::Receive { session, source, quarantine: _ } => {
             format!("receive session {session} from {source}")
         }
         Assignment::Serve(serve) => {
@@ -208,6 +208,7 @@ fn command_of(command: Command) -> &'static str {
         Command::StopAll => "stop everywhere",
         Command::Switchover => "switch over",
         Command::ForcePrimary => "force primary",
+        Command::Discard => "discard this copy",
         Command::Pause(_) => "pause",
         Command::Resume => "resume",
         Command::Maintain(_) => "begin maintenance",

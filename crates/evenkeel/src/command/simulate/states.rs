@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use cluster::found::Found;
 use cluster::replay::Replay;
-use model::{ModuleName, NodeName, Time};
+use model::{ModuleName, Time};
 use node::recordings;
 use sim::live::{Live, hears};
 use wire::control::{Exit, Reply, Verb};
 use wire::recording::Reader;
 
 use crate::command::Context;
+use crate::command::found::asked;
 
 /// Both nodes of a module, in the order of its configuration.
 pub(super) struct States {
@@ -89,22 +90,6 @@ fn only(names: &[&str]) -> Result<ModuleName, Box<Reply>> {
     }
 }
 
-fn asked(
-    context: &Context,
-    module: &ModuleName,
-    node: Option<NodeName>,
-) -> Result<Found, Box<Reply>> {
-    let reply = context.ask(Verb::Found { module: module.clone(), node });
-    if reply.outcome != Exit::Done {
-        return Err(Box::new(reply));
-    }
-    let text = reply.data["found"].as_str().unwrap_or_default();
-    serde_json::from_str(text).map_err(|error| {
-        let what = format!("the state of {module} is not understood: {error}");
-        Box::new(Reply::new(Exit::Failed, what))
-    })
-}
-
 /// The state at the end of a recording.
 fn recorded(path: &Path, module: Option<&ModuleName>) -> Result<Found, Box<Reply>> {
     let wrong = |why: String| usage(format!("{}: {why}", path.display()));
@@ -172,8 +157,8 @@ mod tests {
 
     use cluster::input::{Boot, BootModule, DataState};
     use cluster::{Input, Node, Record};
-    use model::BootId;
     use model::config::{Source, digest, parse_cluster, parse_module};
+    use model::{BootId, NodeName};
     use wire::recording::Writer;
 
     use super::*;

@@ -1,0 +1,71 @@
+//! Healing a split brain: the operator gives one of two copies up that each went on alone.
+//!
+//! Nothing is merged, and nothing is thrown away: what the given-up copy holds alone is put into
+//! quarantine by the replicator before the resync overwrites it. From here on the copy is worth no
+//! more than a mixture, so that no rule lets it lead.
+
+use model::Copy;
+
+use super::facts::Standing;
+use super::{Mirror, State};
+use crate::record::StoredCopy;
+
+impl Mirror {
+    pub(super) fn refuse_discard(&mut self) -> Option<(String, String)> {
+        let why = format!("evenkeel why {}", self.module);
+        let (me, name) = (self.me.clone(), self.peer_name.clone());
+        if let Some(fault) = &self.fault {
+            return Some((fault.clone(), why));
+        }
+        let Some(peer) = self.heard() else {
+            let text = format!("{name} is not heard: only a copy that is seen can be kept for it");
+            return Some((text, format!("bring {name} back")));
+        };
+        if !matches!(self.standing(&peer), Standing::Split | Standing::Foreign) {
+            let text = format!(
+                "the data of {me} and {name} have not gone apart: the older copy is brought up to \
+                 date by itself"
+            );
+            return Some((text, why));
+        }
+        if peer.copy < Copy::Crashed {
+            return Some((format!("the copy of {name} is not whole: {}", peer.copy), why));
+        }
+        if !matches!(self.state, State::Stop | State::Wait | State::Ask { .. }) {
+            let next = format!("evenkeel stop {} --node {me}", self.module);
+            return Some((format!("{me} runs the application, or is in a change"), next));
+        }
+        None
+    }
+
+    pub(super) fn heal_steps(&self) -> Vec<String> {
+        let module = &self.module;
+        vec![
+            format!("see what each node holds: evenkeel heal {module}"),
+            format!("then: evenkeel heal {module} --keep NODE, the one whose data are to stay"),
+        ]
+    }
+
+    /// The operator keeps the peer's copy.
+    pub(super) fn discard(&mut self) {
+        let name = self.wall(self.now);
+        self.warn(
+            "discards",
+            format!(
+                "the copy of {} is given up for that of {}: what it holds alone goes to quarantine",
+                self.me, self.peer_name
+            ),
+        );
+        self.persist(|record| {
+            record.copy = StoredCopy::Discarded;
+            // One that was given up before, and not replaced yet, keeps its name.
+            record.quarantine = record.quarantine.or(Some(name));
+            record.pending = None;
+            record.promotable = false;
+            record.holds_role = false;
+            record.forced = false;
+        });
+        self.begin_start();
+        self.go(State::Wait);
+    }
+}

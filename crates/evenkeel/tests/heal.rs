@@ -1,0 +1,143 @@
+//! A real split brain, made by cutting two nodes apart that have no witness, and its healing: one
+//! side stays, and what the other one held alone is found in quarantine, byte for byte.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use self::support::applications::{ledger, succeed};
+use self::support::{Cluster, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
+
+const REFUSED: i32 = 4;
+
+fn without_witness() -> Cluster {
+    let application = ledger("[failover]\ntimeout = \"1s\"\n");
+    let cluster = Cluster::build_with(application, |hosts| {
+        for node in NODES {
+            let file = hosts.host(node).read_file(format!("{ROOT}/etc/evenkeel/cluster.toml"));
+            let file = file.unwrap();
+            let (nodes, _) = file.split_once("[witness]").unwrap();
+            hosts.write(node, "etc/evenkeel/cluster.toml", nodes);
+        }
+    });
+    cluster.must(NODES[0], &["start", cluster.module()]);
+    paired(&cluster);
+    cluster
+}
+
+fn paired(cluster: &Cluster) {
+    cluster.until("the pair is together", SYNC_PATIENCE, || {
+        let roles = NODES.map(|node| cluster.role(node));
+        roles.contains(&"PRIM".to_owned()) && roles.contains(&"SECOND".to_owned())
+    });
+}
+
+fn shell(cluster: &Cluster, node: &str, script: &str) {
+    succeed(&cluster.host(node), &["sh", "-ec", script]);
+}
+
+fn shows(cluster: &Cluster, node: &str, code: &str) -> bool {
+    let status = cluster.module_status(node).unwrap_or_default();
+    status["reasons"].as_array().into_iter().flatten().any(|reason| reason["code"] == code)
+}
+
+/// Where the files are that a node's given-up copy held alone.
+fn quarantine(cluster: &Cluster, node: &str) -> PathBuf {
+    let folder = format!("{ROOT}/var/lib/evenkeel/modules/ledger/quarantine");
+    let folder = cluster.host(node).path(folder).unwrap();
+    let all: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(all.len(), 1, "{all:?}");
+    all[0].join("files/srv/ledger")
+}
+
+fn text(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Both go on without the other, change the same files and other ones, and hear each other again.
+fn go_apart(cluster: &Cluster, primary: &str, secondary: &str) {
+    cluster.lab().cut(primary, secondary).unwrap();
+    for node in NODES {
+        cluster.wait_for_role(node, &["ALONE"]);
+        cluster.until("it serves", PATIENCE, || cluster.serves(node));
+    }
+    shell(
+        cluster,
+        primary,
+        "cd /srv/ledger; echo first > both; rm removed; rm -r folder; mkdir link2; \
+         truncate -s 3 cut-off; echo new > new",
+    );
+    shell(
+        cluster,
+        secondary,
+        "cd /srv/ledger; echo second > both; echo more >> removed; echo deeper > folder/deeper; \
+         echo mine > only-here; ln -s nowhere pointer; \
+         printf change | dd of=large bs=1 seek=9000000 conv=notrunc status=none; \
+         cp large /tmp/large",
+    );
+    cluster.lab().heal().unwrap();
+    for node in NODES {
+        cluster.until("the split is told", PATIENCE, || shows(cluster, node, "split-brain"));
+    }
+}
+
+#[test]
+fn a_split_brain_is_healed_and_nothing_is_thrown_away() {
+    let cluster = without_witness();
+    let primary = cluster.primary();
+    let secondary = other(primary);
+    shell(
+        &cluster,
+        primary,
+        "cd /srv/ledger; echo shared > same; echo shared > both; echo shared > removed; \
+         echo shared > cut-off; mkdir folder; echo deep > folder/deep; ln -s same link; \
+         dd if=/dev/urandom of=large bs=1M count=24 status=none",
+    );
+    go_apart(&cluster, primary, secondary);
+    let sides = cluster.must(primary, &["heal", "ledger"]);
+    assert!(sides.contains("each went on without the other"), "{sides}");
+    assert!(sides.contains("The last epoch that both know"), "{sides}");
+
+    let keep = ["heal", "ledger", "--keep", primary];
+    let refused = cluster.command(primary, &keep);
+    assert_eq!(refused.status.code(), Some(REFUSED), "{refused:?}");
+    cluster.must(primary, &["stop", "ledger", "--node", secondary]);
+    cluster.must(primary, &keep);
+    paired(&cluster);
+    assert_eq!(cluster.primary(), primary);
+
+    let kept = quarantine(&cluster, secondary);
+    assert_eq!(text(&kept, "both"), "second\n");
+    assert_eq!(text(&kept, "removed"), "shared\nmore\n");
+    assert_eq!(text(&kept, "cut-off"), "shared\n");
+    assert_eq!(text(&kept, "folder/deep"), "deep\n");
+    assert_eq!(text(&kept, "folder/deeper"), "deeper\n");
+    assert_eq!(text(&kept, "only-here"), "mine\n");
+    assert_eq!(fs::read_link(kept.join("pointer")).unwrap(), Path::new("nowhere"));
+    let large = cluster.host(secondary).path("/tmp/large").unwrap();
+    assert!(fs::read(kept.join("large")).unwrap() == fs::read(large).unwrap(), "large differs");
+    for name in ["same", "link", "new", "link2"] {
+        assert!(kept.join(name).symlink_metadata().is_err(), "{name} was never overwritten");
+    }
+    cluster.stop_and_compare();
+    for (name, content) in [("both", "first\n"), ("cut-off", "sha"), ("new", "new\n")] {
+        assert_eq!(text(&cluster.replica(secondary), name), content);
+    }
+}
+
+#[test]
+fn nothing_is_healed_where_nothing_is_split() {
+    let cluster = Cluster::protected(ledger(""));
+    let primary = cluster.primary();
+    let said = cluster.must(primary, &["heal", "ledger"]);
+    assert!(said.contains("have not gone apart"), "{said}");
+    for keep in NODES {
+        let refused = cluster.command(primary, &["heal", "ledger", "--keep", keep]);
+        assert_eq!(refused.status.code(), Some(REFUSED), "{refused:?}");
+    }
+    cluster.wait_for(primary, "protected", PATIENCE);
+    assert_eq!(cluster.primary(), primary);
+}

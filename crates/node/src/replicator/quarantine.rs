@@ -1,0 +1,283 @@
+//! Quarantine: what a copy holds that was given up, kept aside before a resync overwrites it.
+//!
+//! Whole files, under their paths and with their owners and times, so that nobody needs a tool to
+//! look at them or to take something back. A file is kept once, before it is changed for the first
+//! time, and durably: until then the change waits. Nothing is ever taken from here into the copy,
+//! and what is not content of files and symlinks (attributes, devices) is not kept.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mount::backing::{self, Handle, Kind, Root};
+use replica::op::{Attr, FileId};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use wire::replication::Forward;
+
+use crate::clock;
+use crate::replicator::Directory;
+use crate::replicator::log::suspects::by_path;
+use crate::replicator::store::{Store, describe};
+
+/// Copied at once.
+const CHUNK_BYTES: u64 = 8 << 20;
+
+impl Store {
+    /// The content of a file is about to be changed.
+    pub(super) fn spare(&mut self, file: FileId) -> Result<(), Errno> {
+        if self.strict || self.quarantine.is_none() {
+            return Ok(());
+        }
+        let object = match self.object(file) {
+            Ok(object) => object,
+            Err(Errno::STALE | Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        self.quarantine.as_mut().map_or(Ok(()), |quarantine| quarantine.keep(file.tree, &object))
+    }
+
+    /// A name is about to be removed or replaced.
+    pub(super) fn spare_name(
+        &mut self,
+        tree: u16,
+        directory: impl AsFd,
+        name: &[u8],
+    ) -> Result<(), Errno> {
+        match &mut self.quarantine {
+            Some(quarantine) if !self.strict => quarantine.keep_name(tree, directory, name),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(super) fn came_with_source(&mut self, tree: u16, object: impl AsFd) {
+        if let Some(quarantine) = self.quarantine.as_mut().filter(|_| !self.strict) {
+            quarantine.came_with_source(tree, object);
+        }
+    }
+
+    /// What could not be done of a message.
+    pub(super) fn failed_at(&mut self, message: &Forward<'_>) -> String {
+        let unkept = self.quarantine.as_mut().and_then(|quarantine| quarantine.failed.take());
+        unkept.unwrap_or_else(|| describe(message))
+    }
+}
+
+/// The quarantine of one copy that was given up.
+pub(super) struct Quarantine {
+    folder: PathBuf,
+    /// What the names of files begin with that are being copied. A copy is gone on with in the same
+    /// boot only, as the end of another one may never have reached the disk.
+    parts: PathBuf,
+    trees: Vec<(PathBuf, Arc<Root>)>,
+    /// What has been kept, or came from the new source and need not be.
+    seen: BTreeSet<(u16, Handle)>,
+    /// The same for later sessions. A lost line makes a file be kept that need not be.
+    seen_file: File,
+    /// Why something could not be kept.
+    failed: Option<String>,
+}
+
+impl Quarantine {
+    /// Goes on with the quarantine that was begun at a time since 1970, or begins it.
+    pub(super) fn open(
+        folder: &Path,
+        begun: Duration,
+        directories: &[Directory],
+    ) -> io::Result<Quarantine> {
+        let folder = folder.join(begun.as_secs().to_string());
+        DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
+        let parts = format!("part-{:x}", clock::boot_id()?.0);
+        remove_other_parts(&folder, &parts)?;
+        let path = folder.join("seen");
+        let mut seen_file =
+            OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)?;
+        let mut text = String::new();
+        seen_file.read_to_string(&mut text)?;
+        let seen = text.lines().filter_map(read_seen).collect();
+        let trees = directories
+            .iter()
+            .map(|directory| (directory.path.clone(), Arc::clone(&directory.root)))
+            .collect();
+        let parts = folder.join(parts);
+        Ok(Quarantine { folder, parts, trees, seen, seen_file, failed: None })
+    }
+
+    /// The content of a file is about to be changed.
+    pub(super) fn keep(&mut self, tree: u16, object: &OwnedFd) -> Result<(), Errno> {
+        let handle = backing::handle_of(object, b"")?;
+        if self.seen.contains(&(tree, handle.clone())) {
+            return Ok(());
+        }
+        let kept = self.keep_object(tree, object);
+        if let Err(error) = kept {
+            self.failed =
+                Some(format!("nothing is overwritten before it is in quarantine: {error}"));
+            return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        }
+        self.note(tree, handle);
+        Ok(())
+    }
+
+    /// A name is about to be removed, with everything below it.
+    pub(super) fn keep_name(
+        &mut self,
+        tree: u16,
+        directory: impl AsFd,
+        name: &[u8],
+    ) -> Result<(), Errno> {
+        let mut waiting = match backing::open_name(directory, name) {
+            Ok(object) => vec![object],
+            Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        while let Some(object) = waiting.pop() {
+            if backing::stat(&object)?.kind() != Kind::Directory {
+                self.keep(tree, &object)?;
+                continue;
+            }
+            let mut reader = backing::read_dir(&object)?;
+            loop {
+                let chunk = reader.next_chunk()?;
+                if chunk.is_empty() {
+                    break;
+                }
+                let entries =
+                    chunk.iter().filter(|entry| entry.name != b"." && entry.name != b"..");
+                for entry in entries {
+                    waiting.push(backing::open_name(&object, &entry.name)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An object was made by the new source: nothing of it is to be kept.
+    pub(super) fn came_with_source(&mut self, tree: u16, object: impl AsFd) {
+        if let Ok(handle) = backing::handle_of(object, b"") {
+            self.note(tree, handle);
+        }
+    }
+
+    fn note(&mut self, tree: u16, handle: Handle) {
+        let bytes = handle.to_bytes();
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        // What is not noted is kept once more than it need be.
+        let _ = writeln!(self.seen_file, "{tree} {hex}");
+        self.seen.insert((tree, handle));
+    }
+
+    fn keep_object(&self, tree: u16, object: &OwnedFd) -> io::Result<()> {
+        let stat = backing::stat(object)?;
+        let Some(path) = self.path(tree, object, stat.ino) else { return Ok(()) };
+        // A name that is taken stands for what was there first.
+        if path.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        let folder = path.parent().unwrap_or(&self.folder);
+        match stat.kind() {
+            Kind::File => {
+                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                let mut part = self.parts.clone().into_os_string();
+                part.push(format!("-{tree}-{}", stat.ino));
+                let part = PathBuf::from(part);
+                copy(object, &part)?;
+                let kept = File::open(&part)?;
+                backing::set_attr(
+                    &kept,
+                    &Attr {
+                        mode: Some(stat.mode & 0o777),
+                        uid: Some(stat.uid),
+                        gid: Some(stat.gid),
+                        size: None,
+                        mtime: Some(stat.mtime),
+                    },
+                )?;
+                kept.sync_all()?;
+                fs::rename(&part, &path)?;
+                File::open(folder)?.sync_all()
+            }
+            Kind::Symlink => {
+                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+                let target = rustix::fs::readlinkat(object, "", Vec::new())?;
+                std::os::unix::fs::symlink(OsStr::from_bytes(target.as_bytes()), &path)?;
+                File::open(folder)?.sync_all()
+            }
+            Kind::Directory
+            | Kind::Pipe
+            | Kind::Socket
+            | Kind::Character
+            | Kind::Block
+            | Kind::Other => Ok(()),
+        }
+    }
+
+    /// Where an object is kept: under its path, or under its number when nobody knows that.
+    fn path(&self, tree: u16, object: &OwnedFd, number: u64) -> Option<PathBuf> {
+        let (directory, root) = self.trees.get(usize::from(tree))?;
+        let below = directory.strip_prefix("/").unwrap_or(directory);
+        let mut path = self.folder.join("files").join(below);
+        match by_path(root, object) {
+            Some(components) => {
+                path.extend(components.iter().map(|name| OsStr::from_bytes(name)));
+            }
+            None => path = self.folder.join("nameless").join(below).join(number.to_string()),
+        }
+        Some(path)
+    }
+}
+
+fn remove_other_parts(folder: &Path, own: &str) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("part-") && !name.starts_with(own) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Copies the data of a file, holes left out, going on where an attempt before this one ended: what
+/// is copied does not change meanwhile.
+fn copy(object: &OwnedFd, part: &Path) -> io::Result<()> {
+    let mut from = File::from(backing::reopen(object, OFlags::RDONLY | OFlags::CLOEXEC)?);
+    let mut to =
+        OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(part)?;
+    let size = from.metadata()?.len();
+    let mut at = to.metadata()?.len();
+    while at < size {
+        at = match rustix::fs::seek(&from, rustix::fs::SeekFrom::Data(at)) {
+            Ok(data) => data,
+            Err(Errno::NXIO) => break,
+            Err(errno) => return Err(errno.into()),
+        };
+        let hole = rustix::fs::seek(&from, rustix::fs::SeekFrom::Hole(at))?.min(size);
+        while at < hole {
+            let length = (hole - at).min(CHUNK_BYTES);
+            from.seek(SeekFrom::Start(at))?;
+            to.seek(SeekFrom::Start(at))?;
+            let copied = io::copy(&mut (&from).take(length), &mut to)?;
+            if copied == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            at += copied;
+        }
+    }
+    to.set_len(size)
+}
+
+fn read_seen(line: &str) -> Option<(u16, Handle)> {
+    let (tree, hex) = line.split_once(' ')?;
+    let digits = hex.as_bytes().chunks_exact(2);
+    let byte = |two: &[u8]| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = digits.map(byte).collect();
+    Some((tree.parse().ok()?, Handle::from_bytes(&bytes?)?))
+}
