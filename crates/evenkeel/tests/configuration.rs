@@ -342,3 +342,28 @@ fn a_daemon_that_dies_in_an_apply_at_any_moment_leaves_both_with_the_same() {
     assert_eq!(program(&cluster, cluster.primary()), pid, "the application noticed nothing");
     cluster.wait_for(one, "protected", SYNC_PATIENCE);
 }
+
+#[test]
+fn of_two_who_apply_at_once_one_goes_on() {
+    let cluster = Cluster::protected(ledger(""));
+    for round in 1..=4 {
+        let before = number(&cluster, NODES[0]);
+        // Each changes another thing, so that one of them cannot be right for both.
+        let applying = NODES.map(|node| {
+            edit(&cluster, node, &format!("# {round} of {node}\n"));
+            let words = [INSIDE, "--root", ROOT, "apply", "--overwrite"];
+            cluster.host(node).spawn(SpawnSpec::new(words).log("apply.log")).unwrap()
+        });
+        let ended = applying.map(|process| format!("{:?}", process.wait().unwrap()));
+        cluster.until("both have the same", PATIENCE, || {
+            let [first, second] = NODES.map(|node| number(&cluster, node));
+            first.is_some() && first == second && first > before
+        });
+        let [first, second] = NODES.map(|node| read(&cluster, node, MODULE));
+        assert_eq!(first, second, "{ended:?}");
+        for node in NODES {
+            assert!(reasons(&cluster, node).is_empty(), "{:?}", reasons(&cluster, node));
+        }
+    }
+    cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
+}
