@@ -113,7 +113,8 @@ impl Mirror {
     }
 
     /// The node went down before its own epoch began on disk: what the pair acknowledged before
-    /// may have been in its cache alone here, so the epoch they shared counts again.
+    /// may have been in its cache alone here, so the epoch they shared counts again. It held the
+    /// role in that one: where the peer has gone down uncleanly as well, this node leads.
     fn fall_back(&mut self) {
         self.info(
             "falls-back",
@@ -126,7 +127,6 @@ impl Mirror {
             record.lineage = model::Lineage::new(older);
             record.epoch = Some(epoch);
             record.target_may_promote = true;
-            record.holds_role = false;
         });
     }
 
