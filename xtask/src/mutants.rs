@@ -20,7 +20,7 @@ const QUICK: [(&str, &str); 2] =
 /// The model check, first as deep as is a matter of seconds.
 const QUICK_MODEL: [&str; 4] = ["--model", "--first", "--less", "3"];
 /// And as deep as is a matter of minutes.
-const DEEP_MODEL: [&str; 4] = ["--model", "--first", "--less", "1"];
+const DEEP_MODEL: [&str; 4] = ["--model", "--first", "--less", "0"];
 /// What the copy consists of.
 const PARTS: &[&str] = &["crates/model", "crates/cluster", "crates/sim", "tests/scenarios"];
 
@@ -70,7 +70,10 @@ pub fn model(root: &Path, names: &[&str]) -> Result<(), String> {
 fn look_for(root: &Path, search: &Search<'_>, names: &[&str]) -> Result<(), String> {
     let patches = patches(root, names)?;
     renew(root, &search.tree)?;
-    if let Outcome::Caught(how) = search.judge()? {
+    // The model check of the rules as they are is a command of its own, and takes minutes.
+    if !search.model
+        && let Outcome::Caught(how) = search.judge()?
+    {
         return Err(format!("the rules as they are do not pass: {how}"));
     }
     let (mut caught, mut missed, mut wrong) = (0, 0, Vec::new());

@@ -19,6 +19,7 @@ pub enum Choice {
     Late(usize),
     Clock(usize),
     InForce(usize),
+    Hear,
     Connect(usize),
     Copied(usize),
     Durable(usize),
@@ -66,6 +67,8 @@ pub enum Trap {
     Failure(u8),
     /// No replicator obeys in this step.
     Slow,
+    /// What replicators say of having obeyed is not heard in this step.
+    Unheard,
 }
 
 /// A choice, and what befalls a record written in it.
@@ -86,6 +89,7 @@ impl fmt::Display for Step {
             Choice::Late(i) => format!("the late heartbeat of {} arrives", node(i)),
             Choice::Clock(i) => format!("the clock of {} runs", node(i)),
             Choice::InForce(i) => format!("the replicator of {} obeys", node(i)),
+            Choice::Hear => "what replicators said is heard".to_owned(),
             Choice::Connect(i) => format!("the data link of {} comes up", node(i)),
             Choice::Copied(i) => format!("the copy from {} is complete", node(i)),
             Choice::Durable(i) => format!("{} hears that all is durable at its target", node(i)),
@@ -119,6 +123,7 @@ impl fmt::Display for Step {
             Trap::None => Ok(()),
             Trap::Power(n) => write!(f, "; the power fails after {n} records"),
             Trap::Failure(n) => write!(f, "; record {n} cannot be written"),
+            Trap::Unheard => write!(f, "; what replicators say of it is not heard yet"),
             Trap::Slow => write!(f, "; replicators are slow to obey"),
         }
     }
@@ -236,6 +241,9 @@ impl Pair {
         if self.left.rewinds > 0 {
             found.push(Choice::Witness(OfWitness::Rewind));
             found.push(Choice::Witness(OfWitness::Empty));
+        }
+        if !self.unheard.is_empty() {
+            found.push(Choice::Hear);
         }
         if self.left.calms > 0 {
             found.push(Choice::Calm);

@@ -43,7 +43,8 @@ pub struct Budget {
     pub pings: u8,
     /// Questions that a node gives up waiting for.
     pub given_up: u8,
-    /// Steps after which a replicator has not obeyed yet, and answers that take their time.
+    /// Steps after which a replicator has not obeyed yet, or was not heard yet, and answers that
+    /// take their time.
     pub slow: u8,
     /// Heartbeats that are held up, and arrive late.
     pub late: u8,
@@ -124,6 +125,8 @@ pub(super) struct Pair {
     pub(super) found: Option<(Promise, String)>,
     /// What is still to be told to daemons before anything else happens.
     pub(super) told: Vec<(usize, u64, Input)>,
+    /// What replicators have said, and their daemons have not heard yet.
+    pub(super) unheard: Vec<(usize, u64, Input)>,
     /// Counts the records written in the present step.
     pub(super) written: u8,
     /// What is to befall one of them.
@@ -240,6 +243,7 @@ impl Pair {
             checks: Arc::new(Checks::default()),
             found: None,
             told: Vec::new(),
+            unheard: Vec::new(),
             written: 0,
             trap: super::choices::Trap::None,
             log: None,
@@ -271,6 +275,11 @@ impl Pair {
             stamp.number(13);
         }
         stamp.take(&*self.witness);
+        for (i, life, input) in &self.unheard {
+            if self.machines[*i].life == *life {
+                stamp.take(&(i, input));
+            }
+        }
         let mut through = Through(&mut stamp);
         for machine in &self.machines {
             machine.side.tree.hash(&mut through);

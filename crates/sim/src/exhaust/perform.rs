@@ -83,6 +83,16 @@ impl Pair {
     }
 
     fn persist(&mut self, i: usize, record: Record) {
+        let machine = &self.machines[i];
+        let before = machine.record.epoch.as_ref().map(|epoch| epoch.id);
+        let opened = record.epoch.as_ref().filter(|epoch| Some(epoch.id) != before);
+        if opened.is_some_and(|epoch| epoch.is_sole_member(&machine.name)) {
+            // Whoever opens an epoch alone holds everything that was acknowledged before it.
+            let peer = [self.machines[1 - i].name.clone()].into();
+            let tree = &machine.side.tree;
+            let found = Arc::make_mut(&mut self.checks).served(i, tree, &peer);
+            self.judge(found);
+        }
         let machine = self.machine(i);
         machine.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
         machine.record = Arc::new(record);
@@ -108,14 +118,24 @@ impl Pair {
         }
     }
 
-    /// Replicators obey at once, but for those that are slow.
+    /// Replicators obey at once, but for those that are slow; or they do and are not heard.
     pub(super) fn obey(&mut self) {
         for i in [0, 1, 0, 1, 0, 1] {
-            if self.can_come_into_force(i) {
-                self.come_into_force(i);
-                self.settle_told();
+            if !self.can_come_into_force(i) {
+                continue;
             }
+            self.come_into_force(i);
+            if self.trap == Trap::Unheard {
+                self.unheard.append(&mut self.told);
+            }
+            self.settle_told();
         }
+    }
+
+    /// What replicators have said is heard.
+    pub(super) fn hear_replicators(&mut self) {
+        self.told.append(&mut self.unheard);
+        self.settle_told();
     }
 
     /// Whether a question only keeps an eye on the witness, so that no decision waits for it.

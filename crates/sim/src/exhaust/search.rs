@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use super::cases::Case;
-use super::choices::{Step, Trap};
+use super::choices::{Choice, Step, Trap};
 use super::pair::Pair;
 use super::steps::Taken;
 use crate::promises::Promise;
@@ -144,8 +144,12 @@ impl Search {
             if taken.due && pair.left.slow > 0 {
                 take(Trap::Slow);
             }
+            let says = taken.due || matches!(choice, Choice::Copied(_));
+            if says && pair.left.slow > 0 {
+                take(Trap::Unheard);
+            }
             for n in 1..=taken.written.min(TRAPS) {
-                if pair.left.powers > 0 {
+                if pair.left.powers > u8::from(matches!(choice, Choice::Power(_))) {
                     take(Trap::Power(n));
                 }
                 if pair.left.failures > 0 {

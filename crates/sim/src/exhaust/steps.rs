@@ -39,9 +39,12 @@ impl Pair {
             Trap::None => {}
             Trap::Power(_) => self.left.powers -= 1,
             Trap::Failure(_) => self.left.failures -= 1,
-            Trap::Slow => self.left.slow -= 1,
+            Trap::Slow | Trap::Unheard => self.left.slow -= 1,
         }
         self.happen(step.choice);
+        if step.trap == Trap::Unheard && matches!(step.choice, Choice::Copied(_)) {
+            self.unheard.append(&mut self.told);
+        }
         self.settle_told();
         let due = self.machines.iter().any(|machine| machine.side.due);
         if step.trap != Trap::Slow {
@@ -59,6 +62,7 @@ impl Pair {
             Choice::Late(i) => self.hear_late(i),
             Choice::Clock(i) => self.run_clock(i),
             Choice::InForce(i) => self.come_into_force(i),
+            Choice::Hear => self.hear_replicators(),
             Choice::Connect(i) => self.connect(i),
             Choice::Copied(i) => self.copied(i),
             Choice::Durable(i) => self.report_durable(i),
@@ -122,6 +126,7 @@ impl Pair {
             | Choice::Late(_)
             | Choice::Clock(_)
             | Choice::InForce(_)
+            | Choice::Hear
             | Choice::Connect(_)
             | Choice::Copied(_)
             | Choice::Durable(_)

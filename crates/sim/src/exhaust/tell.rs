@@ -55,7 +55,7 @@ pub fn follow(case: &Case, schedule: &str) -> Told {
 impl Pair {
     /// Everything that can happen next, with all that may befall it.
     fn steps(&self) -> Vec<Step> {
-        let traps = [Trap::None, Trap::Slow]
+        let traps = [Trap::None, Trap::Slow, Trap::Unheard]
             .into_iter()
             .chain((1..=3).flat_map(|n| [Trap::Power(n), Trap::Failure(n)]));
         let traps: Vec<Trap> = traps.filter(|trap| self.affords(*trap)).collect();
@@ -68,7 +68,7 @@ impl Pair {
             Trap::None => true,
             Trap::Power(_) => self.left.powers > 0,
             Trap::Failure(_) => self.left.failures > 0,
-            Trap::Slow => self.left.slow > 0,
+            Trap::Slow | Trap::Unheard => self.left.slow > 0,
         }
     }
 }
