@@ -67,14 +67,16 @@ fn go_apart(cluster: &Cluster, primary: &str, secondary: &str) {
     shell(
         cluster,
         primary,
-        "cd /srv/ledger; echo first > both; rm removed; rm -r folder; mkdir link2; \
+        "cd /srv/ledger; echo first > both; rm removed; rm -r folder wide; mkdir link2; \
+         rm first; mv second first; echo more >> first; \
          truncate -s 3 cut-off; echo new > new",
     );
     shell(
         cluster,
         secondary,
         "cd /srv/ledger; echo second > both; echo more >> removed; echo deeper > folder/deeper; \
-         echo mine > only-here; ln -s nowhere pointer; \
+         echo mine > only-here; echo 1 >> first; echo 2 >> second; \
+         ln -s nowhere pointer; \
          printf change | dd of=large bs=1 seek=9000000 conv=notrunc status=none; \
          cp large /tmp/large",
     );
@@ -93,7 +95,8 @@ fn a_split_brain_is_healed_and_nothing_is_thrown_away() {
         &cluster,
         primary,
         "cd /srv/ledger; echo shared > same; echo shared > both; echo shared > removed; \
-         echo shared > cut-off; mkdir folder; echo deep > folder/deep; ln -s same link; \
+         echo shared > cut-off; echo one > first; echo two > second; mkdir folder wide; \
+         (cd wide; seq 2000 | xargs touch); echo deep > folder/deep; ln -s same link; \
          dd if=/dev/urandom of=large bs=1M count=24 status=none",
     );
     go_apart(&cluster, primary, secondary);
@@ -117,6 +120,15 @@ fn a_split_brain_is_healed_and_nothing_is_thrown_away() {
     assert_eq!(text(&kept, "folder/deeper"), "deeper\n");
     assert_eq!(text(&kept, "only-here"), "mine\n");
     assert_eq!(fs::read_link(kept.join("pointer")).unwrap(), Path::new("nowhere"));
+    // Two files may have had one path, one after the other: neither takes the place of the other.
+    let mut both = [("first", "one\n1\n"), ("second", "two\n2\n")].map(|(name, content)| {
+        let places = [name.to_owned(), "first.2".to_owned(), "first".to_owned()];
+        let found = places.iter().filter_map(|name| fs::read_to_string(kept.join(name)).ok());
+        (name, found.into_iter().any(|found| found == content))
+    });
+    both.sort_unstable();
+    assert_eq!(both, [("first", true), ("second", true)]);
+    assert_eq!(fs::read_dir(kept.join("wide")).unwrap().count(), 2000);
     let large = cluster.host(secondary).path("/tmp/large").unwrap();
     assert!(fs::read(kept.join("large")).unwrap() == fs::read(large).unwrap(), "large differs");
     for name in ["same", "link", "new", "link2"] {

@@ -213,8 +213,8 @@ impl Mirror {
             }
             if granted {
                 record.registered = Some(epoch.id);
+                record.forced = false;
             }
-            record.forced = false;
             record.quarantine = None;
             if !record.holds_role {
                 record.role_term += 1;

@@ -56,21 +56,20 @@ impl Held {
 }
 
 impl Mirror {
-    /// What ends by itself has ended.
+    /// What ends by itself has ended. That is not worth a write of its own, which could fail and
+    /// end the application with it: on the disk it has ended as well.
     pub(super) fn end_spans(&mut self) -> bool {
-        if self.persist_error.is_some() {
-            return false;
+        let ends = [self.record.paused, self.record.maintenance];
+        let over = ends.map(|span| span.is_some_and(|span| self.due(self.held.end(span))));
+        if over[0] {
+            self.record.paused = None;
+            self.tell_resumed();
         }
-        if self.record.paused.is_some() && !self.is_paused() {
-            self.end_pause();
-            return true;
+        if over[1] {
+            self.record.maintenance = None;
+            self.tell_maintained();
         }
-        let end = self.record.maintenance.map(|span| self.held.end(span));
-        let over = end.is_some_and(|end| self.due(end));
-        if over {
-            self.end_maintenance();
-        }
-        over
+        over.contains(&true)
     }
 
     pub(super) fn pause(&mut self, length: Duration) {
@@ -88,8 +87,12 @@ impl Mirror {
     pub(super) fn end_pause(&mut self) {
         if self.record.paused.is_some() {
             self.persist(|record| record.paused = None);
-            self.info("resumes", format!("{} answers failures by itself again", self.me));
+            self.tell_resumed();
         }
+    }
+
+    fn tell_resumed(&mut self) {
+        self.info("resumes", format!("{} answers failures by itself again", self.me));
     }
 
     pub(super) fn begin_maintenance(&mut self, length: Duration) {
@@ -105,8 +108,12 @@ impl Mirror {
     pub(super) fn end_maintenance(&mut self) {
         if self.record.maintenance.is_some() {
             self.persist(|record| record.maintenance = None);
-            self.info("maintenance-ends", format!("nobody works on {} any more", self.me));
+            self.tell_maintained();
         }
+    }
+
+    fn tell_maintained(&mut self) {
+        self.info("maintenance-ends", format!("nobody works on {} any more", self.me));
     }
 
     fn span(&self, length: Duration) -> Span {

@@ -150,10 +150,11 @@ impl Mirror {
     /// The operator vouches that the other side is dead, or chooses this one.
     fn force(&mut self) {
         self.warn("forced", format!("{} becomes primary on the operator's word", self.me));
+        // Before anything follows from it: no effect may stand between two records of one decision.
+        self.persist(|record| record.forced = true);
         if self.is_undecided() {
             let epoch = self.next_epoch(false);
             self.go_on(epoch, false, "the operator vouches that the peer is dead");
-            self.persist(|record| record.forced = true);
             return;
         }
         self.begin_start();
@@ -164,7 +165,6 @@ impl Mirror {
         }
         let epoch = self.next_epoch(false);
         self.adopt(epoch, false);
-        self.persist(|record| record.forced = true);
         self.open();
     }
 

@@ -22,12 +22,19 @@ impl Daemon {
             return;
         }
         self.house.quarantines = Some(now);
-        let folders: Vec<_> =
-            self.modules.keys().map(|module| self.layout.quarantine_directory(module)).collect();
+        let folders: Vec<_> = self
+            .modules
+            .keys()
+            .map(|module| {
+                let found = self.node.found(now, module);
+                let in_use = found.and_then(|found| found.module.record.quarantine);
+                (self.layout.quarantine_directory(module), in_use)
+            })
+            .collect();
         // A tree may take long to remove, which nobody has to wait for.
         let expiring = move || {
-            for folder in folders {
-                if let Err(error) = expire(&folder, clock::wall()) {
+            for (folder, in_use) in folders {
+                if let Err(error) = expire(&folder, in_use, clock::wall()) {
                     eprintln!("! {}: {error}", folder.display());
                 }
             }
@@ -37,8 +44,10 @@ impl Daemon {
     }
 }
 
-/// Removes what was given up long ago. A folder is named after its second since 1970.
-fn expire(folder: &Path, wall: Duration) -> io::Result<()> {
+/// Removes what was given up long ago, but for what a resync still adds to. A folder is named after
+/// its second since 1970.
+fn expire(folder: &Path, in_use: Option<Duration>, wall: Duration) -> io::Result<()> {
+    let in_use = in_use.map(|begun| begun.as_secs());
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -47,7 +56,8 @@ fn expire(folder: &Path, wall: Duration) -> io::Result<()> {
     for entry in entries {
         let entry = entry?;
         let begun = entry.file_name().to_str().and_then(|name| name.parse().ok());
-        let Some(begun) = begun.map(Duration::from_secs) else { continue };
+        let Some(begun) = begun.filter(|begun| Some(*begun) != in_use) else { continue };
+        let begun = Duration::from_secs(begun);
         // Something may have been put there lately, if the resync took so long.
         let touched = entry.metadata()?.modified()?;
         let touched = touched.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
@@ -67,15 +77,18 @@ mod tests {
     #[allow(clippy::unwrap_used, reason = "a test says what it needs and stops")]
     fn what_was_given_up_is_removed_after_a_month() {
         let folder = std::env::temp_dir().join(format!("evenkeel-expire-{}", std::process::id()));
-        for name in ["1000", "2000", "kept-by-hand"] {
+        for name in ["1000", "2000", "3000", "kept-by-hand"] {
             fs::create_dir_all(folder.join(name).join("files")).unwrap();
         }
-        expire(&folder, clock::wall()).unwrap();
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 3, "they were touched just now");
-        expire(&folder, clock::wall() + KEPT + Duration::from_secs(60)).unwrap();
-        let left: Vec<_> = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["kept-by-hand"]);
-        expire(&folder.join("none"), clock::wall()).unwrap();
+        let in_use = Some(Duration::from_secs(3000));
+        expire(&folder, in_use, clock::wall()).unwrap();
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 4, "they were touched just now");
+        expire(&folder, in_use, clock::wall() + KEPT + Duration::from_secs(60)).unwrap();
+        let names = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut left: Vec<_> = names.collect();
+        left.sort();
+        assert_eq!(left, ["3000", "kept-by-hand"], "3000 is added to still");
+        expire(&folder.join("none"), None, clock::wall()).unwrap();
         fs::remove_dir_all(&folder).unwrap();
     }
 }

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mount::backing::{self, Handle, Kind, Root};
+use mount::backing::{self, DirReader, Handle, Kind, Root};
 use replica::op::{Attr, FileId};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -96,6 +96,9 @@ impl Quarantine {
         DirBuilder::new().recursive(true).mode(0o700).create(&folder)?;
         let parts = format!("part-{:x}", clock::boot_id()?.0);
         remove_other_parts(&folder, &parts)?;
+        for above in folder.ancestors().skip(1).take(2) {
+            File::open(above)?.sync_all()?;
+        }
         let path = folder.join("seen");
         let mut seen_file =
             OpenOptions::new().create(true).append(true).read(true).mode(0o600).open(&path)?;
@@ -133,27 +136,25 @@ impl Quarantine {
         directory: impl AsFd,
         name: &[u8],
     ) -> Result<(), Errno> {
-        let mut waiting = match backing::open_name(directory, name) {
-            Ok(object) => vec![object],
+        let object = match backing::open_name(directory, name) {
+            Ok(object) => object,
             Err(Errno::NOENT) => return Ok(()),
             Err(errno) => return Err(errno),
         };
-        while let Some(object) = waiting.pop() {
-            if backing::stat(&object)?.kind() != Kind::Directory {
-                self.keep(tree, &object)?;
+        if backing::stat(&object)?.kind() != Kind::Directory {
+            return self.keep(tree, &object);
+        }
+        // One descriptor for each level, however many entries there are.
+        let mut levels = vec![Level::enter(object)?];
+        while let Some(level) = levels.last_mut() {
+            let Some(entry) = level.next()? else {
+                levels.pop();
                 continue;
-            }
-            let mut reader = backing::read_dir(&object)?;
-            loop {
-                let chunk = reader.next_chunk()?;
-                if chunk.is_empty() {
-                    break;
-                }
-                let entries =
-                    chunk.iter().filter(|entry| entry.name != b"." && entry.name != b"..");
-                for entry in entries {
-                    waiting.push(backing::open_name(&object, &entry.name)?);
-                }
+            };
+            if backing::stat(&entry)?.kind() == Kind::Directory {
+                levels.push(Level::enter(entry)?);
+            } else {
+                self.keep(tree, &entry)?;
             }
         }
         Ok(())
@@ -177,10 +178,7 @@ impl Quarantine {
     fn keep_object(&self, tree: u16, object: &OwnedFd) -> io::Result<()> {
         let stat = backing::stat(object)?;
         let Some(path) = self.path(tree, object, stat.ino) else { return Ok(()) };
-        // A name that is taken stands for what was there first.
-        if path.symlink_metadata().is_ok() {
-            return Ok(());
-        }
+        let path = free(path);
         let folder = path.parent().unwrap_or(&self.folder);
         match stat.kind() {
             Kind::File => {
@@ -202,13 +200,13 @@ impl Quarantine {
                 )?;
                 kept.sync_all()?;
                 fs::rename(&part, &path)?;
-                File::open(folder)?.sync_all()
+                self.sync(folder)
             }
             Kind::Symlink => {
                 DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
                 let target = rustix::fs::readlinkat(object, "", Vec::new())?;
                 std::os::unix::fs::symlink(OsStr::from_bytes(target.as_bytes()), &path)?;
-                File::open(folder)?.sync_all()
+                self.sync(folder)
             }
             Kind::Directory
             | Kind::Pipe
@@ -217,6 +215,12 @@ impl Quarantine {
             | Kind::Block
             | Kind::Other => Ok(()),
         }
+    }
+
+    /// Makes a name durable, with the folders above it, which may be new.
+    fn sync(&self, folder: &Path) -> io::Result<()> {
+        let mut new = folder.ancestors().take_while(|folder| folder.starts_with(&self.folder));
+        new.try_for_each(|folder| File::open(folder)?.sync_all())
     }
 
     /// Where an object is kept: under its path, or under its number when nobody knows that.
@@ -232,6 +236,47 @@ impl Quarantine {
         }
         Some(path)
     }
+}
+
+/// The directory that is being gone through.
+struct Level {
+    directory: OwnedFd,
+    reader: DirReader,
+    names: Vec<Vec<u8>>,
+}
+
+impl Level {
+    fn enter(directory: OwnedFd) -> Result<Level, Errno> {
+        let reader = backing::read_dir(&directory)?;
+        Ok(Level { directory, reader, names: Vec::new() })
+    }
+
+    /// The next entry, opened.
+    fn next(&mut self) -> Result<Option<OwnedFd>, Errno> {
+        loop {
+            if let Some(name) = self.names.pop() {
+                return backing::open_name(&self.directory, &name).map(Some);
+            }
+            let chunk = self.reader.next_chunk()?;
+            if chunk.is_empty() {
+                return Ok(None);
+            }
+            let names = chunk.into_iter().map(|entry| entry.name);
+            self.names.extend(names.filter(|name| name != b"." && name != b".."));
+        }
+    }
+}
+
+/// A name that nothing has yet: another file may have had this path before, or an attempt that was
+/// cut off.
+fn free(path: PathBuf) -> PathBuf {
+    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
+    let others = (2_u64..).map(|count| {
+        let mut other = path.clone().into_os_string();
+        other.push(format!(".{count}"));
+        PathBuf::from(other)
+    });
+    std::iter::once(path.clone()).chain(others).find(is_free).unwrap_or(path)
 }
 
 fn remove_other_parts(folder: &Path, own: &str) -> io::Result<()> {
