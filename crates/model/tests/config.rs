@@ -133,6 +133,43 @@ fn check_checks(checks: &[config::CheckConfig]) {
 }
 
 #[test]
+fn a_good_farm_file_is_read_with_its_defaults() {
+    let short = module("web.toml", "module = 'web'\nkind = 'farm'\nnodes = ['node2']\n").unwrap();
+    let farm = short.farm.unwrap();
+    assert_eq!((farm.pulse.as_millis(), farm.timeout.as_millis()), (50, 200));
+    assert_eq!(farm.delivery, config::Delivery::Directed);
+    assert_eq!((farm.weight(&short.nodes[0]), farm.weights.len(), farm.balance.len()), (100, 1, 0));
+    let full = r#"
+module = "web"
+kind = "farm"
+services = ["nginx"]
+vip = [{ address = "10.0.0.50/24" }]
+balance = [{ port = 443, affinity = "client-ip" }, { port = 53, protocol = "udp" }]
+[farm]
+delivery = "multicast"
+pulse = "20ms"
+timeout = "60ms"
+weights = { node2 = 0 }
+[failover]
+max_restarts = 5
+"#;
+    let full = module("web.toml", full).unwrap();
+    let farm = full.farm.unwrap();
+    assert_eq!(farm.delivery, config::Delivery::Multicast);
+    let weights: Vec<u32> = full.nodes.iter().map(|node| farm.weight(node)).collect();
+    assert_eq!(weights, [100, 0]);
+    assert_eq!((farm.pulse.as_millis(), farm.timeout.as_millis()), (20, 60));
+    let rules: Vec<_> =
+        farm.balance.iter().map(|rule| (rule.port, rule.protocol, rule.affinity)).collect();
+    let expected = [
+        (443, config::Protocol::Tcp, config::Affinity::ClientIp),
+        (53, config::Protocol::Udp, config::Affinity::ClientIpPort),
+    ];
+    assert_eq!(rules, expected);
+    assert_eq!(full.failover.max_restarts, 5);
+}
+
+#[test]
 fn the_shell_can_place_a_mistake_of_its_own() {
     let source = Source { file: "shop.toml", text: "replicate = [\"/a\", \"/b\"]\n" };
     let found = config::Diagnostic::at(&source, &["replicate", "1"], "/b is a file", None);

@@ -226,6 +226,7 @@ impl World {
                 restart_window: Duration::from_secs(24 * 3600),
             },
             checks: self.checked.clone(),
+            farm: None,
         }
     }
 

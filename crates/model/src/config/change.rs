@@ -223,6 +223,7 @@ fn module_effect(key: &str) -> ChangeEffect {
     let parts: Vec<&str> = key.split('.').collect();
     match *parts.as_slice() {
         [""] | ["scripts" | "failover" | "check", ..] | ["check (order)"] => ChangeEffect::Hot,
+        ["farm", "pulse" | "timeout" | "weights", ..] => ChangeEffect::Hot,
         ["replication", "resync_rate" | "stall_timeout" | "in_use"]
         | ["command", _, "stop_signal" | "stop_timeout"] => ChangeEffect::Hot,
         _ => ChangeEffect::Restart,

@@ -10,9 +10,10 @@ use std::path::Path;
 use crate::NodeName;
 
 use super::{
-    Ack, CheckAction, CheckConfig, CheckKind, ClusterConfig, CommandConfig, Compression,
-    FailoverConfig, FailoverMode, InUse, ModuleConfig, ModuleKind, ReplicationConfig,
-    ReplicationUse, Scripts, StopSignal, Vip, Watched, WithoutWitness,
+    Ack, Affinity, Balance, CheckAction, CheckConfig, CheckKind, ClusterConfig, CommandConfig,
+    Compression, Delivery, FailoverConfig, FailoverMode, FarmConfig, InUse, ModuleConfig,
+    ModuleKind, Protocol, ReplicationConfig, ReplicationUse, Scripts, StopSignal, Vip, Watched,
+    WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -30,6 +31,7 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
         replication,
         failover,
         checks,
+        farm,
     } = module;
     let hash = Fnv::new();
     let keys = [
@@ -45,7 +47,9 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
         ("failover", hash.failover(failover)),
         ("check", hash.list(checks, Fnv::check)),
     ];
-    keys.into_iter().map(|(key, hash)| (key.to_owned(), hash.finish())).collect()
+    let farm = farm.iter().flat_map(|farm| hash.farm(farm));
+    let keys = keys.into_iter().chain(farm);
+    keys.map(|(key, hash)| (key.to_owned(), hash.finish())).collect()
 }
 
 /// A fingerprint of `cluster.toml`.
@@ -94,6 +98,7 @@ impl Fnv {
     fn kind(self, kind: ModuleKind) -> Self {
         match kind {
             ModuleKind::Mirror => self.text("mirror"),
+            ModuleKind::Farm => self.text("farm"),
         }
     }
 
@@ -163,6 +168,33 @@ impl Fnv {
             .text(policy)
             .number((*max_restarts).into())
             .number(restart_window.as_millis())
+    }
+
+    /// The keys that only a farm has.
+    fn farm(self, farm: &FarmConfig) -> [(&'static str, Self); 2] {
+        let FarmConfig { delivery, pulse, timeout, weights, balance } = farm;
+        let delivery = match delivery {
+            Delivery::Directed => "directed",
+            Delivery::Multicast => "multicast",
+        };
+        let weights: Vec<_> = weights.iter().collect();
+        let pace = self.text(delivery).number(pulse.as_millis()).number(timeout.as_millis());
+        let own = pace.list(&weights, |hash, (node, weight)| {
+            hash.text(node.as_str()).number((**weight).into())
+        });
+        let balance = self.list(balance, |hash, rule| {
+            let Balance { port, protocol, affinity } = rule;
+            let protocol = match protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+            };
+            let affinity = match affinity {
+                Affinity::ClientIp => "client-ip",
+                Affinity::ClientIpPort => "client-ip-port",
+            };
+            hash.number((*port).into()).text(protocol).text(affinity)
+        });
+        [("farm", own), ("balance", balance)]
     }
 
     fn check(self, check: &CheckConfig) -> Self {
@@ -327,6 +359,23 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
             &format!("{short}services = ['x']\n[[vip]]\naddress = '10.0.0.9/24'"),
             &["check", "services", "vip"],
         );
+    }
+
+    #[test]
+    fn of_a_farm_each_own_key_makes_a_difference() {
+        let short = "module = 'm'\nkind = 'farm'\n";
+        check(short, &format!("{short}[farm]\npulse = '50ms'\nweights = {{ a = 100 }}"), &[]);
+        for other in
+            ["pulse = '40ms'", "timeout = '300ms'", "delivery = 'multicast'", "weights = { b = 1 }"]
+        {
+            check(short, &format!("{short}[farm]\n{other}"), &["farm"]);
+        }
+        let port = format!("{short}[[balance]]\nport = 80\n");
+        check(short, &port, &["balance"]);
+        check(&port, &format!("{port}protocol = 'tcp'\naffinity = 'client-ip-port'"), &[]);
+        check(&port, &port.replace("80", "81"), &["balance"]);
+        check(&port, &format!("{port}protocol = 'udp'"), &["balance"]);
+        check(&port, &format!("{port}affinity = 'client-ip'"), &["balance"]);
     }
 
     #[test]

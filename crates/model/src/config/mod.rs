@@ -9,6 +9,7 @@ mod check;
 mod cluster_file;
 mod diagnostic;
 mod digest;
+mod farm;
 mod files;
 mod module_file;
 mod nearest;
@@ -22,6 +23,7 @@ pub use check::{CheckAction, CheckConfig, CheckKind, Watched};
 pub use cluster_file::parse_cluster;
 pub use diagnostic::{Diagnostic, Diagnostics, Source};
 pub use digest::{cluster_digest, digest};
+pub use farm::{Affinity, Balance, Delivery, FARM_NODES_MAX, FarmConfig, Protocol};
 pub use files::{
     CLUSTER_FILE, Content, FILE_BYTES_MAX, FILES_BYTES_MAX, FILES_MAX, Files, MODULES, Stand,
     is_module_file,
@@ -99,7 +101,7 @@ pub struct ModuleConfig {
     pub name: ModuleName,
     /// What it does with its nodes.
     pub kind: ModuleKind,
-    /// The nodes it runs on; for a mirror exactly two.
+    /// The nodes it runs on; for a mirror exactly two, for a farm any number.
     pub nodes: Vec<NodeName>,
     /// Directories to replicate, absolute and normalised.
     pub replicate: Vec<PathBuf>,
@@ -118,6 +120,9 @@ pub struct ModuleConfig {
     /// Checks of the application, also those that no table names.
     #[serde(default)]
     pub checks: Vec<CheckConfig>,
+    /// What a farm has of its own; none for any other kind.
+    #[serde(default)]
+    pub farm: Option<FarmConfig>,
 }
 
 /// What a module does with its nodes.
@@ -126,6 +131,8 @@ pub struct ModuleConfig {
 pub enum ModuleKind {
     /// One primary, its directories mirrored to a secondary.
     Mirror,
+    /// The application on every node, clients spread over them.
+    Farm,
 }
 
 /// A virtual address with its prefix length.

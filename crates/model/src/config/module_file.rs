@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::check::read_checks;
 use super::cluster_file::{twice, unknown};
 use super::diagnostic::{Diagnostics, Source};
+use super::farm::{FARM_NODES_MAX, read_farm, refuse_farm};
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
 use super::{
     Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, FailoverMode, InUse,
@@ -30,8 +31,10 @@ const ROOT: Keys = Keys {
         "replication",
         "failover",
         "check",
+        "balance",
+        "farm",
     ],
-    later: &["vm", "container", "balance", "notify"],
+    later: &["vm", "container", "notify"],
 };
 const VIP: Keys = Keys { place: "[[vip]]", known: &["address", "interface"], later: &[] };
 const COMMAND: Keys = Keys {
@@ -108,8 +111,16 @@ fn read(
     let name = root.required(report, "module", "module = \"shop\"", values::name::<ModuleName>);
     let kind = root.required(report, "kind", "kind = \"mirror\"", kind);
     // Everything is read before anything is given up, so that every mistake is found.
-    let nodes = read_nodes(report, root, cluster);
-    let replicate = read_directories(report, root);
+    let known_kind = kind.as_ref().map(|kind| kind.value);
+    let nodes = read_nodes(report, root, cluster, known_kind);
+    let (farm, replicate) = match known_kind {
+        Some(ModuleKind::Farm) => (Some(read_farm(report, root, &nodes)), Vec::new()),
+        Some(ModuleKind::Mirror) => {
+            refuse_farm(report, root);
+            (None, read_directories(report, root))
+        }
+        None => (None, read_directories(report, root)),
+    };
     let vips = read_vips(report, root, cluster);
     let services = read_services(report, root);
     let commands = read_commands(report, root);
@@ -129,20 +140,18 @@ fn read(
         replication,
         failover,
         checks,
+        farm,
     })
 }
 
 fn kind(text: &str) -> Result<ModuleKind, Problem> {
     match text {
         "mirror" => Ok(ModuleKind::Mirror),
-        "farm" | "light" => {
-            Err(Problem::new(format!("kind \"{text}\" is not supported in this version"))
-                .help("allowed here: mirror"))
-        }
-        _ => {
-            Err(Problem::new(format!("there is no kind \"{text}\""))
-                .help(allowed(text, &["mirror"])))
-        }
+        "farm" => Ok(ModuleKind::Farm),
+        "light" => Err(Problem::new(format!("kind \"{text}\" is not supported in this version"))
+            .help("allowed here: mirror, farm")),
+        _ => Err(Problem::new(format!("there is no kind \"{text}\""))
+            .help(allowed(text, &["mirror", "farm"]))),
     }
 }
 
@@ -150,6 +159,7 @@ fn read_nodes(
     report: &mut Report<'_>,
     root: &Section<'_, '_>,
     cluster: &ClusterConfig,
+    kind: Option<ModuleKind>,
 ) -> Vec<NodeName> {
     let all: Vec<NodeName> = cluster.nodes.iter().map(|node| node.name.clone()).collect();
     let known: Vec<&str> = all.iter().map(NodeName::as_str).collect();
@@ -169,9 +179,21 @@ fn read_nodes(
         report.add(Some(entry.span.clone()), problem);
     }
     let nodes = if listed.is_some() { nodes } else { all.clone() };
-    if nodes.len() != 2 && report.count() == count_before {
-        let problem = Problem::new(format!("a mirror has two nodes, not {}", nodes.len()))
-            .help(format!("name two in `nodes`; the cluster has {}", known.join(", ")));
+    let (count, known) = (nodes.len(), known.join(", "));
+    let problem = match kind {
+        Some(ModuleKind::Mirror) if count != 2 => {
+            Problem::new(format!("a mirror has two nodes, not {count}"))
+                .help(format!("name two in `nodes`; the cluster has {known}"))
+        }
+        Some(ModuleKind::Farm) if count == 0 => Problem::new("a farm has at least one node")
+            .help(format!("name it in `nodes`; the cluster has {known}")),
+        Some(ModuleKind::Farm) if count > FARM_NODES_MAX => {
+            Problem::new(format!("a farm has {FARM_NODES_MAX} nodes at most, not {count}"))
+                .help("name fewer in `nodes`, or make two farms of them")
+        }
+        Some(ModuleKind::Mirror | ModuleKind::Farm) | None => return nodes,
+    };
+    if report.count() == count_before {
         report.missing(root.span_of("nodes"), problem);
     }
     nodes

@@ -115,6 +115,23 @@ impl<'s> Report<'s> {
         }
     }
 
+    /// A value that must be a whole number within limits (both included).
+    fn whole(&mut self, key: &str, value: &Value<'_>, least: u32, most: u32) -> Option<u32> {
+        let Some(integer) = value.get_ref().as_integer() else {
+            self.wrong_type(&format!("`{key}`"), "a whole number", value);
+            return None;
+        };
+        let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+        let number = number.and_then(|number| u32::try_from(number).ok());
+        let number = number.filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            let problem = Problem::new(format!("`{key}` is out of range"))
+                .help(format!("use a whole number from {least} to {most}"));
+            self.add(Some(value.span()), problem);
+        }
+        number
+    }
+
     fn wrong_type(&mut self, what: &str, wanted: &str, value: &Value<'_>) {
         let article = match value.get_ref() {
             DeValue::String(_) => "a text",
@@ -218,6 +235,29 @@ impl<'t, 'i> Section<'t, 'i> {
         Some(entries)
     }
 
+    /// Every entry of a table of whole numbers within limits (both included), such as `weights`.
+    pub(super) fn wholes(
+        &self,
+        report: &mut Report<'_>,
+        key: &str,
+        least: u32,
+        most: u32,
+    ) -> Option<Vec<(Placed<String>, u32)>> {
+        let value = self.get(key)?;
+        let Some(table) = value.get_ref().as_table() else {
+            report.wrong_type(&format!("`{key}`"), "a table such as { node1 = 100 }", value);
+            return None;
+        };
+        let mut entries = Vec::new();
+        for (name, value) in table {
+            let placed = Placed { value: name.get_ref().to_string(), span: name.span() };
+            if let Some(number) = report.whole(&placed.value, value, least, most) {
+                entries.push((placed, number));
+            }
+        }
+        Some(entries)
+    }
+
     /// The text at `key`, parsed; nothing when absent or wrong.
     pub(super) fn text<T>(
         &self,
@@ -278,19 +318,7 @@ impl<'t, 'i> Section<'t, 'i> {
         most: u32,
     ) -> Option<u32> {
         let value = self.get(key)?;
-        let Some(integer) = value.get_ref().as_integer() else {
-            report.wrong_type(&format!("`{key}`"), "a whole number", value);
-            return None;
-        };
-        let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
-        let number = number.and_then(|number| u32::try_from(number).ok());
-        let number = number.filter(|number| (least..=most).contains(number));
-        if number.is_none() {
-            let problem = Problem::new(format!("`{key}` is out of range"))
-                .help(format!("use a whole number from {least} to {most}"));
-            report.add(Some(value.span()), problem);
-        }
-        number
+        report.whole(key, value, least, most)
     }
 
     /// Reports that `key` is absent, unless a misspelling of it has been reported.
@@ -310,6 +338,16 @@ impl<'t, 'i> Section<'t, 'i> {
     /// Where the value of `key` stands, or else the table.
     pub(super) fn span_of(&self, key: &str) -> Option<Range<usize>> {
         self.get(key).map(Spanned::span).or_else(|| self.span.clone())
+    }
+
+    /// Where the value stands that `path` leads to, through tables; nothing if there is none.
+    pub(super) fn value_at(&self, path: &[&str]) -> Option<Range<usize>> {
+        let (first, rest) = path.split_first()?;
+        let mut value = self.get(first)?;
+        for step in rest {
+            value = value.get_ref().as_table()?.get(*step)?;
+        }
+        Some(value.span())
     }
 
     /// Whether the file has `key`, rightly or wrongly.
