@@ -3,6 +3,7 @@
 //! It only distributes what happens; every decision about a module is taken in `mirror`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{ModuleName, NodeName, Time};
@@ -21,7 +22,7 @@ pub struct Node {
     name: NodeName,
     modules: BTreeMap<ModuleName, Mirror>,
     handled: Time,
-    announced: BTreeMap<ModuleName, Report>,
+    announced: BTreeMap<ModuleName, Arc<Report>>,
 }
 
 impl Node {
@@ -80,8 +81,8 @@ impl Node {
 
     /// What heartbeats are to say of this node's modules.
     #[must_use]
-    pub fn reports(&self) -> BTreeMap<ModuleName, Report> {
-        self.modules.iter().map(|(name, mirror)| (name.clone(), mirror.report())).collect()
+    pub fn reports(&self) -> BTreeMap<ModuleName, Arc<Report>> {
+        self.announced.clone()
     }
 
     /// The node as people and programs see it.
@@ -100,9 +101,15 @@ impl Node {
     }
 
     fn announce(&mut self, effects: &mut Vec<Effect>) {
-        let reports = self.reports();
-        if reports != self.announced {
-            self.announced = reports;
+        let mut changed = false;
+        for (name, mirror) in &self.modules {
+            let report = mirror.report();
+            if self.announced.get(name).is_none_or(|announced| **announced != report) {
+                self.announced.insert(name.clone(), Arc::new(report));
+                changed = true;
+            }
+        }
+        if changed {
             effects.push(Effect::Announce);
         }
     }

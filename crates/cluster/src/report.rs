@@ -5,6 +5,7 @@
 //! is a change in one's own report which the peer sees.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use model::config::Stand;
 use model::{BootId, Copy, Epoch, EpochId, Lineage, ModuleName, NodeName, Phase, Role, SessionId};
@@ -32,14 +33,14 @@ pub struct Heartbeat {
     /// an older one.
     pub configuration: Stand,
     /// What the sender is doing, for each of its modules.
-    pub reports: BTreeMap<ModuleName, Report>,
+    pub reports: BTreeMap<ModuleName, Arc<Report>>,
 }
 
 /// What a node says of one module.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Digest of the effective value of each top-level key of the module's configuration.
-    pub config: BTreeMap<String, u64>,
+    pub config: Arc<BTreeMap<String, u64>>,
     /// Role, for display and for the peer's decisions.
     pub role: Role,
     /// How far it has been reached.

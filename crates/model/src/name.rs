@@ -1,9 +1,11 @@
 //! Names that people give: of nodes, modules and networks.
 //!
 //! All three obey the rule of host names, so that they fit file names, units and addresses
-//! without quoting. They are separate types so that one is never taken for another.
+//! without quoting. They are separate types so that one is never taken for another. A copy of a
+//! name shares its text, for every input, effect and report carries some.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +44,7 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Checks `text` against the rule of names.
@@ -61,13 +63,13 @@ macro_rules! name {
             type Error = InvalidName;
 
             fn try_from(text: String) -> Result<Self, InvalidName> {
-                if is_name(&text) { Ok(Self(text)) } else { Err(InvalidName { text }) }
+                if is_name(&text) { Ok(Self(text.into())) } else { Err(InvalidName { text }) }
             }
         }
 
         impl From<$name> for String {
             fn from(name: $name) -> String {
-                name.0
+                name.0.as_ref().to_owned()
             }
         }
 

@@ -1,6 +1,7 @@
 //! A node's machine: what survives the end of a process, of the machine, of a disk.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::input::{Boot, BootModule, DataState};
@@ -32,7 +33,7 @@ pub struct Host {
     /// The bookkeeping of its heartbeats.
     pub contact: Contact,
     /// What its heartbeats say.
-    pub announced: BTreeMap<ModuleName, Report>,
+    pub announced: BTreeMap<ModuleName, Arc<Report>>,
     /// Its record, durable.
     pub record: Record,
     /// The marker in its directories.

@@ -71,7 +71,8 @@ impl Happening {
 pub struct World {
     /// The world's own time.
     pub now: Time,
-    queue: BTreeMap<(Time, u64), (u64, Happening)>,
+    /// Boxed, for whatever comes in between moves what comes later.
+    queue: BTreeMap<(Time, u64), (u64, Box<Happening>)>,
     count: u64,
     /// The two hosts.
     pub hosts: Vec<Host>,
@@ -130,14 +131,21 @@ pub struct World {
 
 /// The one module.
 #[must_use]
-#[allow(clippy::expect_used, reason = "the name is a constant, and valid")]
 pub fn shop() -> ModuleName {
-    ModuleName::new("shop").expect("a valid name")
+    SHOP.with(ModuleName::clone)
 }
 
-#[allow(clippy::expect_used, reason = "the names are constants, and valid")]
 fn node_name(i: usize) -> NodeName {
-    NodeName::new(["node1", "node2"][i]).expect("a valid name")
+    NODES.with(|nodes| nodes[i].clone())
+}
+
+// Made once for each thread of a search, as names are asked for very often.
+thread_local! {
+    #[allow(clippy::expect_used, reason = "the name is a constant, and valid")]
+    static SHOP: ModuleName = ModuleName::new("shop").expect("a valid name");
+    #[allow(clippy::expect_used, reason = "the names are constants, and valid")]
+    static NODES: [NodeName; 2] =
+        ["node1", "node2"].map(|name| NodeName::new(name).expect("a valid name"));
 }
 
 impl World {
@@ -260,7 +268,7 @@ impl World {
 
     fn put(&mut self, at: Time, life: u64, what: Happening) {
         self.count += 1;
-        self.queue.insert((at.max(self.now), self.count), (life, what));
+        self.queue.insert((at.max(self.now), self.count), (life, Box::new(what)));
     }
 
     /// Lets something happen after a while.
@@ -286,10 +294,10 @@ impl World {
         self.now = self.now.max(at);
         self.happened += 1;
         if let Some((i, of_daemon)) = self.delayed(&what) {
-            self.hosts[i].delayed[usize::from(of_daemon)].push((life, what));
+            self.hosts[i].delayed[usize::from(of_daemon)].push((life, *what));
             return;
         }
-        self.happen(life, what);
+        self.happen(life, *what);
         self.verify();
     }
 

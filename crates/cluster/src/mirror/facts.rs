@@ -2,6 +2,7 @@
 //!
 //! Nothing is decided here; the rules in the sibling files ask these questions.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::{BootId, Copy, Epoch, EpochId, Phase, Role, Time};
@@ -145,7 +146,7 @@ impl Mirror {
     }
 
     /// The peer's report, if it counts.
-    pub(crate) fn heard(&mut self) -> Option<Report> {
+    pub(crate) fn heard(&mut self) -> Option<Arc<Report>> {
         if self.is_heard() { self.peer.report.clone() } else { None }
     }
 
@@ -154,11 +155,11 @@ impl Mirror {
         let Some(report) = &self.peer.report else {
             return Vec::new();
         };
-        let mut keys: Vec<String> =
-            self.digest.keys().chain(report.config.keys()).cloned().collect();
+        let both = self.digest.keys().chain(report.config.keys());
+        let differ = both.filter(|key| self.digest.get(*key) != report.config.get(*key));
+        let mut keys: Vec<String> = differ.cloned().collect();
         keys.sort();
         keys.dedup();
-        keys.retain(|key| self.digest.get(key) != report.config.get(key));
         if self.peer.cluster_digest != self.cluster_digest {
             keys.push("cluster.toml".to_owned());
         }

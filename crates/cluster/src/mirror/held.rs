@@ -219,7 +219,7 @@ impl Mirror {
                 let moving = matches!(self.state, State::HandOver { .. });
                 job.begun |= moving;
                 let moves = !job.begun && self.is_at_rest() && self.is_peer_able();
-                let served = self.heard().as_ref().is_some_and(is_serving);
+                let served = self.heard().as_deref().is_some_and(is_serving);
                 let moved = job.begun && !self.is_acting_state();
                 if moving || moves || (moved && !served) {
                     return None;

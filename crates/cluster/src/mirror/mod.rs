@@ -43,6 +43,7 @@ mod witnessing;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::config::ModuleConfig;
@@ -148,7 +149,7 @@ pub(crate) struct Session {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Peer {
     boot: Option<BootId>,
-    report: Option<Report>,
+    report: Option<Arc<Report>>,
     cluster_digest: u64,
     two_way: bool,
     received: Option<Time>,
@@ -243,7 +244,7 @@ pub(crate) struct Mirror {
     me: NodeName,
     peer_name: NodeName,
     config: ModuleConfig,
-    digest: BTreeMap<String, u64>,
+    digest: Arc<BTreeMap<String, u64>>,
     cluster_digest: u64,
     first: bool,
     has_witness: bool,
@@ -313,7 +314,7 @@ impl Mirror {
             me: boot.name.clone(),
             peer_name: other.unwrap_or(&boot.name).clone(),
             first: first == Some(&boot.name),
-            digest: module.digest.clone(),
+            digest: Arc::new(module.digest.clone()),
             cluster_digest: boot.cluster_digest,
             has_witness: boot.cluster.witness.is_some(),
             boot: boot.boot,

@@ -206,7 +206,8 @@ impl Mirror {
             Command::Switchover => {
                 job.begun |= self.state != State::Serve;
                 let peer = self.heard();
-                if peer.as_ref().is_some_and(super::facts::is_serving) && !self.is_acting_state() {
+                if peer.as_deref().is_some_and(super::facts::is_serving) && !self.is_acting_state()
+                {
                     return Some(Outcome::Done(format!("{} is primary", self.peer_name)));
                 }
                 let back = job.begun && self.state == State::Serve;

@@ -15,6 +15,7 @@
 //! All that must be remembered is in the record, so that neither an end of the daemon nor one of
 //! the node gives a failing application new attempts. When checks run is decided in `checks`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use model::config::CheckAction;
@@ -205,7 +206,7 @@ impl Mirror {
 
     /// Whether the peer can take over in order and has not failed itself.
     pub(super) fn is_peer_able(&mut self) -> bool {
-        let able = |peer: Report| !peer.hindered && !peer.maintained && !peer.leaving;
+        let able = |peer: Arc<Report>| !peer.hindered && !peer.maintained && !peer.leaving;
         self.heard().is_some_and(able) && self.is_protected() && self.in_contact()
     }
 

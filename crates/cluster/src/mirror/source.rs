@@ -113,7 +113,7 @@ impl Mirror {
 
     /// The target is ready: the replicator may connect.
     fn note_joined(&mut self, session: &Session) -> bool {
-        let theirs = self.heard().and_then(|peer| peer.session).map(|session| session.id);
+        let theirs = self.heard().and_then(|peer| peer.session.as_ref().map(|session| session.id));
         if theirs != Some(session.id) {
             return false;
         }
@@ -209,7 +209,7 @@ impl Mirror {
             return false;
         }
         let done = SessionReport { id: session.id, step: SessionStep::Done };
-        let theirs = self.heard().and_then(|peer| peer.session);
+        let theirs = self.heard().and_then(|peer| peer.session.clone());
         if theirs != Some(done) || self.replicator.link != Some(session.id) {
             return false;
         }

@@ -47,13 +47,13 @@ impl Mirror {
         }
         let peer = self.heard();
         if self.record.pending.is_some() {
-            return self.settle_pending(peer.as_ref());
+            return self.settle_pending(peer.as_deref());
         }
         if let Some(why) = self.copy_failed.clone()
-            && (self.failed_following || !peer.as_ref().is_some_and(|peer| self.may_follow(peer)))
+            && (self.failed_following || !peer.as_deref().is_some_and(|peer| self.may_follow(peer)))
         {
             if self.failed_following
-                && peer.as_ref().is_some_and(is_acting)
+                && peer.as_deref().is_some_and(is_acting)
                 && self.due(self.retry.at)
             {
                 self.failed_following = false;
@@ -66,10 +66,10 @@ impl Mirror {
             let sentence = format!("{} does not know this module", self.peer_name);
             return self.block("peer-lacks-module", sentence);
         }
-        if let Some(changed) = self.held_back(peer.as_ref()) {
+        if let Some(changed) = self.held_back(peer.as_deref()) {
             return changed;
         }
-        if let Some(changed) = self.waits_for_word(peer.as_ref()) {
+        if let Some(changed) = self.waits_for_word(peer.as_deref()) {
             return changed;
         }
         match peer {

@@ -98,7 +98,7 @@ impl Mirror {
         let running = assigned.filter(|assigned| runs && *assigned != Assignment::Close);
         BootModule {
             config: self.config.clone(),
-            digest: self.digest.clone(),
+            digest: (*self.digest).clone(),
             record: self.record.clone(),
             data,
             running: running.map(|assignment| Running {
@@ -198,7 +198,8 @@ impl Mirror {
     fn headline(&self, now: Time, role: Role, phase: Phase) -> Headline {
         let amber = self.reasons.values().any(|reason| reason.severity > Severity::Info);
         let alive = self.heartbeats_alive(now);
-        let peer_serves = alive && self.peer.report.as_ref().is_some_and(is_acting);
+        let peer_serves =
+            alive && self.peer.report.as_ref().is_some_and(|report| is_acting(report));
         match (role, phase) {
             (Role::Prim | Role::Second | Role::Up, Phase::Ready) if !amber => Headline::Protected,
             (Role::Prim | Role::Alone, Phase::NotReady) => Headline::Down,

@@ -117,7 +117,7 @@ impl Heartbeats {
     }
 
     /// Takes the reports for the coming heartbeats and sends one at once.
-    pub(crate) fn announce(&self, reports: BTreeMap<ModuleName, Report>) {
+    pub(crate) fn announce(&self, reports: BTreeMap<ModuleName, Arc<Report>>) {
         lock(&self.shared.outgoing).heartbeat.reports = reports;
         // The thread lives as long as the process.
         let _ = self.wake.send(());

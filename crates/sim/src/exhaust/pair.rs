@@ -97,7 +97,7 @@ pub(super) struct Machine {
     pub(super) name: NodeName,
     pub(super) node: Option<Arc<Node>>,
     pub(super) contact: Arc<Contact>,
-    pub(super) announced: Arc<BTreeMap<ModuleName, Report>>,
+    pub(super) announced: Arc<BTreeMap<ModuleName, Arc<Report>>>,
     pub(super) clock: Time,
     pub(super) boot: u64,
     pub(super) life: u64,
@@ -139,10 +139,10 @@ pub(super) struct Pair {
 impl Machine {
     pub(super) fn report(&self) -> Option<&Report> {
         self.node.as_ref()?;
-        self.announced.get(&shop())
+        self.announced.get(&shop()).map(|report| &**report)
     }
 
-    pub(super) fn heartbeat(&self, reports: BTreeMap<ModuleName, Report>) -> Heartbeat {
+    pub(super) fn heartbeat(&self, reports: BTreeMap<ModuleName, Arc<Report>>) -> Heartbeat {
         Heartbeat {
             from: self.name.clone(),
             boot: BootId(u128::from(self.boot)),
