@@ -32,13 +32,6 @@ impl Node {
     /// A module as a daemon would find it that is started now.
     #[must_use]
     pub fn found(&self, now: Time, module: &ModuleName) -> Option<Found> {
-        let mirror = self.mirror(module)?;
-        Some(Found {
-            node: self.name().clone(),
-            boot: mirror.boot(),
-            wall: mirror.wall(now),
-            module: mirror.found(),
-            status: mirror.status(now),
-        })
+        Some(self.module(module)?.found(now, self.name().clone()))
     }
 }

@@ -4,12 +4,14 @@
 //! runs in production. How data is copied is none of its business: that is `replica`, which this
 //! crate does not know. The shell translates between the two.
 
+mod application;
 pub mod configuration;
 pub mod contact;
 pub mod effect;
 pub mod found;
 pub mod input;
 mod mirror;
+mod module;
 mod node;
 pub mod record;
 pub mod replay;

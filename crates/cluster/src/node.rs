@@ -1,6 +1,6 @@
 //! A node: its modules, and the one timer they share.
 //!
-//! It only distributes what happens; every decision about a module is taken in `mirror`.
+//! It only distributes what happens; every decision about a module is taken by its kind.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
 use crate::input::{Boot, Input};
-use crate::mirror::Mirror;
+use crate::module::Module;
 use crate::report::Report;
 use crate::status::NodeStatus;
 
@@ -20,7 +20,7 @@ use crate::status::NodeStatus;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Node {
     name: NodeName,
-    modules: BTreeMap<ModuleName, Mirror>,
+    modules: BTreeMap<ModuleName, Module>,
     handled: Time,
     announced: BTreeMap<ModuleName, Arc<Report>>,
 }
@@ -33,9 +33,9 @@ impl Node {
         let mut modules = BTreeMap::new();
         let mut effects = Vec::new();
         for (stream, module) in (0u64..).zip(&boot.modules) {
-            let mut mirror = Mirror::new(now, &boot, module, stream);
-            effects.extend(mirror.run(now, |mirror| mirror.resume(module.running.as_ref())));
-            modules.insert(module.config.name.clone(), mirror);
+            let Some((kind, first)) = Module::new(now, &boot, module, stream) else { continue };
+            effects.extend(first);
+            modules.insert(module.config.name.clone(), kind);
         }
         let mut node = Node { name, modules, handled: now, announced: BTreeMap::new() };
         node.announce(&mut effects);
@@ -47,26 +47,24 @@ impl Node {
         let gap = now.since(self.handled);
         self.handled = self.handled.max(now);
         let mut effects = Vec::new();
-        for mirror in self.modules.values_mut() {
-            mirror.begin_batch();
-            mirror.notice_gap(now, gap);
+        for module in self.modules.values_mut() {
+            module.begin(now, gap);
         }
         match input {
             Input::Tick => {}
             Input::Heartbeat { heartbeat, received, echoed } => {
-                for mirror in self.modules.values_mut().filter(|m| *m.peer_name() == heartbeat.from)
-                {
-                    effects.extend(mirror.run(now, |m| m.hear(&heartbeat, received, echoed)));
+                for module in self.modules.values_mut() {
+                    effects.extend(module.hear(now, &heartbeat, received, echoed));
                 }
             }
             input => {
-                if let Some(mirror) = input.module().and_then(|m| self.modules.get_mut(m)) {
-                    effects.extend(mirror.run(now, |mirror| mirror.take_in(input)));
+                if let Some(module) = input.module().and_then(|m| self.modules.get_mut(m)) {
+                    effects.extend(module.take_in(now, input));
                 }
             }
         }
-        for mirror in self.modules.values_mut().filter(|m| m.is_due(now)) {
-            effects.extend(mirror.run(now, |_| {}));
+        for module in self.modules.values_mut() {
+            effects.extend(module.wake(now));
         }
         self.announce(&mut effects);
         effects
@@ -75,8 +73,7 @@ impl Node {
     /// When to hand in `Input::Tick`, at the latest; none when there is nothing to decide.
     #[must_use]
     pub fn deadline(&self) -> Option<Time> {
-        let own = self.modules.values().map(|mirror| self.handled + mirror.timeout() / 4);
-        own.chain(self.modules.values().filter_map(Mirror::wake)).min()
+        self.modules.values().filter_map(|module| module.deadline(self.handled)).min()
     }
 
     /// What heartbeats are to say of this node's modules.
@@ -88,7 +85,7 @@ impl Node {
     /// The node as people and programs see it.
     #[must_use]
     pub fn status(&self, now: Time) -> NodeStatus {
-        let each = |(name, mirror): (&ModuleName, &Mirror)| (name.clone(), mirror.status(now));
+        let each = |(name, module): (&ModuleName, &Module)| (name.clone(), module.status(now));
         NodeStatus { node: self.name.clone(), modules: self.modules.iter().map(each).collect() }
     }
 
@@ -96,14 +93,14 @@ impl Node {
         &self.name
     }
 
-    pub(crate) fn mirror(&self, module: &ModuleName) -> Option<&Mirror> {
+    pub(crate) fn module(&self, module: &ModuleName) -> Option<&Module> {
         self.modules.get(module)
     }
 
     fn announce(&mut self, effects: &mut Vec<Effect>) {
         let mut changed = false;
-        for (name, mirror) in &self.modules {
-            let report = mirror.report();
+        for (name, module) in &self.modules {
+            let Some(report) = module.report() else { continue };
             if self.announced.get(name).is_none_or(|announced| **announced != report) {
                 self.announced.insert(name.clone(), Arc::new(report));
                 changed = true;

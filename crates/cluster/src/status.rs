@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::config::CheckAction;
+use model::config::{CheckAction, ModuleKind};
 use model::{Copy, Headline, ModuleName, NodeName, Phase, Reason, Role, Time};
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,8 @@ pub struct NodeStatus {
 /// A module as one node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleStatus {
+    /// What kind of module it is.
+    pub kind: ModuleKind,
     /// The state in one word.
     pub headline: Headline,
     /// This node's role.
@@ -38,8 +40,8 @@ pub struct ModuleStatus {
     pub epoch: u64,
     /// Why the module is not green, worst first.
     pub reasons: Vec<Reason>,
-    /// The peer.
-    pub peer: PeerStatus,
+    /// The peer of a mirror; other kinds have none.
+    pub peer: Option<PeerStatus>,
     /// The witness.
     pub witness: WitnessState,
     /// The session this node takes part in.
@@ -50,6 +52,14 @@ pub struct ModuleStatus {
     pub service: bool,
     /// The checks of the application.
     pub checks: BTreeMap<ModuleName, CheckStatus>,
+}
+
+impl ModuleStatus {
+    /// What the peer said last, if there is one and it was ever heard.
+    #[must_use]
+    pub fn peer_report(&self) -> Option<&PeerReport> {
+        self.peer.as_ref().and_then(|peer| peer.last.as_ref())
+    }
 }
 
 /// A check of the application on one node.

@@ -138,8 +138,12 @@ fn line(data: &Value, name: &str, module: &Value) -> String {
     let (shape, colour) = shape_of_headline(headline);
     let state = paint_text(&format!("{shape} {:<10}", spoken(headline).to_uppercase()), colour);
     let peer = &module["peer"];
-    let mut line =
-        format!("{name:<10} mirror  {state}  {} {:<22}", text(data, "node"), role(module));
+    let mut line = format!(
+        "{name:<10} {:<7} {state}  {} {:<22}",
+        text(module, "kind"),
+        text(data, "node"),
+        role(module)
+    );
     let last = &peer["last"];
     let there = match text(peer, "contact") {
         "lost" | "listening" => "silent".to_owned(),

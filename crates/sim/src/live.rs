@@ -129,9 +129,9 @@ impl World {
 /// Whether a node hears its peer.
 #[must_use]
 pub fn hears(found: &Found) -> bool {
-    match found.status.peer.contact {
-        ContactState::Alive | ContactState::DataLinkOnly => true,
-        ContactState::Listening | ContactState::Lost => false,
+    match found.status.peer.as_ref().map(|peer| peer.contact) {
+        Some(ContactState::Alive | ContactState::DataLinkOnly) => true,
+        Some(ContactState::Listening | ContactState::Lost) | None => false,
     }
 }
 

@@ -272,14 +272,14 @@ impl Mirror {
                 "fenced",
                 format!("{} is undecided for too long: it drops its addresses", self.me),
             );
-            self.front.fenced = true;
+            self.fenced = true;
             self.set_addresses(false);
         }
     }
 
     pub(crate) fn unfence(&mut self) {
-        if self.front.fenced {
-            self.front.fenced = false;
+        if self.fenced {
+            self.fenced = false;
             self.set_addresses(true);
         }
     }

@@ -9,9 +9,8 @@
 //! ```
 //!
 //! A node that had the role and comes back takes it up again in any case, and where both wait the
-//! better copy leads: that is no failover. What
-//! ends by itself goes by the clock on the wall, as it was when the daemon started, for it has to
-//! outlast a boot.
+//! better copy leads: that is no failover. How what ends by itself is
+//! kept is in `application`.
 
 use std::time::Duration;
 
@@ -20,11 +19,10 @@ use model::{Role, Severity, Time};
 use serde::{Deserialize, Serialize};
 
 use super::facts::{is_acting, is_serving};
-use super::recover::spoken;
-use super::{Job, Mirror, State};
+use super::{Mirror, State};
+use crate::application::{Job, spoken};
 use crate::effect::Outcome;
-use crate::input::{Boot, Command};
-use crate::record::Span;
+use crate::input::Command;
 use crate::report::Report;
 
 /// How long a pair has been protected before the application is moved for no more than a wish.
@@ -35,8 +33,6 @@ const MOVE_PAUSE: Duration = Duration::from_secs(300);
 /// What is left to the operator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Held {
-    /// When the daemon started: on its own clock and on the wall.
-    began: (Time, Duration),
     /// The operator has said that this node shall run the application.
     pub(super) word: bool,
     /// Not before this is the application moved for no more than a wish.
@@ -44,96 +40,15 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(now: Time, boot: &Boot) -> Held {
-        Held { began: (now, boot.wall), word: false, move_at: now }
-    }
-
-    /// When this node's own clock shows the end of a span.
-    fn end(&self, span: Span) -> Time {
-        let (now, wall) = self.began;
-        now + span.end.saturating_sub(wall)
+    pub(super) fn new(now: Time) -> Held {
+        Held { word: false, move_at: now }
     }
 }
 
 impl Mirror {
-    /// What ends by itself has ended. That is not worth a write of its own, which could fail and
-    /// end the application with it: on the disk it has ended as well.
-    pub(super) fn end_spans(&mut self) -> bool {
-        let ends = [self.record.paused, self.record.maintenance];
-        let over = ends.map(|span| span.is_some_and(|span| self.due(self.held.end(span))));
-        if over[0] {
-            self.record.paused = None;
-            self.tell_resumed();
-        }
-        if over[1] {
-            self.record.maintenance = None;
-            self.tell_maintained();
-        }
-        over.contains(&true)
-    }
-
-    pub(super) fn pause(&mut self, length: Duration) {
-        let span = self.span(length);
-        self.persist(|record| record.paused = Some(span));
-        let sentence = format!(
-            "failures of {} are not answered by {} for {}",
-            self.module,
-            self.me,
-            spoken(length)
-        );
-        self.info("pauses", sentence);
-    }
-
-    pub(super) fn end_pause(&mut self) {
-        if self.record.paused.is_some() {
-            self.persist(|record| record.paused = None);
-            self.tell_resumed();
-        }
-    }
-
-    fn tell_resumed(&mut self) {
-        self.info("resumes", format!("{} answers failures by itself again", self.me));
-    }
-
-    pub(super) fn begin_maintenance(&mut self, length: Duration) {
-        let span = self.span(length);
-        self.persist(|record| record.maintenance = Some(span));
+    pub(super) fn maintain(&mut self, length: Duration) {
+        self.begin_maintenance(length);
         self.held.move_at = self.now;
-        self.info(
-            "maintenance-begins",
-            format!("{} is being worked on for {}", self.me, spoken(length)),
-        );
-    }
-
-    pub(super) fn end_maintenance(&mut self) {
-        if self.record.maintenance.is_some() {
-            self.persist(|record| record.maintenance = None);
-            self.tell_maintained();
-        }
-    }
-
-    fn tell_maintained(&mut self) {
-        self.info("maintenance-ends", format!("nobody works on {} any more", self.me));
-    }
-
-    fn span(&self, length: Duration) -> Span {
-        Span { end: self.wall(self.now) + length, length }
-    }
-
-    /// What the clock on the wall shows, as far as this daemon knows.
-    pub(crate) fn wall(&self, now: Time) -> Duration {
-        let (began, wall) = self.held.began;
-        wall + now.since(began)
-    }
-
-    /// Whether failures are to be left to the operator; the node is woken when that ends.
-    pub(super) fn is_paused(&mut self) -> bool {
-        let end = self.record.paused.map(|span| self.held.end(span));
-        end.is_some_and(|end| !self.due(end))
-    }
-
-    pub(super) fn is_maintained(&self) -> bool {
-        self.record.maintenance.is_some_and(|span| self.now < self.held.end(span))
     }
 
     /// Whether the application may come to run on another node without the operator.
@@ -287,19 +202,5 @@ impl Mirror {
             "peer-maintained" => vec![format!("evenkeel maintenance off {peer}")],
             _ => Vec::new(),
         }
-    }
-
-    /// How long what ends by itself goes on.
-    pub(super) fn span_says(&self, code: &str) -> Vec<String> {
-        let span = match code {
-            "paused" => self.record.paused,
-            "maintenance" => self.record.maintenance,
-            _ => None,
-        };
-        let left = span.map(|span| self.held.end(span).since(self.now));
-        let minutes = |left: Duration| left.as_secs().div_ceil(60) * 60;
-        left.map(|left| format!("it ends in {}", spoken(Duration::from_secs(minutes(left)))))
-            .into_iter()
-            .collect()
     }
 }

@@ -3,8 +3,8 @@
 use model::Time;
 
 use super::Mirror;
-use crate::effect::{Assignment, ServiceAction};
-use crate::input::{Input, ReplicatorEvent, ScriptError};
+use crate::effect::Assignment;
+use crate::input::{Input, ReplicatorEvent};
 use crate::record::StoredCopy;
 use crate::report::Heartbeat;
 
@@ -40,12 +40,7 @@ impl Mirror {
             Input::Witness { request, answer, .. } => self.hear_witness(request, answer),
             Input::WitnessUnreachable { why, .. } => self.miss_witness(why),
             Input::Replicator { event, .. } => self.hear_replicator(event),
-            Input::AddressesSet { held, error, .. } => {
-                if held == self.front.addresses {
-                    self.front.addresses_busy = false;
-                    self.front.address_error = error;
-                }
-            }
+            Input::AddressesSet { held, error, .. } => self.addresses_set(held, error),
             Input::ServiceDone { action, error, .. } => self.service_done(action, error),
             Input::CheckResult { serial, check, up, evidence, .. } => {
                 self.hear_check(serial, check, up, evidence);
@@ -53,28 +48,6 @@ impl Mirror {
             Input::ResyncPrepared { serial, error, .. } => self.resync_prepared(serial, error),
             Input::PersistFailed { error, .. } => self.persist_failed(error),
             Input::Operator { job, command, .. } => self.command(job, command),
-        }
-    }
-
-    fn service_done(&mut self, action: ServiceAction, error: Option<ScriptError>) {
-        if self.front.busy != Some(action) {
-            return;
-        }
-        self.front.busy = None;
-        match action {
-            ServiceAction::Start => {
-                self.front.running = true;
-                self.service_started(error);
-            }
-            ServiceAction::Stop | ServiceAction::Kill => {
-                self.front.running = false;
-                self.service_stopped();
-                if let Some(error) = error {
-                    let sentence = format!("stopping was not clean: {}", error.how);
-                    let severity = model::Severity::Warning;
-                    self.explain_with(severity, "service-stop-failed", sentence, error.said);
-                }
-            }
         }
     }
 

@@ -12,8 +12,6 @@ use crate::effect::{Ending, ServiceAction};
 
 /// Pause before a record that could not be written is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// When a record that was tried again counts as written, as no failure was told.
-const TOLD_WITHIN: Duration = Duration::from_millis(50);
 
 impl Mirror {
     /// An acting node that sees its peer in an epoch that follows its own has lost.
@@ -33,46 +31,27 @@ impl Mirror {
         self.hold(Ending::Cut);
         self.set_addresses(false);
         self.run_service(ServiceAction::Kill);
-        self.front.fenced = false;
+        self.fenced = false;
         self.session = None;
         self.proposal = None;
         self.go(State::Lose);
     }
 
-    /// A record that could not be written is tried again, as it was, before anything is decided:
-    /// a disk that was full may have room again.
+    /// A record that could not be written is tried again before anything is decided.
     pub(crate) fn record_anew(&mut self, error: &str) -> bool {
-        if self.rewritten && !self.persisted {
-            // A failure would have been told before this.
-            self.rewritten = false;
-            self.persist_error = None;
-            self.retry.failures = 0;
-            self.retry.at = self.now;
-            if self.replicator.restored {
-                self.note_restored();
-            }
-            self.info("record-written", format!("the record of {} can be written again", self.me));
-            return true;
+        if !self.is_written_again() {
+            return self.write_again(error);
         }
-        if !self.rewritten && self.due(self.retry.at) {
-            self.back_off();
-            self.persist(|_| {});
-            self.rewritten = true;
+        if self.replicator.restored {
+            self.note_restored();
         }
-        if self.rewritten {
-            let next = self.now + TOLD_WITHIN;
-            self.due(next);
-        }
-        self.block("record-failed", format!("the record cannot be written: {error}"))
+        self.info("record-written", format!("the record of {} can be written again", self.me));
+        true
     }
 
-    /// The record on disk is one that was written in the failed batch before the failure, or the
-    /// one before that batch. All of the batch counts as undone: then memory is never ahead of
-    /// the disk, and as records are written whole the next persist brings both together.
+    /// All of the batch counts as undone.
     pub(super) fn persist_failed(&mut self, error: String) {
-        self.record = self.last_good.clone();
-        let known = self.persist_error.replace(error.clone()).is_some();
-        self.rewritten = false;
+        let known = self.undo_batch(error.clone());
         self.proposal = None;
         // Given anew once it can be noted; what is not durable must not be said.
         self.consent = None;

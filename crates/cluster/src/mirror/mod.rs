@@ -19,10 +19,10 @@
 //! `Wait` is where every decision to start is taken; `Serve` is ALONE or PRIM, depending on the
 //! session that it keeps. Nothing is remembered about messages: after each input `step` looks at
 //! the facts (own record, peer's report, what replicator, service and witness said) until there is
-//! nothing left to do. This file holds the data and the loop, its siblings the rules.
+//! nothing left to do. This file holds the data and the loop, its siblings the rules; what is not
+//! about two copies is in `application`.
 
 mod alone;
-mod checks;
 mod facts;
 mod heal;
 mod held;
@@ -41,18 +41,18 @@ mod view;
 mod wanted;
 mod witnessing;
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::config::ModuleConfig;
-use model::{BootId, Epoch, EpochId, ModuleName, NodeName, Reason, SessionId, Time};
+use model::{BootId, Epoch, EpochId, NodeName, SessionId, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::effect::{Assignment, Effect, ServiceAction};
-use crate::input::{Boot, BootModule, Command, DataState, JobId, Running};
-use crate::record::{Record, StoredCopy};
+use crate::application::Base;
+use crate::effect::{Assignment, Effect};
+use crate::input::{Boot, BootModule, DataState, Running};
+use crate::record::StoredCopy;
 use crate::report::{Report, SessionStep};
 use crate::rng::Rng;
 use crate::witness;
@@ -182,18 +182,6 @@ struct Replicator {
     owners_differ: Option<String>,
 }
 
-/// Addresses and application: what was asked of the shell and what came of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Front {
-    addresses: bool,
-    addresses_busy: bool,
-    address_error: Option<String>,
-    /// The fence bound passed while undecided: to be taken again if this node wins.
-    fenced: bool,
-    busy: Option<ServiceAction>,
-    running: bool,
-}
-
 /// The conversation with the witness.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Talk {
@@ -212,62 +200,24 @@ struct Talk {
     unswappable: Option<(EpochId, Option<EpochId>)>,
 }
 
-/// Sessions and starts that failed are not tried again at once.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Retry {
-    /// How often in a row.
-    failures: u32,
-    at: Time,
-}
-
-/// An operator's job under way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Job {
-    id: JobId,
-    command: Command,
-    since: Time,
-    begun: bool,
-}
-
-/// Why a waiting node cannot go on; kept as the reason shown.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Block {
-    code: Cow<'static, str>,
-    sentence: String,
-    critical: bool,
-}
-
 /// One module on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Mirror {
-    module: ModuleName,
-    me: NodeName,
+    base: Base,
     peer_name: NodeName,
-    config: ModuleConfig,
     digest: Arc<BTreeMap<String, u64>>,
     cluster_digest: u64,
     first: bool,
     has_witness: bool,
-    boot: BootId,
-    record: Record,
-    /// What is durable for certain: the record before the first persist of the present batch. Of a
-    /// batch everything counts as undone when one persist of it fails.
-    last_good: Record,
-    persisted: bool,
-    persist_error: Option<String>,
-    /// The record that could not be written is being written again.
-    rewritten: bool,
     fault: Option<String>,
     empty: bool,
     number: Option<u64>,
     state: State,
-    shown: (model::Role, model::Phase),
-    since: Time,
     peer: Peer,
     listening: Time,
     replicator: Replicator,
-    front: Front,
-    recovery: recover::Recovery,
+    /// The fence bound passed while undecided: addresses are to be taken again if this node wins.
+    fenced: bool,
     session: Option<Session>,
     script: prepare::Script,
     proposal: Option<Epoch>,
@@ -282,10 +232,6 @@ pub(crate) struct Mirror {
     in_sync_since_boot: bool,
     by_policy: bool,
     talk: Talk,
-    jobs: Vec<Job>,
-    block: Option<Block>,
-    reasons: BTreeMap<String, Reason>,
-    retry: Retry,
     /// What is not done by itself, or is.
     held: held::Held,
     peer_stopped_since: Option<Time>,
@@ -298,41 +244,44 @@ pub(crate) struct Mirror {
     /// The session ended last: never joined again.
     burnt: Option<SessionId>,
     rng: Rng,
-    now: Time,
-    wake: Option<Time>,
-    effects: Vec<Effect>,
+}
+
+/// What a mirror has as every kind of module has it reads as its own.
+impl Deref for Mirror {
+    type Target = Base;
+
+    fn deref(&self) -> &Base {
+        &self.base
+    }
+}
+
+impl DerefMut for Mirror {
+    fn deref_mut(&mut self) -> &mut Base {
+        &mut self.base
+    }
 }
 
 impl Mirror {
     pub(crate) fn new(now: Time, boot: &Boot, module: &BootModule, stream: u64) -> Mirror {
-        let config = module.config.clone();
+        let config = &module.config;
         let other = config.nodes.iter().find(|node| **node != boot.name);
         let first = config.failover.prefer.as_ref().or(config.nodes.first());
-        let record = module.record.clone();
+        let record = &module.record;
         Mirror {
-            module: config.name.clone(),
-            me: boot.name.clone(),
+            base: Base::new(now, boot, module),
             peer_name: other.unwrap_or(&boot.name).clone(),
             first: first == Some(&boot.name),
             digest: Arc::new(module.digest.clone()),
             cluster_digest: boot.cluster_digest,
             has_witness: boot.cluster.witness.is_some(),
-            boot: boot.boot,
-            fault: facts::data_fault(&record, &module.data),
+            fault: facts::data_fault(record, &module.data),
             empty: module.data == DataState::Empty,
-            last_good: record.clone(),
-            persisted: false,
-            persist_error: None,
-            rewritten: false,
             number: record.number.filter(|_| record.open_in.is_none()),
             state: if record.started { State::Wait } else { State::Stop },
-            shown: (model::Role::Stop, model::Phase::Ready),
-            since: now,
             peer: Peer::default(),
             listening: now,
             replicator: Replicator::default(),
-            front: Front::default(),
-            recovery: recover::Recovery::default(),
+            fenced: false,
             session: None,
             script: prepare::Script::default(),
             proposal: None,
@@ -345,11 +294,7 @@ impl Mirror {
             in_sync_since_boot: false,
             by_policy: false,
             talk: Talk::default(),
-            jobs: Vec::new(),
-            block: None,
-            reasons: BTreeMap::new(),
-            retry: Retry::default(),
-            held: held::Held::new(now, boot),
+            held: held::Held::new(now),
             peer_stopped_since: None,
             undecided_since: None,
             opened_at: now,
@@ -357,18 +302,12 @@ impl Mirror {
             refused_in: None,
             burnt: None,
             rng: Rng::new(boot.seed, stream),
-            now,
-            wake: None,
-            effects: Vec::new(),
-            record,
-            config,
         }
     }
 
     /// Applies `change` to the facts and decides until nothing is left to do.
     pub(crate) fn run(&mut self, now: Time, change: impl FnOnce(&mut Mirror)) -> Vec<Effect> {
-        self.now = self.now.max(now);
-        self.wake = None;
+        self.begin(now);
         change(self);
         for _ in 0..ROUNDS_MAX {
             if !self.step() {
@@ -377,7 +316,8 @@ impl Mirror {
         }
         self.talk.answer = None;
         self.probe_witness();
-        self.run_checks();
+        let runs = self.state == State::Serve && self.is_at_rest();
+        self.run_checks(runs);
         self.finish_jobs();
         self.update_reasons();
         std::mem::take(&mut self.effects)
@@ -459,35 +399,11 @@ impl Mirror {
         self.config.failover.timeout
     }
 
-    pub(crate) fn wake(&self) -> Option<Time> {
-        self.wake
-    }
-
-    pub(crate) fn is_due(&self, now: Time) -> bool {
-        self.wake.is_some_and(|wake| wake <= now)
-    }
-
     /// A node that slept knows nothing: it listens afresh before it decides anything.
     pub(crate) fn notice_gap(&mut self, now: Time, gap: Duration) {
         if gap > crate::node::gap_allowed(self.timeout()) {
             self.listening = now;
         }
-    }
-
-    /// Whether `at` has been reached; if not, the node is woken then.
-    fn due(&mut self, at: Time) -> bool {
-        if self.now >= at {
-            return true;
-        }
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
-        false
-    }
-
-    /// Notes that a session or a start failed, and when to try again.
-    fn back_off(&mut self) {
-        let seconds = (1u64 << self.retry.failures.min(5)).min(30);
-        self.retry.failures += 1;
-        self.retry.at = self.now + Duration::from_secs(seconds);
     }
 
     fn is_current(&self) -> bool {

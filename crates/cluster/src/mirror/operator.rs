@@ -7,8 +7,9 @@ use std::time::Duration;
 use model::{Copy, Phase, Role};
 
 use super::facts::{Standing, is_acting};
-use super::{Job, Mirror, State};
-use crate::effect::{Effect, Outcome};
+use super::{Mirror, State};
+use crate::application::Job;
+use crate::effect::Outcome;
 use crate::input::{Command, JobId};
 use crate::record::StoredCopy;
 
@@ -32,7 +33,8 @@ impl Mirror {
             self.answer(id, Outcome::Refused { why, next: vec![next] });
             return;
         }
-        self.jobs.push(Job { id, command, since: self.now, begun: false });
+        let since = self.now;
+        self.jobs.push(Job { id, command, since, begun: false });
         match command {
             Command::Start => self.begin_start(),
             Command::Stop | Command::StopAll => {
@@ -52,7 +54,7 @@ impl Mirror {
             Command::Discard => self.discard(),
             Command::Pause(length) => self.pause(length),
             Command::Resume => self.end_pause(),
-            Command::Maintain(length) => self.begin_maintenance(length),
+            Command::Maintain(length) => self.maintain(length),
             Command::EndMaintenance => self.end_maintenance(),
         }
     }
@@ -245,10 +247,6 @@ impl Mirror {
             return Some(Outcome::Refused { why: block.sentence, next });
         }
         None
-    }
-
-    fn answer(&mut self, job: JobId, outcome: Outcome) {
-        self.effects.push(Effect::Answer { job, outcome });
     }
 
     /// Whether the copy is known to hold everything acknowledged.

@@ -63,12 +63,9 @@ impl Mirror {
         self.in_sync_since_boot = false;
         self.script.serial += 1;
         self.script.run = Run::Running(session);
-        self.effects.push(Effect::PrepareResync {
-            module: self.module.clone(),
-            serial: self.script.serial,
-            source: self.peer_name.clone(),
-            copy: self.copy(),
-        });
+        let (module, serial) = (self.module.clone(), self.script.serial);
+        let (source, copy) = (self.peer_name.clone(), self.copy());
+        self.effects.push(Effect::PrepareResync { module, serial, source, copy });
         false
     }
 

@@ -1,58 +1,47 @@
 //! Why the module is not green: derived from the facts after every input.
 //!
-//! A reason keeps its time of beginning as long as it holds.
+//! How reasons are kept is in `application`, as are those of the application.
 
 use std::borrow::Cow;
 
-use model::{Copy, Phase, Reason, Role, Severity};
+use model::{Copy, Phase, Role, Severity};
 
 use super::facts::Standing;
 use super::{Mirror, State};
+use crate::application::Found;
 use crate::status::ContactState;
 
 impl Mirror {
     pub(crate) fn update_reasons(&mut self) {
         let shown = self.role();
-        if shown != self.shown {
-            self.shown = shown;
-            self.since = self.now;
-        }
+        self.note_shown(shown);
         let mut found: Vec<(&'static str, Severity, String)> = Vec::new();
         self.copy_reason(&mut found);
         self.front_reasons(&mut found);
         self.pair_reasons(shown, &mut found);
         self.witness_reasons(&mut found);
         self.held_reasons(&mut found);
-        let mut kept = std::mem::take(&mut self.reasons);
         let others = found.into_iter().map(|(code, severity, sentence)| {
             let code: Cow<'static, str> = code.into();
             (code, severity, sentence)
         });
-        for (code, severity, sentence) in self.block_reason().into_iter().chain(others) {
-            let code = code.as_ref();
-            if self.reasons.contains_key(code) {
-                // Why the node waits comes first; told again in other words it would look new.
-                continue;
-            }
-            let before = kept.remove(code);
-            let since = before.as_ref().map_or(self.now, |reason| reason.since);
+        let evidence = self.evidence();
+        let all = self.block_reason().into_iter().chain(others);
+        let all = all.map(|(code, severity, sentence)| {
             let blocks = self.block.as_ref().is_some_and(|block| block.code == code);
-            if before.is_none() && (blocks || code == "split-brain") {
-                self.explain(severity, code, sentence.clone());
-            }
             let said =
-                [self.script_said(code), self.failure_said(code), self.span_says(code)].concat();
-            let evidence = [said, self.evidence()].concat();
-            let reason = Reason {
-                code: code.to_owned(),
-                sentence,
+                [self.script_said(&code), self.failure_said(&code), self.span_says(&code)].concat();
+            Found {
+                told: blocks || code == "split-brain",
+                evidence: [said, evidence.clone()].concat(),
+                next: self.next_steps(&code),
+                code,
                 severity,
-                since,
-                evidence,
-                next: self.next_steps(code),
-            };
-            self.reasons.insert(code.to_owned(), reason);
-        }
+                sentence,
+            }
+        });
+        let all = all.collect();
+        self.keep_reasons(all);
     }
 
     fn block_reason(&self) -> Option<(Cow<'static, str>, Severity, String)> {
@@ -70,12 +59,9 @@ impl Mirror {
     }
 
     fn front_reasons(&self, found: &mut Vec<(&'static str, Severity, String)>) {
-        if let Some(error) = &self.front.address_error {
-            let sentence = format!("the virtual addresses could not be set: {error}");
-            found.push(("address-failed", Severity::Critical, sentence));
-        }
-        self.recovery_reasons(found);
-        if self.front.fenced {
+        self.application_reasons(found);
+        self.peer_reason(found);
+        if self.fenced {
             let sentence = format!(
                 "{} cannot tell whether {} went on, so it dropped its addresses",
                 self.me, self.peer_name

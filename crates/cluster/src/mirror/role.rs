@@ -52,7 +52,7 @@ impl Mirror {
             Promote::Open => {
                 let opened = self.replicator.ack.is_some() && self.is_linked();
                 if opened {
-                    if !self.front.fenced {
+                    if !self.fenced {
                         self.set_addresses(true);
                     }
                     self.state = State::Promote(Promote::Address);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use model::{Copy, Role};
 
 use super::facts::{Standing, is_acting};
-use super::{Block, Mirror, Promote, State};
+use super::{Mirror, Promote, State};
 use crate::effect::{Assignment, Ending};
 use crate::record::StoredCopy;
 use crate::report::{Report, SessionStep};
@@ -485,15 +485,5 @@ impl Mirror {
         self.leave_recovery();
         self.peer_stopped_since = None;
         self.undecided_since = None;
-    }
-
-    /// Records why the node cannot go on; never worth another round.
-    pub(crate) fn block(&mut self, code: &'static str, sentence: String) -> bool {
-        let critical = matches!(
-            code,
-            "split-brain" | "different-data" | "data-missing" | "waits-for-operator"
-        );
-        self.block = Some(Block { code: code.into(), sentence, critical });
-        false
     }
 }

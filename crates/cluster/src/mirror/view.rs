@@ -146,14 +146,13 @@ impl Mirror {
 
     pub(crate) fn status(&self, now: Time) -> ModuleStatus {
         let (role, phase) = self.role();
-        let mut reasons: Vec<_> = self.reasons.values().cloned().collect();
-        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
         let last = self.peer.report.as_ref().map(|report| PeerReport {
             role: report.role,
             phase: report.phase,
             copy: report.copy,
         });
         ModuleStatus {
+            kind: self.config.kind,
             headline: self.headline(now, role, phase),
             role,
             phase,
@@ -162,8 +161,12 @@ impl Mirror {
             copy: self.copy(),
             up_to_date: self.is_up_to_date(),
             epoch: self.record.epoch.as_ref().map_or(0, |epoch| epoch.number),
-            reasons,
-            peer: PeerStatus { node: self.peer_name.clone(), contact: self.contact(now), last },
+            reasons: self.base.reasons(),
+            peer: Some(PeerStatus {
+                node: self.peer_name.clone(),
+                contact: self.contact(now),
+                last,
+            }),
             witness: match (self.has_witness, self.talk.answered, &self.talk.unreachable) {
                 (false, _, _) => WitnessState::None,
                 (true, _, Some(_)) => WitnessState::Unreachable,

@@ -36,7 +36,8 @@ impl Mirror {
             let at = self.now + ANSWER_MAX;
             self.due(at);
             self.talk.asked = Some((request.clone(), self.now));
-            self.effects.push(Effect::AskWitness { module: self.module.clone(), request });
+            let module = self.module.clone();
+            self.effects.push(Effect::AskWitness { module, request });
         }
         None
     }
@@ -78,7 +79,8 @@ impl Mirror {
             self.talk.probe_at = self.now + PROBE;
             self.due(self.talk.probe_at);
             let request = self.probe();
-            self.effects.push(Effect::AskWitness { module: self.module.clone(), request });
+            let module = self.module.clone();
+            self.effects.push(Effect::AskWitness { module, request });
         }
     }
 

@@ -25,3 +25,14 @@ pub(crate) fn asked(
         Box::new(Reply::new(Exit::Failed, what))
     })
 }
+
+/// The peer of a mirror.
+///
+/// # Errors
+/// What is to be told to the user, if the module has none.
+pub(crate) fn peer_of(found: &Found) -> Result<NodeName, Box<Reply>> {
+    found.status.peer.as_ref().map(|peer| peer.node.clone()).ok_or_else(|| {
+        let what = format!("{} is no mirror: it has no peer", found.module.config.name);
+        Box::new(Reply::new(Exit::Usage, what))
+    })
+}

@@ -12,7 +12,7 @@ use node::Layout;
 use serde_json::{Value, json};
 use wire::control::{Exit, Reply, Verb};
 
-use crate::command::found::asked;
+use crate::command::found::{asked, peer_of};
 use crate::command::{Context, print};
 
 /// Which module to heal, and how.
@@ -40,7 +40,7 @@ pub(crate) fn run(context: &Context, args: &HealArgs) -> ExitCode {
 /// Both nodes of the module, this one first.
 fn sides(context: &Context, module: &ModuleName) -> Result<[Found; 2], Box<Reply>> {
     let here = asked(context, module, None)?;
-    let there = asked(context, module, Some(here.status.peer.node.clone()))?;
+    let there = asked(context, module, Some(peer_of(&here)?))?;
     Ok([here, there])
 }
 

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use cluster::configuration::Version;
-use cluster::status::ContactState;
+use cluster::status::{ContactState, PeerStatus};
 use model::config::{self, ClusterConfig};
 use model::{ModuleName, NodeName, Role};
 use wire::control::{Exit, Reply, Verb};
@@ -309,11 +309,12 @@ impl Daemon {
     fn is_needed(&self, node: &NodeName) -> Option<String> {
         let status = self.node.status(clock::now());
         let runs = status.modules.iter().find(|(_, module)| {
-            let last = module.peer.last.as_ref();
-            let there = last.is_some_and(|last| last.role != Role::Stop)
-                && module.peer.contact == ContactState::Alive;
-            (*node == self.name && module.role != Role::Stop)
-                || (*node == module.peer.node && there)
+            let runs = |peer: &PeerStatus| {
+                peer.last.as_ref().is_some_and(|last| last.role != Role::Stop)
+                    && peer.contact == ContactState::Alive
+            };
+            let peer = module.peer.as_ref().filter(|peer| peer.node == *node);
+            (*node == self.name && module.role != Role::Stop) || peer.is_some_and(runs)
         });
         runs.map(|(name, _)| {
             format!("module {name} runs on {node}: evenkeel stop {name} --node {node}")

@@ -287,7 +287,7 @@ impl Daemon {
         if serving(status.role) {
             return Some(self.name.clone());
         }
-        let peer = &status.peer;
+        let peer = status.peer.as_ref()?;
         peer.last.as_ref().filter(|last| serving(last.role)).map(|_| peer.node.clone())
     }
 

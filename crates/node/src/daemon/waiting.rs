@@ -77,7 +77,7 @@ impl Waiting {
     }
 
     fn is_reached(&self, module: &ModuleStatus) -> bool {
-        let last = module.peer.last.as_ref();
+        let last = module.peer_report();
         let peer = last.map(|last| last.role);
         // While a role is only being taken up, nothing is served yet.
         let ready = last.filter(|last| last.phase == Phase::Ready).map(|last| last.role);

@@ -24,7 +24,9 @@ const LEFT_OUT: &[&str] = &[
     "rng.high",
     "rng.low",
 ];
-/// The same of everything below them.
+/// The field with what all kinds of modules keep.
+const BASE: &str = "base";
+/// What is left out with everything below it.
 const LEFT_OUT_BELOW: &[&str] = &["last_good.", "peer.report.config."];
 
 /// A field that differs.
@@ -70,7 +72,11 @@ impl Fields {
         let text = serde_json::to_string(node).unwrap_or_default();
         let modules = entries(&text).and_then(|mut node| node.remove("modules"));
         for (module, state) in modules.and_then(|raw| entries(raw.get())).unwrap_or_default() {
-            fields.walk(&module, "", state, &clock);
+            // A module is its kind and what that keeps.
+            let kind = entries(state.get()).unwrap_or_default();
+            for state in kind.into_values() {
+                fields.walk(&module, "", state, &clock);
+            }
         }
         fields
     }
@@ -121,7 +127,10 @@ impl Fields {
                 return self.walk(module, path, sentence, clock);
             }
             for (key, raw) in entries {
-                self.walk(module, &below(&key), raw, clock);
+                // What all kinds of modules keep is not told apart from what only this one does.
+                let below =
+                    if path.is_empty() && key == BASE { String::new() } else { below(&key) };
+                self.walk(module, &below, raw, clock);
             }
         } else if let Some(values) = values(text) {
             for (index, raw) in values.into_iter().enumerate() {

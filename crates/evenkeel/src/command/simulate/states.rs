@@ -12,7 +12,7 @@ use wire::control::{Exit, Reply, Verb};
 use wire::recording::Reader;
 
 use crate::command::Context;
-use crate::command::found::asked;
+use crate::command::found::{asked, peer_of};
 
 /// Both nodes of a module, in the order of its configuration.
 pub(super) struct States {
@@ -33,7 +33,7 @@ pub(super) fn take(
     match nodes.len() {
         0 => {
             let here = asked(context, &module_of(context, module)?, None)?;
-            let peer = here.status.peer.node.clone();
+            let peer = peer_of(&here)?;
             let there =
                 asked(context, &here.module.config.name, Some(peer)).map_err(|mut reply| {
                     reply.next = vec!["or give its recording: --recording PATH".to_owned()];
@@ -43,7 +43,7 @@ pub(super) fn take(
         }
         1 => {
             let recorded = &nodes[0].0;
-            let peer = recorded.status.peer.node.clone();
+            let peer = peer_of(recorded)?;
             let found = asked(context, &recorded.module.config.name, Some(peer))?;
             nodes.push((found, true));
         }

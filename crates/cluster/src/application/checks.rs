@@ -2,7 +2,7 @@
 //!
 //! All of them run where the application runs and nothing is being done to it; while it starts,
 //! stops or is being restarted, or while writes wait for a decision, a failure would not be its
-//! own. A check that the application waits for goes on while it is down, wherever the node is, as
+//! own. A check that the application waits for goes on while it is down, whatever the node does, as
 //! that is how its end is noticed. Each change of what runs has a new serial: what an earlier one
 //! said is not believed. What follows from a check that is down is in `recover`.
 
@@ -12,13 +12,13 @@ use model::config::{CheckAction, CheckConfig};
 use model::{ModuleName, Severity, Time};
 use serde::{Deserialize, Serialize};
 
-use super::{Mirror, State};
+use super::Base;
 use crate::effect::Effect;
 use crate::status::{CheckState, CheckStatus};
 
 /// What is known of the checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Checks {
+pub(crate) struct Checks {
     serial: u64,
     /// Which are carried out.
     running: BTreeSet<ModuleName>,
@@ -36,9 +36,9 @@ struct Seen {
     evidence: Vec<String>,
 }
 
-impl Mirror {
+impl Base {
     /// A check is up or down, other than before.
-    pub(super) fn hear_check(
+    pub(crate) fn hear_check(
         &mut self,
         serial: u64,
         check: ModuleName,
@@ -61,9 +61,10 @@ impl Mirror {
         self.recovery.checks.seen.insert(check, Seen { up, since: self.now, evidence });
     }
 
-    /// Has those checks carried out that the present state wants.
-    pub(super) fn run_checks(&mut self) {
-        let wanted = self.wanted_checks();
+    /// Has those checks carried out that the present state wants: all of them where the application
+    /// `runs` and is left alone.
+    pub(crate) fn run_checks(&mut self, runs: bool) {
+        let wanted = self.wanted_checks(runs);
         if wanted == self.recovery.checks.running {
             return;
         }
@@ -78,9 +79,9 @@ impl Mirror {
         });
     }
 
-    fn wanted_checks(&self) -> BTreeSet<ModuleName> {
+    fn wanted_checks(&self, runs: bool) -> BTreeSet<ModuleName> {
         let all = self.config.checks.iter();
-        if self.state == State::Serve && self.is_at_rest() {
+        if runs {
             all.map(|check| check.name.clone()).collect()
         } else if self.record.started {
             all.filter(|check| self.is_waited_for(check)).map(|check| check.name.clone()).collect()
@@ -98,7 +99,7 @@ impl Mirror {
     }
 
     /// A check that is down whose action is this one: the first in the configuration.
-    pub(super) fn down_for(&self, action: CheckAction) -> Option<(ModuleName, Vec<String>)> {
+    pub(crate) fn down_for(&self, action: CheckAction) -> Option<(ModuleName, Vec<String>)> {
         let mut checks = self.config.checks.iter();
         let check = checks.find(|check| check.action == action && self.is_down(&check.name))?;
         let evidence = self.recovery.checks.seen.get(&check.name).map(|seen| seen.evidence.clone());
@@ -106,7 +107,7 @@ impl Mirror {
     }
 
     /// What checks that are down say, as evidence.
-    pub(super) fn checks_say(&self) -> Vec<String> {
+    pub(crate) fn checks_say(&self) -> Vec<String> {
         let down = self.recovery.checks.seen.iter().filter(|(_, seen)| !seen.up);
         down.flat_map(|(name, seen)| {
             seen.evidence.iter().map(move |fact| format!("{name}: {fact}"))
@@ -114,12 +115,12 @@ impl Mirror {
         .collect()
     }
 
-    pub(super) fn names_down(&self) -> Vec<&str> {
+    pub(crate) fn names_down(&self) -> Vec<&str> {
         let down = self.recovery.checks.seen.iter().filter(|(_, seen)| !seen.up);
         down.map(|(name, _)| name.as_str()).collect()
     }
 
-    pub(super) fn check_statuses(&self) -> BTreeMap<ModuleName, CheckStatus> {
+    pub(crate) fn check_statuses(&self) -> BTreeMap<ModuleName, CheckStatus> {
         let each = |check: &CheckConfig| {
             let seen = self.recovery.checks.seen.get(&check.name);
             let state = match seen {
@@ -142,7 +143,7 @@ impl Mirror {
 }
 
 /// That a check is down, and how that shows.
-pub(super) fn down(check: &ModuleName, evidence: &[String]) -> String {
+pub(crate) fn down(check: &ModuleName, evidence: &[String]) -> String {
     match evidence.first() {
         Some(first) => format!("check {check} is down: {first}"),
         None => format!("check {check} is down"),
