@@ -41,6 +41,7 @@ mod process;
 mod record;
 mod serve;
 mod tree;
+mod unfit;
 mod ways;
 
 pub use estate::{ESTATE_BYTES, Estate, Holder};
@@ -52,4 +53,5 @@ pub use process::prepare;
 pub use record::{After, Gate, Immediate, Order, Recorder};
 pub use serve::Serving;
 pub use tree::{Tree, TreeError};
+pub use unfit::unfit;
 pub use ways::{Way, ways};

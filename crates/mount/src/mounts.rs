@@ -28,6 +28,8 @@ pub(crate) struct Mount {
     pub(crate) shared: Option<u64>,
     pub(crate) master: Option<u64>,
     kind: Vec<u8>,
+    /// What is mounted: the device, of a file system that has one.
+    pub(crate) source: Vec<u8>,
 }
 
 /// Mount points strictly below a directory.
@@ -135,7 +137,7 @@ fn canonical(path: &Path) -> Result<PathBuf, Errno> {
     }
 }
 
-fn mounts() -> Result<Vec<Mount>, Errno> {
+pub(crate) fn mounts() -> Result<Vec<Mount>, Errno> {
     mounts_of(Path::new("/proc/self"))
 }
 
@@ -162,7 +164,8 @@ pub(crate) fn parse(line: &[u8]) -> Option<Mount> {
         master = master.or(field.strip_prefix(b"master:").and_then(number));
     }
     let kind = fields.next()?.to_vec();
-    Some(Mount { id, parent, device, root, point, read_only, shared, master, kind })
+    let source = unescape(fields.next()?).into_os_string().into_vec();
+    Some(Mount { id, parent, device, root, point, read_only, shared, master, kind, source })
 }
 
 /// Blanks and the like are written as a backslash and three octal digits.
@@ -230,6 +233,7 @@ mod tests {
         assert_eq!(read.root, Path::new("/mnt1"));
         assert_eq!(read.point.as_os_str(), OsStr::from_bytes(b"/mnt 2\\"));
         assert_eq!((&read.kind[..], read.shared, read.master), (&b"fuse.x"[..], None, Some(1)));
+        assert_eq!(read.source, b"/dev/r");
         assert_eq!(parse(b"36 35 98:0 /mnt1"), None);
     }
 

@@ -47,6 +47,23 @@ fn on_a_full_disk_exactly_what_fitted_is_recorded() {
 }
 
 #[test]
+fn a_file_system_with_small_directories_in_their_inodes_is_refused_with_the_mend() {
+    let refused = |features: &str, name: &str| {
+        let source = scratch(name).join("disk");
+        let _disk = Mounted::ext4(&source, 16, &["-O", features], "");
+        fs::create_dir(source.join("data")).unwrap();
+        mount::Tree::open(0, &source.join("data")).err().map(|error| error.to_string())
+    };
+    let why = refused("inline_data", "inline").unwrap();
+    assert!(
+        why.contains("disk/data is on an ext4 with the feature inline_data (/dev/loop"),
+        "{why}"
+    );
+    assert!(why.contains("mkfs.ext4 -O ^inline_data"), "{why}");
+    assert_eq!(refused("^inline_data", "not-inline"), None);
+}
+
+#[test]
 fn what_a_failed_zeroing_left_behind_is_recorded() {
     let base = scratch("zeroed");
     let copy = scratch("zeroed-copy");

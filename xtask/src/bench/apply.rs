@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::memory::processes;
-use super::pair::Pair;
+use super::pair::{Pair, PairDisk};
 use super::site::NODES;
 use super::{commit, machine};
 
@@ -53,7 +53,7 @@ pub(crate) fn apply(root: &Path) -> Result<(), String> {
 
 /// Shares of a processor, by node and thread; threads that do next to nothing are left out.
 fn measure(root: &Path, ack: &str) -> Result<Times, String> {
-    let mut pair = Pair::build(root, LAB, MODULE, DATA, 2)?;
+    let mut pair = Pair::build(root, LAB, MODULE, DATA, PairDisk { gib: 2, mke2fs: None })?;
     pair.configure_more(&format!("[replication]\nack = \"{ack}\"\n"))?;
     pair.start()?;
     let mut before = Vec::new();

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::site::{INSIDE, NODES, ROOT, WITNESS, address, output};
 
 /// How long anything may take.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const PATIENCE: Duration = Duration::from_secs(5400);
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
 /// The cluster; dropping it removes it.
@@ -20,6 +20,15 @@ pub(super) struct Pair {
     lab: &'static str,
     module: &'static str,
     children: Vec<Child>,
+}
+
+/// The disk of each node.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PairDisk {
+    /// Its size; it takes no more than what is written.
+    pub(super) gib: usize,
+    /// A configuration for mke2fs, from the root of the repository, in place of the machine's.
+    pub(super) mke2fs: Option<&'static str>,
 }
 
 impl Pair {
@@ -32,7 +41,7 @@ impl Pair {
         lab: &'static str,
         module: &'static str,
         directory: &str,
-        disk_gib: usize,
+        disk: PairDisk,
     ) -> Result<Pair, String> {
         let binary = root.join("target/release/evenkeel");
         if !binary.exists() {
@@ -41,7 +50,14 @@ impl Pair {
         }
         let task = std::env::current_exe().map_err(|error| format!("own program: {error}"))?;
         let pair = Pair { binary, task, lab, module, children: Vec::new() };
-        pair.evenkeel(&["lab", "up", "--name", lab, "--disk-gib", &disk_gib.to_string()])?;
+        let gib = disk.gib.to_string();
+        let mut up = Command::new(&pair.binary);
+        up.args(["lab", "up", "--name", lab, "--disk-gib", &gib]);
+        if let Some(config) = disk.mke2fs {
+            // The lab's mkfs gets the environment of the command.
+            up.env("MKE2FS_CONFIG", root.join(config));
+        }
+        output(&mut up)?;
         for node in NODES {
             pair.configure(node, directory)?;
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::pair::Pair;
+use super::pair::{Pair, PairDisk};
 use super::{commit, machine, site};
 
 const LAB: &str = "bench-resync";
@@ -77,7 +77,7 @@ struct Row {
 
 fn measure(root: &Path, files: usize, changed: usize) -> Result<Row, String> {
     let gib = files.div_ceil(FILES_OF_GIB);
-    let mut pair = Pair::build(root, LAB, MODULE, DATA, gib)?;
+    let mut pair = Pair::build(root, LAB, MODULE, DATA, PairDisk { gib, mke2fs: None })?;
     let task = pair.task();
     let populate = |place: &str| format!("{task} bench-burst populate {place}:{files}");
     let step = (files / changed).max(1);

@@ -20,6 +20,7 @@ use rustix::io::Errno;
 
 use crate::backing::{self, DirReader, Handle, Kind, Root, Stat};
 use crate::estate::{Estate, Journal};
+use crate::unfit::unfit;
 use crate::{mounts, process};
 use table::Table;
 
@@ -64,6 +65,9 @@ pub enum TreeError {
         /// The mount point below.
         below: PathBuf,
     },
+    /// Its file system cannot be worked with.
+    #[error("{0}")]
+    Unfit(String),
 }
 
 impl Tree {
@@ -75,6 +79,9 @@ impl Tree {
             return Err(TreeError::Nested { path: path.to_owned(), below });
         }
         let root = Root::open(path).map_err(failed)?;
+        if let Some(why) = unfit(path, &root) {
+            return Err(TreeError::Unfit(why));
+        }
         Tree::of(index, Arc::new(root)).map_err(failed)
     }
 

@@ -63,7 +63,9 @@ impl Walker {
         self.under_order(file, &source, offset, room, |walker, length| {
             let data = &walker.buffer[..length];
             put_blocks(&walker.link, file, offset, data, blocks, false);
-            let sent = blocks.count_ones() as usize * BLOCK_BYTES;
+            let sent = data.chunks(BLOCK_BYTES).enumerate();
+            let sent = sent.filter(|(index, _)| blocks & (1 << index) != 0);
+            let sent = sent.map(|(_, block)| block.len()).sum();
             walker.link.primary.daemon().limit().spend(sent);
             walker.meter.copied(sent);
         })?;

@@ -177,6 +177,9 @@ fn open_directories(options: &ReplicatorOptions) -> io::Result<Vec<Directory>> {
             return Err(io::Error::other(what));
         }
         let root = Root::open(path).map_err(io::Error::from)?;
+        if let Some(why) = mount::unfit(path, &root) {
+            return Err(io::Error::other(why));
+        }
         directories.push(options.directory(path, Arc::new(root)));
     }
     Ok(directories)

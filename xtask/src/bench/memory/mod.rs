@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use self::gauge::{Bytes, Gauge};
 pub(super) use self::load::run as load;
 use self::verdict::Figures;
-use super::pair::Pair;
+use super::pair::{Pair, PairDisk};
 use super::site::NODES;
 use crate::soak::Place;
 
@@ -35,6 +35,11 @@ const FILES: usize = 1_000_000;
 const FILES_MIN: usize = 1000;
 /// Files for which a disk of the lab has inodes, in each GiB of it.
 const FILES_OF_GIB: usize = 60_000;
+/// With more files than this, blocks are small and inodes many: the machine's disk would be full.
+const FILES_PLAIN: usize = 2_000_000;
+/// Files for which such a disk has room and inodes, in each GiB of it.
+const FILES_OF_GIB_SMALL: usize = 450_000;
+const MKE2FS: &str = "bench/mke2fs-small.conf";
 /// How long writers write while the peer takes nothing; longer than it is waited for.
 const PRESS_SECONDS: u64 = 30;
 /// How long it may then take to return.
@@ -78,8 +83,13 @@ struct Soak {
 
 impl Soak {
     fn build(root: &Path, files: usize) -> Result<Soak, String> {
-        let gib = files.div_ceil(FILES_OF_GIB) + 1;
-        let pair = Pair::build(root, LAB, MODULE, DATA, gib)?;
+        let (mke2fs, files_of_gib) = if files > FILES_PLAIN {
+            (Some(MKE2FS), FILES_OF_GIB_SMALL)
+        } else {
+            (None, FILES_OF_GIB)
+        };
+        let gib = files.div_ceil(files_of_gib) + 1;
+        let pair = Pair::build(root, LAB, MODULE, DATA, PairDisk { gib, mke2fs })?;
         pair.configure_more(REPLICATION)?;
         let soak = Soak { pair, gauge: Gauge::start(MODULE), files };
         eprintln!("a tree of {files} files");
