@@ -42,8 +42,9 @@ pub fn unfit(path: &Path, root: &Root) -> Option<String> {
     File::open(disk).ok()?.read_exact_at(&mut superblock, SUPERBLOCK_AT).ok()?;
     has_inline_data(&superblock).then(|| {
         format!(
-            "{} is on an ext4 with the feature inline_data ({}), whose small directories the kernel \
-             cannot open by handle; move it to a file system made without (mkfs.ext4 -O ^inline_data)",
+            "{} is on an ext4 with the feature inline_data ({}), whose small directories the \
+             kernel cannot open by handle; move it to a file system made without \
+             (mkfs.ext4 -O ^inline_data)",
             path.display(),
             disk.display()
         )

@@ -33,6 +33,8 @@ const STALL_BYTES: u64 = 64 * MIB;
 /// What was measured.
 pub(super) struct Figures {
     files: u64,
+    /// Nothing but the first sync is measured.
+    sync_alone: bool,
     figures: Vec<(&'static str, Bytes)>,
     /// Why the resync compared what it did.
     pub(super) why: String,
@@ -41,6 +43,7 @@ pub(super) struct Figures {
 }
 
 /// A bound, and what it is held against.
+#[derive(Clone)]
 struct Bound {
     name: &'static str,
     bytes: u64,
@@ -48,8 +51,9 @@ struct Bound {
 }
 
 impl Figures {
-    pub(super) fn new(files: u64) -> Figures {
-        Figures { files, figures: Vec::new(), why: String::new(), fates: Vec::new() }
+    pub(super) fn new(files: u64, sync_alone: bool) -> Figures {
+        let (figures, why, fates) = (Vec::new(), String::new(), Vec::new());
+        Figures { files, sync_alone, figures, why, fates }
     }
 
     /// Notes the levels of both nodes, and shows them at once: what follows may take long.
@@ -137,9 +141,14 @@ impl Figures {
         let [before, _] = self.of("delta.after");
         let [stopped, _] = self.of("stopped.peak");
         let [frozen, _] = self.of("frozen.peak");
-        vec![
+        let sync = vec![
             files("full sync, peak", self.of("sync.peak"), SYNC_BYTES),
             files("after the sync", self.of("sync.after"), SYNC_BYTES),
+        ];
+        if self.sync_alone {
+            return sync;
+        }
+        let more = vec![
             files("all files known to the kernel", self.of("read.peak"), KNOWN_BYTES),
             Bound {
                 name: "all files known once more",
@@ -152,7 +161,8 @@ impl Figures {
                 bytes: stopped.max(frozen).saturating_sub(before),
                 limit: STALL_BYTES + WRITERS * WRITE_BYTES * COPIES,
             },
-        ]
+        ];
+        [sync, more].concat()
     }
 
     fn of(&self, name: &str) -> Bytes {
