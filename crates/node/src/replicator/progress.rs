@@ -2,13 +2,15 @@
 //!
 //! What there is in all is counted by a thread of its own, so that time left can be told early.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use mount::Tree;
-use mount::backing::{self, Kind};
+use mount::backing::{self, DirEntry, Handle, Kind};
 use replica::Task;
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use wire::local::{FromReplicator, Progress};
 
@@ -53,7 +55,8 @@ impl Meter {
         let (counting, counted) = (Arc::clone(&self.link), Arc::clone(&self.total));
         // Without the thread the total stays unknown, which is allowed.
         let _ = std::thread::Builder::new().name("count".to_owned()).spawn(move || {
-            let done = trees.iter().all(|tree| counted.count(tree, &counting).is_ok());
+            let is_ended = || counting.is_ended();
+            let done = trees.iter().all(|tree| counted.count(tree, &is_ended).is_ok());
             counted.complete.store(done, Ordering::Relaxed);
         });
     }
@@ -124,36 +127,86 @@ impl Meter {
 }
 
 impl Total {
-    fn count(&self, tree: &Tree, link: &Link) -> Result<(), Errno> {
-        let mut directories = vec![backing::reopen(
-            &**tree.root(),
-            rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY,
-        )?];
-        while let Some(directory) = directories.pop() {
+    /// Counts what a tree holds; until it `is_ended`, which is asked now and then.
+    ///
+    /// By handle, for a descriptor of each directory that waits its turn would leave none for
+    /// those who write.
+    fn count(&self, tree: &Tree, is_ended: &dyn Fn() -> bool) -> Result<(), Errno> {
+        let root = tree.root();
+        let mut waiting = vec![backing::handle_of(&**root, b"")?];
+        while let Some(handle) = waiting.pop() {
+            let directory = match root.open_handle(&handle, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Ok(directory) => directory,
+                // The root is there: its file system has no handles, and the total stays unknown.
+                Err(errno) if !handle.opens() => return Err(errno),
+                // What goes away meanwhile does not count.
+                Err(_) => continue,
+            };
             let mut reader = backing::read_dir(&directory)?;
             loop {
                 let chunk = reader.next_chunk()?;
-                if chunk.is_empty() || link.is_ended() {
+                if is_ended() {
+                    return Err(Errno::CANCELED);
+                }
+                if chunk.is_empty() {
                     break;
                 }
-                for entry in chunk {
-                    if entry.name == b"." || entry.name == b".." {
-                        continue;
-                    }
+                for entry in chunk.iter().filter(|entry| entry.name != b"." && entry.name != b"..")
+                {
                     self.entries.fetch_add(1, Ordering::Relaxed);
-                    // What goes away meanwhile does not count.
-                    let Ok(file) = backing::open_name(&directory, &entry.name) else { continue };
-                    match entry.kind {
-                        Kind::Directory => directories.push(file),
-                        Kind::File => {
-                            let size = backing::stat(&file)?.size;
-                            self.bytes.fetch_add(size, Ordering::Relaxed);
-                        }
-                        _ => {}
-                    }
+                    waiting.extend(self.count_entry(&directory, entry));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The handle of a directory, which is counted later; a file is counted at once.
+    fn count_entry(&self, directory: impl AsFd, entry: &DirEntry) -> Option<Handle> {
+        let object = backing::open_name(directory, &entry.name).ok()?;
+        match entry.kind {
+            Kind::Directory => backing::handle_of(&object, b"").ok(),
+            Kind::File => {
+                let size = backing::stat(&object).ok()?.size;
+                self.bytes.fetch_add(size, Ordering::Relaxed);
+                None
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::fs;
+
+    use super::*;
+
+    fn descriptors() -> usize {
+        fs::read_dir("/proc/self/fd").unwrap().count()
+    }
+
+    #[test]
+    fn counting_holds_no_descriptor_of_a_directory_that_waits() {
+        const DIRECTORIES: usize = 3000;
+        let path = std::env::temp_dir().join(format!("progress-{}", std::process::id()));
+        for directory in 0..DIRECTORIES {
+            fs::create_dir_all(path.join(format!("d{directory}"))).unwrap();
+        }
+        fs::write(path.join("d7/file"), "seven b").unwrap();
+        let (before, total) = (descriptors(), Total::default());
+        let tree = Tree::open(0, &path).unwrap();
+        // Other tests of this process have some open as well.
+        let few = || {
+            assert!(descriptors() < before + DIRECTORIES / 2);
+            false
+        };
+        total.count(&tree, &few).unwrap();
+        assert_eq!(total.entries.load(Ordering::Relaxed), DIRECTORIES as u64 + 1);
+        assert_eq!(total.bytes.load(Ordering::Relaxed), 7);
+        assert_eq!(total.count(&tree, &|| true), Err(Errno::CANCELED));
+        fs::remove_dir_all(&path).unwrap();
     }
 }
