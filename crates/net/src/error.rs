@@ -51,6 +51,35 @@ pub enum Error {
         /// The interfaces with their addresses, in words.
         candidates: String,
     },
+    /// The interface of a virtual address cannot serve a farm.
+    #[error("interface \"{interface}\" of {address} cannot be part of a farm: it lacks {lack}")]
+    Unsuitable {
+        /// The virtual address.
+        address: IpAddr,
+        /// Its interface.
+        interface: String,
+        /// What it would need.
+        lack: &'static str,
+    },
+    /// The kernel was built without something, or a module of it cannot be loaded.
+    #[error(
+        "cannot {operation} {object}: this kernel lacks {features}; load the modules, or use a \
+         kernel that is built with them"
+    )]
+    Missing {
+        /// What was attempted.
+        operation: &'static str,
+        /// On what.
+        object: String,
+        /// The features, with the names of their options.
+        features: String,
+    },
+    /// A farm was told something that does not fit together.
+    #[error("a farm's data path was told what does not fit together: {mistake}")]
+    Farm {
+        /// What it is.
+        mistake: &'static str,
+    },
     /// A virtual address that this node held is gone: expired or removed by somebody else.
     #[error(
         "{address} is no longer on interface \"{interface}\": it expired or somebody removed it; \
@@ -73,6 +102,9 @@ impl Error {
             Self::Answer { .. }
             | Self::NoInterface { .. }
             | Self::UnknownInterface { .. }
+            | Self::Unsuitable { .. }
+            | Self::Missing { .. }
+            | Self::Farm { .. }
             | Self::Lost { .. } => None,
         }
     }

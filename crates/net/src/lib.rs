@@ -7,8 +7,10 @@
 pub mod announce;
 mod arp;
 mod error;
+pub mod farm;
 pub mod link;
 pub mod namespace;
+mod neighbour;
 pub mod nft;
 pub mod vip;
 

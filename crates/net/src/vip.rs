@@ -4,7 +4,7 @@
 //! for ever. Nothing here decides who may hold an address.
 
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use model::config::Vip;
@@ -13,6 +13,7 @@ use crate::announce::announce;
 use crate::arp::{ArpSocket, Kind, Packet};
 use crate::error::Error;
 use crate::link::{Address, Link, Mac, Netlink};
+use crate::neighbour::DiscoverySocket;
 
 /// How long the kernel keeps an address that is not renewed.
 pub const LIFETIME: Duration = Duration::from_secs(60);
@@ -156,25 +157,33 @@ pub fn find_interface(vip: &Vip) -> Result<Link, Error> {
 }
 
 /// Asks the wire, for the time `wait`, whether somebody else has the address, and returns the
-/// hardware address of the first that says so. Like RFC 5227 it asks with the empty sender address,
-/// so no neighbour's cache changes. For version 6 nothing is asked yet and the answer is always
-/// `None`.
+/// hardware address of the first that says so. For version 4 it asks, like RFC 5227, with the empty
+/// sender address, so that no neighbour's cache changes.
 ///
 /// # Errors
 /// When there is no interface for the address, or it is down.
 pub fn probe(vip: &Vip, wait: Duration) -> Result<Option<Mac>, Error> {
-    let IpAddr::V4(target) = vip.address else {
-        return Ok(None);
-    };
     let link = find_interface(vip)?;
     let Some(own) = link.mac.filter(|mac| *mac != [0; 6]) else {
         return Ok(None);
     };
+    match vip.address {
+        IpAddr::V4(target) => probe_by_arp(&link, own, target, wait),
+        IpAddr::V6(target) => probe_by_discovery(&link, own, target, wait),
+    }
+}
+
+fn probe_by_arp(
+    link: &Link,
+    own: Mac,
+    target: Ipv4Addr,
+    wait: Duration,
+) -> Result<Option<Mac>, Error> {
     let socket = ArpSocket::open(link.index)?;
     let question = Packet {
         kind: Kind::Request,
         sender_mac: own,
-        sender: std::net::Ipv4Addr::UNSPECIFIED,
+        sender: Ipv4Addr::UNSPECIFIED,
         target_mac: [0; 6],
         target,
     };
@@ -185,6 +194,26 @@ pub fn probe(vip: &Vip, wait: Duration) -> Result<Option<Mac>, Error> {
         while let Some(packet) = socket.receive(until)? {
             if packet.sender == target && packet.sender_mac != own {
                 return Ok(Some(packet.sender_mac));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn probe_by_discovery(
+    link: &Link,
+    own: Mac,
+    target: Ipv6Addr,
+    wait: Duration,
+) -> Result<Option<Mac>, Error> {
+    let socket = DiscoverySocket::open(link.index)?;
+    let start = Instant::now();
+    for round in 1..=PROBES {
+        socket.ask(own, target)?;
+        let until = start + wait * round / PROBES;
+        while let Some(mac) = socket.answer(target, until)? {
+            if mac != own {
+                return Ok(Some(mac));
             }
         }
     }
@@ -215,7 +244,8 @@ fn describe(vip: &Vip, links: &[Link], addresses: &[Address]) -> String {
     text
 }
 
-fn same_subnet(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
+/// Whether two addresses share a prefix of so many bits.
+pub(crate) fn same_subnet(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
     let (a, b, bits) = match (a, b) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits().into(), b.to_bits().into(), 32),
         (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits(), b.to_bits(), 128),

@@ -262,14 +262,16 @@ fn a_leftover_address_is_removed_wherever_it_is() {
 
 #[test]
 fn a_probe_finds_who_has_the_address() {
-    let network = Network::build();
-    let vip = vip(ip(50));
-    assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), None);
-    let holder = network.on("a", || Holder::take(&vip)).unwrap();
-    assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), Some(mac(1)));
-    assert_eq!(network.on("a", || vip::probe(&vip, QUIET)).unwrap(), None, "not ourselves");
-    network.on("a", || holder.release()).unwrap();
-    assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), None);
+    for address in [ip(50), ip6(0x50)] {
+        let network = Network::build();
+        let vip = vip(address);
+        assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), None);
+        let holder = network.on("a", || Holder::take(&vip)).unwrap();
+        assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), Some(mac(1)));
+        assert_eq!(network.on("a", || vip::probe(&vip, QUIET)).unwrap(), None, "not ourselves");
+        network.on("a", || holder.release()).unwrap();
+        assert_eq!(network.on("b", || vip::probe(&vip, QUIET)).unwrap(), None);
+    }
 }
 
 #[test]

@@ -1,14 +1,12 @@
-//! Bytes of nf_tables messages: attributes, expressions, and batches of them.
+//! Bytes of nf_tables messages: attributes, and batches of changes to tables, chains, rules, sets.
 //!
-//! Only encoding, and reading of acknowledgements; sending is the parent module's. The numbers are
-//! those of the kernel's `nfnetlink.h` and `nf_tables.h`.
+//! Only encoding, and reading of acknowledgements; sending is the parent module's, and what rules
+//! are made of is `expression`'s. The numbers are those of the kernel's `nfnetlink.h` and
+//! `nf_tables.h`.
 
 use std::io;
 
-/// Before routing's filters in other tables; the usual place of a filter chain.
-pub(super) const PRIORITY_FILTER: i32 = 0;
-/// Frames that pass from one port of a bridge to another.
-pub(super) const HOOK_BRIDGE_FORWARD: u32 = 2;
+use super::expression::{Expression, Verdict, verdict_data};
 
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -16,7 +14,12 @@ const SUBSYSTEM: u16 = 10;
 const NEW_TABLE: u16 = SUBSYSTEM << 8;
 const DELETE_TABLE: u16 = (SUBSYSTEM << 8) | 2;
 const NEW_CHAIN: u16 = (SUBSYSTEM << 8) | 3;
+const GET_CHAIN: u16 = (SUBSYSTEM << 8) | 4;
 const NEW_RULE: u16 = (SUBSYSTEM << 8) | 6;
+const DELETE_RULE: u16 = (SUBSYSTEM << 8) | 8;
+const NEW_SET: u16 = (SUBSYSTEM << 8) | 9;
+const NEW_ELEMENTS: u16 = (SUBSYSTEM << 8) | 12;
+const DELETE_ELEMENTS: u16 = (SUBSYSTEM << 8) | 14;
 
 const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
 const ACKNOWLEDGE: u16 = libc::NLM_F_ACK as u16;
@@ -24,165 +27,243 @@ const CREATE: u16 = libc::NLM_F_CREATE as u16;
 const APPEND: u16 = libc::NLM_F_APPEND as u16;
 
 const HEADER_LENGTH: usize = 16;
+/// Where a message's header has its flags.
+const FLAGS_AT: usize = 6;
 const NESTED: u16 = 0x8000;
-const REGISTER_VERDICT: u32 = 0;
-const REGISTER_1: u32 = 1;
-const COMPARE_EQUAL: u32 = 0;
-const INTERFACE_NAME_SIZE: usize = 16;
+const SET_IS_MAP: u32 = 8;
+const DATA_IS_VERDICT: u32 = 0xffff_ff00;
+/// How `nft list` shows the keys: as numbers in this machine's order of bytes, and as bytes.
+const KEY_SHOWN_AS_MARK: u32 = 19;
+const KEY_SHOWN_AS_MAC: u32 = 9;
 
 /// Which packets a table sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(crate) enum Family {
+    /// Packets of IP version 4.
+    Ip = 2,
+    /// ARP.
+    Arp = 3,
+    /// Frames as they come from a device.
+    NetDev = 5,
     /// Frames on bridges.
     Bridge = 7,
+    /// Packets of IP version 6.
+    Ip6 = 10,
 }
 
-/// A property of a packet that is not in the packet.
+/// A table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Meta {
-    /// Name of the interface it came in by.
-    InputInterface = 6,
-    /// Name of the interface it leaves by.
-    OutputInterface = 7,
-    /// Number of the protocol inside IP; packets without one go on to the next rule.
-    Protocol = 16,
+pub(crate) struct Table<'a> {
+    pub(crate) family: Family,
+    pub(crate) name: &'a str,
 }
 
-/// What happens to a packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Drop = 0,
-}
-
-/// A chain and the table it is in.
+/// Where the kernel calls a chain, and in which order among others there.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Chain<'a> {
-    pub(super) table: &'a str,
-    pub(super) name: &'a str,
+pub(crate) struct Hook<'a> {
+    pub(crate) number: u32,
+    pub(crate) priority: i32,
+    /// For chains of devices.
+    pub(crate) device: Option<&'a str>,
 }
 
-/// One step of a rule, encoded.
-#[derive(Clone)]
-pub(super) struct Expression(Attributes);
-
-/// Loads a property into the register.
-pub(super) fn load(what: Meta) -> Expression {
-    // Destination register and key.
-    expression("meta", Attributes::new().number(1, REGISTER_1).number(2, what as u32))
-}
-
-/// Goes on with the rule if the register holds this interface name, of at most 15 bytes.
-pub(super) fn compare_interface(name: &str) -> Expression {
-    let mut padded = [0; INTERFACE_NAME_SIZE];
-    for (to, from) in padded[..INTERFACE_NAME_SIZE - 1].iter_mut().zip(name.bytes()) {
-        *to = from;
-    }
-    compare(&padded)
-}
-
-/// Goes on with the rule if the register holds these bytes.
-pub(super) fn compare(value: &[u8]) -> Expression {
-    let data = Attributes::new().bytes(1, value);
-    let fields = Attributes::new().number(1, REGISTER_1).number(2, COMPARE_EQUAL);
-    expression("cmp", fields.nested(3, &data))
-}
-
-/// Ends the rule with a verdict.
-pub(super) fn verdict(verdict: Verdict) -> Expression {
-    let code = Attributes::new().number(1, verdict as u32);
-    let data = Attributes::new().nested(2, &code);
-    expression("immediate", Attributes::new().number(1, REGISTER_VERDICT).nested(2, &data))
-}
-
-fn expression(name: &str, fields: Attributes) -> Expression {
-    Expression(Attributes::new().text(1, name).nested(2, &fields))
+/// What a set's elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// From numbers to verdicts.
+    Verdicts,
+    /// Hardware addresses.
+    Macs,
 }
 
 /// Changes that the kernel makes all together or not at all.
-pub(super) struct Batch {
+pub(crate) struct Batch {
     bytes: Vec<u8>,
-    family: Family,
     sequence: u32,
+    /// Where the last change begins.
+    last: usize,
 }
 
 impl Batch {
-    pub(super) fn new(family: Family) -> Self {
-        let mut batch = Self { bytes: Vec::new(), family, sequence: 0 };
+    pub(crate) fn new() -> Self {
+        let mut batch = Self { bytes: Vec::new(), sequence: 0, last: 0 };
         batch.message(BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &Attributes::new());
         batch
     }
 
     /// Removes a table with all that is in it, if it exists.
-    pub(super) fn remove_table(&mut self, name: &str) {
+    pub(crate) fn remove_table(&mut self, table: Table<'_>) {
         // Removing what is not there would fail, so that it is created first.
-        self.add_table(name);
-        self.change(DELETE_TABLE, 0, &Attributes::new().text(1, name));
+        self.add_table(table);
+        self.change(table, DELETE_TABLE, 0, &Attributes::new().text(1, table.name));
     }
 
     /// Creates a table unless it exists.
-    pub(super) fn add_table(&mut self, name: &str) {
-        self.change(NEW_TABLE, CREATE, &Attributes::new().text(1, name));
+    pub(crate) fn add_table(&mut self, table: Table<'_>) {
+        self.change(table, NEW_TABLE, CREATE, &Attributes::new().text(1, table.name));
     }
 
-    /// Creates a filter chain at a hook.
-    pub(super) fn add_chain(&mut self, chain: Chain<'_>, hook: u32, priority: i32) {
-        let place = Attributes::new().number(1, hook).number(2, priority.cast_unsigned());
-        let attributes = Attributes::new()
-            .text(1, chain.table)
-            .text(3, chain.name)
-            .nested(4, &place)
-            .text(7, "filter");
-        self.change(NEW_CHAIN, CREATE, &attributes);
+    /// Creates a chain unless it exists: one that the kernel calls, or one for jumps.
+    pub(crate) fn add_chain(&mut self, table: Table<'_>, name: &str, hook: Option<Hook<'_>>) {
+        let mut attributes = Attributes::new().text(1, table.name).text(3, name);
+        if let Some(hook) = hook {
+            let priority = hook.priority.cast_unsigned();
+            let mut place = Attributes::new().number(1, hook.number).number(2, priority);
+            if let Some(device) = hook.device {
+                place = place.text(3, device);
+            }
+            attributes = attributes.nested(4, &place).text(7, "filter");
+        }
+        self.change(table, NEW_CHAIN, CREATE, &attributes);
     }
 
     /// Appends a rule to a chain.
-    pub(super) fn add_rule(&mut self, chain: Chain<'_>, expressions: &[Expression]) {
+    pub(crate) fn add_rule(&mut self, table: Table<'_>, chain: &str, expressions: &[Expression]) {
         let mut list = Attributes::new();
-        for Expression(attributes) in expressions {
-            list = list.nested(1, attributes);
+        for expression in expressions {
+            list = list.nested(1, expression.attributes());
         }
+        let attributes = Attributes::new().text(1, table.name).text(2, chain).nested(4, &list);
+        self.change(table, NEW_RULE, CREATE | APPEND, &attributes);
+    }
+
+    /// Removes all rules of a chain.
+    pub(crate) fn clear_chain(&mut self, table: Table<'_>, chain: &str) {
+        let attributes = Attributes::new().text(1, table.name).text(2, chain);
+        self.change(table, DELETE_RULE, 0, &attributes);
+    }
+
+    /// Creates a set or map for at most `size` elements, unless it exists.
+    pub(crate) fn add_set(&mut self, table: Table<'_>, name: &str, kind: Kind, size: u32) {
+        let attributes = Attributes::new().text(1, table.name).text(2, name);
+        let attributes = match kind {
+            Kind::Verdicts => attributes
+                .number(3, SET_IS_MAP)
+                .number(4, KEY_SHOWN_AS_MARK)
+                .number(5, 4)
+                .number(6, DATA_IS_VERDICT),
+            Kind::Macs => attributes.number(3, 0).number(4, KEY_SHOWN_AS_MAC).number(5, 6),
+        };
+        // A known size lets the kernel choose its quickest table. Sets want a number of their own.
         let attributes =
-            Attributes::new().text(1, chain.table).text(2, chain.name).nested(4, &list);
-        self.change(NEW_RULE, CREATE | APPEND, &attributes);
+            attributes.nested(9, &Attributes::new().number(1, size)).number(10, self.sequence);
+        self.change(table, NEW_SET, CREATE, &attributes);
+    }
+
+    /// Removes all elements of a set.
+    pub(crate) fn clear_set(&mut self, table: Table<'_>, set: &str) {
+        let attributes = Attributes::new().text(1, table.name).text(2, set);
+        self.change(table, DELETE_ELEMENTS, 0, &attributes);
+    }
+
+    /// Adds elements to a map of verdicts.
+    pub(crate) fn add_verdicts<'v>(
+        &mut self,
+        table: Table<'_>,
+        map: &str,
+        elements: impl IntoIterator<Item = (u32, Verdict<'v>)>,
+    ) {
+        let elements = elements.into_iter().map(|(key, verdict)| {
+            let key = Attributes::new().bytes(1, &key.to_ne_bytes());
+            Attributes::new().nested(1, &key).nested(2, &verdict_data(verdict))
+        });
+        self.add_elements(table, map, elements);
+    }
+
+    /// Adds elements to a set of hardware addresses.
+    pub(crate) fn add_macs(
+        &mut self,
+        table: Table<'_>,
+        set: &str,
+        elements: impl IntoIterator<Item = [u8; 6]>,
+    ) {
+        let key = |mac: [u8; 6]| Attributes::new().nested(1, &Attributes::new().bytes(1, &mac));
+        self.add_elements(table, set, elements.into_iter().map(key));
+    }
+
+    fn add_elements(
+        &mut self,
+        table: Table<'_>,
+        set: &str,
+        elements: impl Iterator<Item = Attributes>,
+    ) {
+        let mut list = Attributes::new();
+        for element in elements {
+            list = list.nested(1, &element);
+        }
+        if list.0.is_empty() {
+            return;
+        }
+        let attributes = Attributes::new().text(1, table.name).text(2, set).nested(3, &list);
+        self.change(table, NEW_ELEMENTS, CREATE, &attributes);
     }
 
     /// The bytes, and the sequence number whose acknowledgement is the last.
-    pub(super) fn finish(mut self) -> (Vec<u8>, u32) {
+    pub(crate) fn finish(mut self) -> (Vec<u8>, u32) {
         let last = self.sequence;
+        // Refusals are told in any case, so that one yes for all is enough.
+        if let Some(flags) = self.bytes.get_mut(self.last + FLAGS_AT) {
+            *flags |= ACKNOWLEDGE as u8;
+        }
         self.message(BATCH_END, REQUEST, 0, SUBSYSTEM, &Attributes::new());
         (self.bytes, last)
     }
 
-    fn change(&mut self, kind: u16, flags: u16, attributes: &Attributes) {
-        let family = self.family as u8;
-        self.message(kind, REQUEST | ACKNOWLEDGE | flags, family, 0, attributes);
+    fn change(&mut self, table: Table<'_>, kind: u16, flags: u16, attributes: &Attributes) {
+        self.last = self.bytes.len();
+        self.message(kind, REQUEST | flags, table.family as u8, 0, attributes);
     }
 
     fn message(&mut self, kind: u16, flags: u16, family: u8, resource: u16, content: &Attributes) {
         self.sequence += 1;
+        let header = Header { kind, flags, sequence: self.sequence, family, resource };
+        header.write(content, &mut self.bytes);
+    }
+}
+
+/// A question whether a chain exists; its number is 1.
+pub(crate) fn ask_for_chain(table: Table<'_>, name: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let content = Attributes::new().text(1, table.name).text(3, name);
+    let flags = REQUEST | ACKNOWLEDGE;
+    let family = table.family as u8;
+    Header { kind: GET_CHAIN, flags, sequence: 1, family, resource: 0 }.write(&content, &mut bytes);
+    bytes
+}
+
+struct Header {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    family: u8,
+    resource: u16,
+}
+
+impl Header {
+    fn write(&self, content: &Attributes, bytes: &mut Vec<u8>) {
         let length = HEADER_LENGTH + 4 + content.0.len();
-        self.bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
-        self.bytes.extend(kind.to_ne_bytes());
-        self.bytes.extend(flags.to_ne_bytes());
-        self.bytes.extend(self.sequence.to_ne_bytes());
+        bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+        bytes.extend(self.kind.to_ne_bytes());
+        bytes.extend(self.flags.to_ne_bytes());
+        bytes.extend(self.sequence.to_ne_bytes());
         // Port number: the kernel fills it in.
-        self.bytes.extend([0; 4]);
-        self.bytes.extend([family, 0]);
-        self.bytes.extend(resource.to_be_bytes());
-        self.bytes.extend(&content.0);
+        bytes.extend([0; 4]);
+        bytes.extend([self.family, 0]);
+        bytes.extend(self.resource.to_be_bytes());
+        bytes.extend(&content.0);
     }
 }
 
 /// A sequence of attributes, each padded to four bytes.
 #[derive(Clone)]
-struct Attributes(Vec<u8>);
+pub(super) struct Attributes(Vec<u8>);
 
 impl Attributes {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(Vec::new())
     }
 
-    fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
         self.0.extend(length.to_ne_bytes());
         self.0.extend(kind.to_ne_bytes());
@@ -191,17 +272,17 @@ impl Attributes {
         self
     }
 
-    fn number(self, kind: u16, value: u32) -> Self {
+    pub(super) fn number(self, kind: u16, value: u32) -> Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    fn text(self, kind: u16, value: &str) -> Self {
+    pub(super) fn text(self, kind: u16, value: &str) -> Self {
         let mut bytes = value.as_bytes().to_vec();
         bytes.push(0);
         self.bytes(kind, &bytes)
     }
 
-    fn nested(self, kind: u16, inner: &Attributes) -> Self {
+    pub(super) fn nested(self, kind: u16, inner: &Attributes) -> Self {
         self.bytes(kind | NESTED, &inner.0)
     }
 }
