@@ -42,6 +42,8 @@ Tasks of the Evenkeel repository
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
                                        measure replication beside its limits (as root)
   cargo xtask bench resync [--files N] measure the return of a node beside rsync (as root)
+  cargo xtask bench farm [--rounds N] [--only PART,...]
+                                       measure a farm beside HAProxy and keepalived (as root)
   cargo xtask bench apply                measure which thread limits a mirror (as root)
 ";
 
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
             Err(_) => Err(format!("`{rounds}` is not a number of rounds")),
         },
         ["bench", "replication", options @ ..] => bench::replication(&root, options),
+        ["bench", "farm", options @ ..] => bench::farm(&root, options),
         ["bench", "apply"] => bench::apply(&root),
         ["bench", "resync", options @ ..] => bench::resync(&root, options),
         // Started by the benchmarks themselves, on a host of their lab.

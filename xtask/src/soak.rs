@@ -37,6 +37,8 @@ const BRAIN: [&str; 7] = ["test", "-p", "evenkeel", "--test", "brain_random", "-
 
 const REPLICATED: [&str; 7] = ["test", "-p", "evenkeel", "--test", "suites", "--", "--nocapture"];
 
+const FARM: [&str; 7] = ["test", "-p", "net", "--test", "farm_random", "--", "--nocapture"];
+
 const SCHEDULES: [&str; 5] = ["run", "--quiet", "--release", "--package", "sim"];
 
 const SOAKS: &[Soak] = &[
@@ -47,6 +49,8 @@ const SOAKS: &[Soak] = &[
     Soak { name: "replicated", rounds: 1, cargo: &REPLICATED, seeds: None },
     // Each seed is a sequence of faults of all kinds.
     Soak { name: "brain", rounds: 100, cargo: &BRAIN, seeds: Some(1) },
+    // 50 changes in a pass: a thousand for a release.
+    Soak { name: "farm", rounds: 20, cargo: &FARM, seeds: Some(5) },
     // One seed for each of 20 faults in a pass, in two modes: 560 rounds for a release.
     Soak { name: "examiner", rounds: 14, cargo: &EXAMINER, seeds: Some(20) },
 ];

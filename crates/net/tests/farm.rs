@@ -180,11 +180,8 @@ fn a_change_of_leader_loses_nothing() {
     with_servers(&farm);
     let mut kept = keep(&farm, 60);
     under_traffic(&mut farm, |farm| {
-        farm.shares.leader = 1;
-        farm.apply(1);
-        farm.announce();
-        farm.apply(0);
-        farm.apply(2);
+        farm.lead(1);
+        farm.lead(2);
     });
     for (client, server) in &mut kept {
         assert_eq!(client.ask(), Ok(*server), "{}", client.from);

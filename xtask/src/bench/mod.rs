@@ -7,6 +7,7 @@
 mod apply;
 mod burst;
 mod database;
+mod farm;
 mod figures;
 mod link;
 mod memory;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 
 pub(crate) use self::apply::apply;
 pub(crate) use self::burst::burst;
+pub(crate) use self::farm::farm;
 use self::figures::{Figures, series, unit};
 pub(crate) use self::memory::memory;
 pub(crate) use self::resync::resync;

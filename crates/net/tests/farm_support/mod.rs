@@ -15,7 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use net::farm::{self, Address, Affinity, BUCKETS, Bucket, Delivery, Engine, Nft, Owner, Place};
-use net::farm::{Plan, Protocol, Rule, Stray, Table};
+use net::farm::{Installed, Plan, Protocol, Rule, Stray, Table};
 use net::link::{Mac, Netlink};
 use net::namespace::{NetNs, enter};
 
@@ -170,6 +170,38 @@ impl Farm {
         self.announce();
     }
 
+    /// Plugs the cable of a dead server in again, as after a boot: it knows nothing any more.
+    pub fn revive(&mut self, server: usize) {
+        let plan = self.plans[server].clone();
+        self.engine(server, |engine| {
+            engine.remove().unwrap();
+            engine.install(&plan).unwrap();
+        });
+        enter(self.hub.as_fd(), || {
+            Netlink::open().unwrap().set_up(&format!("to-s{server}")).unwrap();
+        })
+        .unwrap();
+        self.on_server(server, wait_for_carrier);
+        self.shares.dead.retain(|dead| *dead != server);
+    }
+
+    /// A server's daemon begins anew while the kernel goes on.
+    pub fn restart_engine(&mut self, server: usize) -> Installed {
+        let plan = self.plans[server].clone();
+        self.engines[server] = Nft::new();
+        self.engine(server, |engine| engine.install(&plan)).unwrap()
+    }
+
+    /// Hands the leadership over: the new one is told first.
+    pub fn lead(&mut self, server: usize) {
+        let former = std::mem::replace(&mut self.shares.leader, server);
+        self.apply(server);
+        self.announce();
+        if !self.shares.dead.contains(&former) {
+            self.apply(former);
+        }
+    }
+
     /// Limits what fits in a packet to the client behind the router.
     pub fn narrow(&self, mtu: u16) {
         enter(self.hosts[SERVERS + 1].as_fd(), || {
@@ -210,7 +242,7 @@ impl Shares {
     /// Gives each server an equal share, and moves no more than that takes.
     fn share_out(&mut self, servers: &[usize]) {
         for (owners, died) in self.history.iter_mut().zip(&mut self.died) {
-            *died |= owners.first().is_some_and(|owner| self.dead.contains(owner));
+            *died |= owners.iter().any(|owner| self.dead.contains(owner));
             owners.retain(|owner| !self.dead.contains(owner));
         }
         for bucket in 0..BUCKETS {
