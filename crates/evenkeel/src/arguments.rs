@@ -20,6 +20,7 @@ use crate::command::process::{DaemonArgs, KeeperArgs, ReplicatorArgs, WitnessArg
 use crate::command::replay::ReplayArgs;
 use crate::command::simulate::SimulateArgs;
 use crate::command::status::StatusArgs;
+use crate::command::web::WebArgs;
 use crate::command::why::WhyArgs;
 
 /// High availability for two ordinary servers: replication, failover, virtual address.
@@ -117,4 +118,7 @@ pub(crate) enum Command {
     /// Run the ledger, the demo's built-in application.
     #[command(hide = true)]
     Ledger(LedgerArgs),
+    /// Run a small web server that says on which host it runs.
+    #[command(hide = true)]
+    Web(WebArgs),
 }

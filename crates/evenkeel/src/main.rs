@@ -72,5 +72,6 @@ fn main() -> ExitCode {
         Command::Keeper(args) => command::process::keeper(&context, args),
         Command::Replicator(args) => command::process::replicator(args),
         Command::Ledger(args) => command::demo::ledger(args),
+        Command::Web(args) => command::web::run(&args),
     }
 }

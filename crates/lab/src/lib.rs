@@ -24,6 +24,7 @@ mod protocol;
 mod state;
 mod sys;
 mod user;
+pub mod web;
 
 pub use error::{Error, Result};
 pub use host::{Host, Process};

@@ -214,6 +214,26 @@ fn clients_behind_a_router_are_served_alike() {
 }
 
 #[test]
+fn large_requests_arrive_whole() {
+    for delivery in DELIVERIES {
+        let farm = Farm::serving(delivery, &[0, 1, 2]);
+        with_servers(&farm);
+        for version in VERSIONS {
+            for number in 0..6 {
+                // From beside the servers, and from behind the router.
+                let (near, to) = (number % 2 == 0, vip(version, SPREAD));
+                let from = any(if near { version.on_lan(CLIENT) } else { version.far(2) });
+                let open = || Client::connect(from, to);
+                let client = if near { farm.on_client(open) } else { farm.far_away(open) };
+                let mut client = client.unwrap();
+                let expected = farm.shares.owner(bucket(Affinity::ClientIpPort, client.from));
+                assert_eq!(client.send(3_000_000), Ok(expected), "{delivery:?}, {}", client.from);
+            }
+        }
+    }
+}
+
+#[test]
 fn what_a_router_reports_reaches_whoever_it_concerns() {
     for delivery in DELIVERIES {
         let mut farm = Farm::serving(delivery, &[0, 1, 2]);

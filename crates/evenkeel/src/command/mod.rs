@@ -17,6 +17,7 @@ pub(crate) mod process;
 pub(crate) mod replay;
 pub(crate) mod simulate;
 pub(crate) mod status;
+pub(crate) mod web;
 pub(crate) mod why;
 
 use std::io::{self, Write};

@@ -81,13 +81,14 @@ fn name_of_run() -> io::Result<String> {
 }
 
 /// A stream that becomes readable on SIGTERM.
-fn stop_signal() -> io::Result<UnixStream> {
+pub(crate) fn stop_signal() -> io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     signal_hook::low_level::pipe::register(SIGTERM, writer)?;
     Ok(reader)
 }
 
-fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+/// Listens on an address, which may not be present yet.
+pub(crate) fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
     let family = if listen.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket: OwnedFd = socket_with(family, SocketType::STREAM, flags, Some(ipproto::TCP))?;

@@ -141,7 +141,8 @@ impl Batch {
                 .number(3, SET_IS_MAP)
                 .number(4, KEY_SHOWN_AS_MARK)
                 .number(5, 4)
-                .number(6, DATA_IS_VERDICT),
+                .number(6, DATA_IS_VERDICT)
+                .bytes(13, &key_order()),
             Kind::Macs => attributes.number(3, 0).number(4, KEY_SHOWN_AS_MAC).number(5, 6),
         };
         // A known size lets the kernel choose its quickest table. Sets want a number of their own.
@@ -219,6 +220,12 @@ impl Batch {
         let header = Header { kind, flags, sequence: self.sequence, family, resource };
         header.write(content, &mut self.bytes);
     }
+}
+
+/// What `nft list` reads to show keys as the numbers that they are: in this machine's order.
+fn key_order() -> [u8; 6] {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
 }
 
 /// A question whether a chain exists; its number is 1.

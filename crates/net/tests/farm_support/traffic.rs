@@ -1,7 +1,8 @@
 //! Servers that say who they are, and clients that ask them.
 //!
-//! Over TCP a request is a length, the answer the server's number and so many bytes. Over UDP the
-//! answer is the server's number and how long the datagram was.
+//! Over TCP a request is a length, the answer the server's number and so many bytes; with its first
+//! bit set so many bytes follow the request instead. Over UDP the answer is the server's number and
+//! how long the datagram was.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a failure here is the test's failure")]
 
@@ -15,6 +16,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_
 /// What is not answered within this time is lost. The kernel sends the beginning of a connection
 /// again after one second, so that anything lost once would make up a whole one.
 pub const PATIENCE: Duration = Duration::from_secs(4);
+
+/// Set in a request that bytes follow.
+const UPLOAD: u32 = 1 << 31;
 
 /// Why a client had no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +51,16 @@ pub fn serve(server: usize, port: u16) {
             thread::spawn(move || {
                 let mut length = [0; 4];
                 while stream.read_exact(&mut length).is_ok() {
+                    let length = u32::from_be_bytes(length);
                     let mut answer = vec![number];
-                    answer.resize(1 + u32::from_be_bytes(length) as usize, 0);
+                    if length & UPLOAD == 0 {
+                        answer.resize(1 + length as usize, 0);
+                    } else {
+                        let mut sent = vec![0; (length ^ UPLOAD) as usize];
+                        if stream.read_exact(&mut sent).is_err() {
+                            return;
+                        }
+                    }
                     if stream.write_all(&answer).is_err() {
                         return;
                     }
@@ -102,6 +114,17 @@ impl Client {
     /// Asks who serves.
     pub fn ask(&mut self) -> Result<usize, Failure> {
         self.fetch(0)
+    }
+
+    /// Sends so many bytes, and who has received them.
+    pub fn send(&mut self, length: u32) -> Result<usize, Failure> {
+        let mut request = (length | UPLOAD).to_be_bytes().to_vec();
+        request.resize(4 + length as usize, 7);
+        let mut answer = [0];
+        let sent = self.stream.write_all(&request);
+        let answered = sent.and_then(|()| self.stream.read_exact(&mut answer));
+        answered.map_err(|error| failure(&error))?;
+        Ok(usize::from(answer[0]))
     }
 
     /// Fetches so many bytes, and who sent them.
