@@ -4,11 +4,14 @@
 //! Also compiled into the test that replays the corpus, which is why it knows no fuzzer.
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use activity::entry::Entry;
 use activity::image::{self, BATCHES_AT, Header, Image, SECTOR};
+use cluster::farm::{BUCKETS, Farm, Part, Pulse, Settings};
 use cluster::report::Heartbeat;
-use model::config::{self, Source};
+use model::config::{self, Delivery, Source};
+use model::{BootId, NodeName, Time};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::frame::{PREFIX_BYTES, frame_length};
@@ -26,6 +29,7 @@ pub const TARGETS: &[Target] = &[
     ("request", request),
     ("config", config),
     ("log", log),
+    ("pulse", pulse),
 ];
 
 /// Frames of the replication stream. They have one form only, so they come back byte by byte.
@@ -69,6 +73,31 @@ pub fn greeting(bytes: &[u8]) {
         let read: Result<Heartbeat, _> = datagram::take_heartbeat(&again);
         assert_eq!(read.as_ref(), Ok(&heartbeat));
     }
+}
+
+/// Pulses of a farm. They have one form only, so they come back byte by byte; what a farm makes of
+/// one must be sound whatever it says.
+pub fn pulse(bytes: &[u8]) {
+    let Ok((module, pulse)) = wire::pulse::take_pulse(bytes) else { return };
+    assert_eq!(wire::pulse::put_pulse(&module, &pulse).as_deref(), Ok(bytes));
+    let node = |i: u8| NodeName::new(&format!("node{i}")).ok();
+    let settings = Settings {
+        nodes: (0..32).filter_map(node).collect(),
+        me: 0,
+        weight: 100,
+        delivery: Delivery::Directed,
+        pulse: Duration::from_millis(50),
+        timeout: Duration::from_millis(200),
+    };
+    let mut farm = Farm::new(Time::ZERO, settings, (BootId(1), 1), None);
+    farm.set_part(Time::ZERO, Part::Ready);
+    let roster = farm.roster();
+    for at in [10, 20, 300, 600] {
+        let now = Time::from_millis(at);
+        farm.hear(now, now, Pulse { roster, sequence: at, ..pulse.clone() });
+        farm.tick(now);
+    }
+    assert!(farm.shares().buckets.len() == BUCKETS);
 }
 
 /// What a node's own processes and its command line say to each other, as JSON.

@@ -14,7 +14,7 @@ use crate::run;
 use crate::soak;
 
 /// The targets, named as in `fuzz/src/checks.rs`.
-const TARGETS: &[&str] = &["stream", "greeting", "local", "request", "config", "log"];
+const TARGETS: &[&str] = &["stream", "greeting", "local", "request", "config", "log", "pulse"];
 /// How long each target should have run before a commit is released, in seconds.
 const SECONDS: u64 = 3600;
 /// A slice: after each, its figures are written down, so that a stop loses no more.

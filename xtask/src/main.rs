@@ -33,6 +33,7 @@ Tasks of the Evenkeel repository
   cargo xtask sim [--seeds N] [--first F]
                                        run random schedules over the cluster's core
   cargo xtask sim --seed S             tell one of them
+  cargo xtask sim --farms [--seeds N]  the same for farms
   cargo xtask model [--case NAME] [--depth N] [--less N]
                                        look at every order of events of the smallest cluster
   cargo xtask model --mutant NAME...   does that find what a broken rule leads to?

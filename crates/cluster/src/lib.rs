@@ -8,6 +8,7 @@ mod application;
 pub mod configuration;
 pub mod contact;
 pub mod effect;
+pub mod farm;
 pub mod found;
 pub mod input;
 mod mirror;

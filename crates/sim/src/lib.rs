@@ -13,6 +13,7 @@ pub mod clock;
 pub mod dice;
 pub mod effects;
 pub mod exhaust;
+pub mod farm;
 pub mod host;
 pub mod live;
 pub mod network;

@@ -6,6 +6,7 @@
 //! `tests/scenarios`. The mutation check, which only asks whether something breaks, has the stories
 //! told here too, and nothing shortened.
 
+mod farms;
 mod searching;
 
 use std::num::NonZero;
@@ -21,8 +22,8 @@ use sim::shrink::shrink;
 /// Violations after which a run stops, if it is not told: each takes some time to shorten.
 const VIOLATIONS_MAX: u64 = 5;
 /// What there is to choose.
-const OPTIONS: &str =
-    "--seeds N, --first N, --stop-at N, --plain, or --seed N, --stories FOLDER, --model ... alone";
+const OPTIONS: &str = "--seeds N, --first N, --stop-at N, --plain, or --seed N, --stories FOLDER, \
+     --model ..., --farms ... alone";
 /// Seeds handed out at a time.
 const BATCH: u64 = 16;
 
@@ -48,6 +49,11 @@ fn main() -> ExitCode {
         && option == "--model"
     {
         return searching::model(rest);
+    }
+    if let [option, rest @ ..] = words.as_slice()
+        && option == "--farms"
+    {
+        return farms::run(rest);
     }
     let options = match parse(&words) {
         Ok(options) => options,

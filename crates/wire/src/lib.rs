@@ -1,5 +1,5 @@
-//! The bytes that cross a boundary: heartbeats, peer connections, replication, the witness and
-//! the sockets of one node's processes.
+//! The bytes that cross a boundary: heartbeats, pulses, peer connections, replication, the witness
+//! and the sockets of one node's processes.
 //!
 //! Pure: encoding and decoding only. Every decoder treats its input as hostile: lengths are
 //! checked before anything is allocated, and nothing panics. What the messages mean is said where
@@ -16,6 +16,7 @@ pub mod op;
 pub mod owners;
 pub mod packed;
 mod ping;
+pub mod pulse;
 pub mod recall;
 pub mod recording;
 pub mod replication;

@@ -1,0 +1,294 @@
+//! Who is heard, who is a member, and whom a node follows.
+
+use super::pulse::bit;
+use super::{Farm, Follows, Lead, Part, Peer, Pulse, Seat, Stamp, Standing, Table, Told};
+
+/// A table that the leader has not told for so many pulses was drawn up without this node.
+const BEHIND_PULSES: u32 = 2;
+
+impl Farm {
+    /// Takes a pulse in, unless it is not for this farm, or older than what was heard.
+    pub(super) fn take_in(&mut self, received: model::Time, pulse: Pulse) {
+        let count = self.settings.nodes.len();
+        let from = pulse.from;
+        if pulse.roster != self.settings.roster() {
+            self.other_roster = Some(from).filter(|from| usize::from(*from) < count);
+            return;
+        }
+        let sound = pulse
+            .table
+            .as_ref()
+            .is_none_or(|table| table.is_sound(count) && pulse.leads() == Some(table.stamp.lead()));
+        if from == self.settings.me || !sound {
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(usize::from(from)) else { return };
+        if !peer.is_news(&pulse) {
+            return;
+        }
+        if self.other_roster == Some(from) {
+            self.other_roster = None;
+        }
+        self.term = self.term.max(pulse.term);
+        peer.received = peer.received.max(received);
+        peer.pulse = Some(Box::new(pulse));
+    }
+
+    /// What a node said last, if that was not too long ago.
+    pub(super) fn fresh(&self, seat: Seat) -> Option<&Pulse> {
+        let peer = self.peers.get(usize::from(seat))?;
+        let heard = self.now < peer.received + self.settings.timeout;
+        peer.pulse.as_deref().filter(|_| heard)
+    }
+
+    /// What a member said last: a node that takes part, is heard, and hears this one.
+    pub(super) fn member(&self, seat: Seat) -> Option<&Pulse> {
+        let me = self.settings.me;
+        self.fresh(seat).filter(|pulse| pulse.part != Part::Out && pulse.hears(me))
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = &Pulse> {
+        self.seats().filter_map(|seat| self.member(seat))
+    }
+
+    pub(super) fn seats(&self) -> impl Iterator<Item = Seat> + use<> {
+        0..Seat::try_from(self.peers.len()).unwrap_or(Seat::MAX)
+    }
+
+    pub(super) fn hears(&self) -> u32 {
+        let heard = self.seats().filter(|seat| self.fresh(*seat).is_some());
+        let presumed = if self.now < self.listening { self.presumed } else { 0 };
+        heard.map(bit).fold(presumed, |all, bit| all | bit)
+    }
+
+    /// Whom this node says that it follows.
+    pub(super) fn follows(&self) -> Option<Follows> {
+        match self.standing {
+            Standing::Out | Standing::Seeks { .. } => None,
+            Standing::Leads { term, .. } => {
+                Some(Follows { lead: Lead { term, seat: self.settings.me }, heard: true })
+            }
+            Standing::Follows(lead) => {
+                Some(Follows { lead, heard: self.member(lead.seat).is_some() })
+            }
+            Standing::Estranged(lead) => Some(Follows { lead, heard: false }),
+        }
+    }
+
+    /// The leadership that is its own.
+    pub(super) fn own_lead(&self) -> Option<Lead> {
+        match self.standing {
+            Standing::Leads { term, .. } => Some(Lead { term, seat: self.settings.me }),
+            Standing::Out
+            | Standing::Seeks { .. }
+            | Standing::Follows(_)
+            | Standing::Estranged(_) => None,
+        }
+    }
+
+    /// The greatest leadership that members hear and follow, and this node does not hear.
+    fn vouched(&self) -> Option<Lead> {
+        let followed = self.members().filter_map(|pulse| pulse.follows);
+        let leads = followed.filter(|follows| follows.heard).map(|follows| follows.lead);
+        let unheard =
+            |lead: &Lead| lead.seat != self.settings.me && self.member(lead.seat).is_none();
+        leads.filter(unheard).max()
+    }
+
+    /// Decides whom to follow. Returns whether that is another one now.
+    pub(super) fn choose(&mut self) -> bool {
+        if self.standing == Standing::Out {
+            self.standing = Standing::Seeks { since: self.now };
+            return true;
+        }
+        self.wake_at_silence();
+        let heard = self.members().filter_map(Pulse::leads).max();
+        let best = heard.max(self.own_lead());
+        let vouched = self.vouched().filter(|lead| best.is_none_or(|best| *lead > best));
+        let Some(unheard) = vouched else {
+            self.outranked = None;
+            return match best {
+                Some(lead) if Some(lead) == self.own_lead() => false,
+                Some(lead) => self.follow(lead),
+                None => self.seek(),
+            };
+        };
+        // It may be that the leader has just come, or gone, and not everybody knows.
+        let since = *self.outranked.get_or_insert(self.now);
+        if self.due(since + self.settings.timeout) {
+            return self.estrange(unheard);
+        }
+        match best {
+            Some(lead) if Some(lead) == self.own_lead() => false,
+            Some(lead) => self.follow(lead),
+            None => self.wait(),
+        }
+    }
+
+    /// Wakes the node when somebody whom it hears has been silent for too long.
+    fn wake_at_silence(&mut self) {
+        let received = self.peers.iter().map(|peer| peer.received + self.settings.timeout);
+        let next = received.filter(|at| *at > self.now).min();
+        if let Some(at) = next {
+            self.due(at);
+        }
+    }
+
+    fn follow(&mut self, lead: Lead) -> bool {
+        if self.standing == Standing::Follows(lead) {
+            return false;
+        }
+        let (leader, own) = (self.name(lead.seat), self.own_lead());
+        match own {
+            Some(_) if self.heir != Some(lead.seat) && self.is_established() => {
+                self.tell(Told::Healed { other: leader.clone(), leader });
+            }
+            Some(_) | None => self.tell(Told::Follows(leader)),
+        }
+        self.standing = Standing::Follows(lead);
+        self.heir = None;
+        true
+    }
+
+    /// There is nobody to follow: waits for its turn to lead.
+    fn seek(&mut self) -> bool {
+        match self.standing {
+            Standing::Seeks { since } => {
+                let turn = since + self.settings.pulse * self.rank();
+                if self.is_listening() || !self.due(turn) {
+                    return false;
+                }
+                self.claim();
+                true
+            }
+            Standing::Out
+            | Standing::Leads { .. }
+            | Standing::Follows(_)
+            | Standing::Estranged(_) => self.wait(),
+        }
+    }
+
+    fn wait(&mut self) -> bool {
+        let waits = match self.standing {
+            Standing::Seeks { .. } => true,
+            // Of an earlier daemon: the leader has not been heard yet.
+            Standing::Follows(_) => self.is_listening(),
+            Standing::Estranged(_) | Standing::Out | Standing::Leads { .. } => false,
+        };
+        if !waits {
+            self.standing = Standing::Seeks { since: self.now };
+        }
+        !waits
+    }
+
+    /// How many members are to lead rather than this node: who knows the newest table, who serves,
+    /// who stands first in the list.
+    fn rank(&self) -> u32 {
+        let order = |installed: Stamp, part: Part, seat: Seat| {
+            (installed.term, installed.serial, part, Seat::MAX - seat)
+        };
+        let mine = order(self.installed, self.part, self.settings.me);
+        let before = self.members().filter(|p| order(p.installed, p.part, p.from) > mine);
+        u32::try_from(before.count()).unwrap_or(u32::MAX)
+    }
+
+    /// The others go on under a leader that this node does not hear. By the newest table that they
+    /// know of it serves nobody.
+    fn estrange(&mut self, lead: Lead) -> bool {
+        let changed = self.standing != Standing::Estranged(lead);
+        if changed {
+            self.standing = Standing::Estranged(lead);
+            self.heir = None;
+            self.tell(Told::Estranged(self.name(lead.seat)));
+        }
+        let known = self.members().map(|pulse| pulse.installed).filter(|stamp| stamp.is_of(lead));
+        let stamp = known.max().unwrap_or(Stamp { term: lead.term, leader: lead.seat, serial: 0 });
+        if self.table.stamp.is_of(lead) && self.table.stamp >= stamp && !changed {
+            return false;
+        }
+        self.table = Table::empty(stamp);
+        true
+    }
+
+    /// Takes the leader's table for its own, if it is a later one.
+    pub(super) fn adopt(&mut self) -> bool {
+        let Standing::Follows(lead) = self.standing else { return false };
+        let Some(pulse) = self.member(lead.seat) else { return false };
+        let Some(table) = pulse.table.as_ref().filter(|table| table.stamp.is_of(lead)) else {
+            return false;
+        };
+        // An estranged node knows which table there is, but not what is in it.
+        let later = !self.table.stamp.is_of(lead) || table.stamp > self.table.stamp;
+        let unknown = table.stamp == self.table.stamp && *table != self.table;
+        if !later && !unknown {
+            return false;
+        }
+        self.table = table.clone();
+        true
+    }
+
+    /// Notes whether members have gone by a later table for a while, which the leader would have
+    /// told by now: then this node was away as it was drawn up, and others may serve whom it has.
+    pub(super) fn note_behind(&mut self) -> bool {
+        let mine = self.table.stamp;
+        let later = |pulse: &Pulse| {
+            pulse.installed.is_of(mine.lead()) && pulse.installed.serial > mine.serial
+        };
+        if !self.members().any(later) {
+            self.behind = None;
+            return false;
+        }
+        let before = self.is_behind();
+        let since = *self.behind.get_or_insert(self.now);
+        self.due(since + self.settings.pulse * BEHIND_PULSES);
+        self.is_behind() != before
+    }
+
+    pub(super) fn is_behind(&self) -> bool {
+        let patience = self.settings.pulse * BEHIND_PULSES;
+        self.behind.is_some_and(|since| self.now >= since + patience)
+    }
+
+    /// Tells who has come and who was lost.
+    pub(super) fn note_members(&mut self) {
+        for seat in self.seats() {
+            let is = self.member(seat).is_some();
+            let leads = self.member(seat).is_some_and(|member| member.leads().is_some());
+            let rivals = leads && self.is_established();
+            let out = self.fresh(seat).is_some_and(|pulse| pulse.part == Part::Out);
+            let Some(peer) = self.peers.get_mut(usize::from(seat)) else { continue };
+            let was = std::mem::replace(&mut peer.member, is);
+            let rival = std::mem::replace(&mut peer.rival, rivals);
+            if rivals && !rival {
+                let (other, leader) = (self.name(seat), self.name(self.settings.me));
+                self.tell(Told::Healed { other, leader });
+            }
+            if was == is || self.part == Part::Out {
+                continue;
+            }
+            let name = self.name(seat);
+            if is {
+                self.tell(Told::Came(name));
+            } else if !out {
+                self.tell(Told::Lost(name));
+            }
+        }
+    }
+}
+
+impl Peer {
+    /// Whether a pulse is later than all that was heard of this node. What is left of a boot
+    /// that is over comes too late.
+    fn is_news(&mut self, pulse: &Pulse) -> bool {
+        if self.past.contains(&Some(pulse.boot)) {
+            return false;
+        }
+        let Some(last) = &self.pulse else { return true };
+        if last.boot != pulse.boot {
+            self.past.rotate_right(1);
+            self.past[0] = Some(last.boot);
+            return true;
+        }
+        (last.incarnation, last.sequence) < (pulse.incarnation, pulse.sequence)
+    }
+}

@@ -1,0 +1,189 @@
+//! What the kernel is to do by a table, in an order that leaves nobody without a server.
+//!
+//! ```text
+//!   directed    the new owner takes what it got; the leader sends it packets once it has; the old
+//!               owner lets go once the leader says that it has switched
+//!   multicast   the old owner lets go; the new one takes once every member goes by the table
+//! ```
+//!
+//! Where an owner has failed nobody is waited for but those who live. How packets are matched is
+//! the engine's matter.
+
+use model::NodeName;
+use model::config::Delivery;
+use serde::{Deserialize, Serialize};
+
+use super::table::{BUCKETS, Seat};
+use super::{Farm, Line, Part, Standing, Wish};
+
+/// What is to become of a packet of a connection that the kernel does not know.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stray {
+    /// Handed to this node, which may know it.
+    Pass(Seat),
+    /// Answered with a reset: its server has failed.
+    Reset,
+    /// Dropped.
+    #[default]
+    Silent,
+}
+
+/// One bucket, as the kernel of one node is to treat it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Who serves it; nobody if none.
+    pub owner: Option<Seat>,
+    /// What becomes of strays.
+    pub stray: Stray,
+}
+
+/// What the kernel of one node is to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shares {
+    /// Counts what was wished of the kernel of this node; named in the answer.
+    pub edition: u64,
+    /// Term of the table that it follows from.
+    pub term: u64,
+    /// Serial of that table.
+    pub serial: u64,
+    /// Whether this node answers for the addresses.
+    pub leader: bool,
+    /// The buckets, `BUCKETS` of them.
+    pub buckets: Vec<Bucket>,
+}
+
+impl Shares {
+    /// Nobody serves.
+    #[must_use]
+    pub fn none() -> Shares {
+        let buckets = vec![Bucket::default(); BUCKETS];
+        Shares { edition: 0, term: 0, serial: 0, leader: false, buckets }
+    }
+
+    /// Whether anybody serves by it.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.leader || self.buckets.iter().any(|bucket| *bucket != Bucket::default())
+    }
+
+    /// Buckets and what becomes of their strays, with the names of the nodes.
+    pub fn named<'a>(
+        &'a self,
+        nodes: &'a [NodeName],
+    ) -> impl Iterator<Item = (Option<&'a NodeName>, Stray)> {
+        let name = |seat: Seat| nodes.get(usize::from(seat));
+        self.buckets.iter().map(move |bucket| (bucket.owner.and_then(name), bucket.stray))
+    }
+}
+
+impl Farm {
+    /// Has the kernel do what the table and the others' words allow, if that is something else.
+    pub(super) fn update_shares(&mut self) -> bool {
+        let buckets = self.wanted();
+        let leader = self.is_established();
+        let stamp = self.table.stamp;
+        let same = buckets == self.shares.buckets && leader == self.shares.leader;
+        let newest = self.asked.last_key_value().map_or(self.installed, |(_, stamp)| *stamp);
+        if same && newest == stamp {
+            return false;
+        }
+        if same {
+            // The kernel does already, or will do, what this table wants of this node.
+            match self.asked.last_entry() {
+                Some(mut last) => *last.get_mut() = stamp,
+                None => self.installed = stamp,
+            }
+            return true;
+        }
+        let edition = self.shares.edition + 1;
+        let (term, serial) = (stamp.term, stamp.serial);
+        self.shares = Shares { edition, term, serial, leader, buckets };
+        self.asked.insert(edition, stamp);
+        self.wishes.push(Wish::SetShares(Box::new(self.shares.clone())));
+        true
+    }
+
+    fn wanted(&mut self) -> Vec<Bucket> {
+        let may_take = !self.is_listening() && self.is_at_all() && !self.is_behind();
+        let released = self.is_switched();
+        let installed: Vec<bool> = self.seats().map(|seat| self.has_installed(seat)).collect();
+        let facts = Facts { may_take, released, installed };
+        let lines = self.table.lines.iter().zip(&self.shares.buckets);
+        lines.map(|(line, now)| self.bucket(line, now.owner, &facts)).collect()
+    }
+
+    fn bucket(&self, line: &Line, now: Option<Seat>, facts: &Facts) -> Bucket {
+        let me = Some(self.settings.me);
+        let leads = matches!(self.standing, Standing::Leads { .. });
+        let owner = match self.settings.delivery {
+            Delivery::Multicast if line.owner == me && now != me && !facts.may_take => None,
+            Delivery::Multicast if line.owner == me && self.is_behind() => None,
+            Delivery::Multicast => line.owner,
+            Delivery::Directed if leads => self.destination(line.owner, now, facts),
+            Delivery::Directed if now == me && line.owner != me && !facts.released => now,
+            Delivery::Directed => line.owner,
+        };
+        Bucket { owner, stray: self.stray(line) }
+    }
+
+    /// Where a leader sends what is for a bucket.
+    fn destination(&self, to: Option<Seat>, now: Option<Seat>, facts: &Facts) -> Option<Seat> {
+        let Some(seat) = to.filter(|_| to != now && to != Some(self.settings.me)) else {
+            return to;
+        };
+        let is_taken = facts.installed.get(usize::from(seat)).copied().unwrap_or_default();
+        let serves = |seat: Seat| {
+            let part = if seat == self.settings.me {
+                Some(self.part)
+            } else {
+                self.member(seat).map(|member| member.part)
+            };
+            matches!(part, Some(Part::Ready | Part::Draining))
+        };
+        if is_taken || !now.is_some_and(serves) { to } else { now }
+    }
+
+    /// A node that does not know a connection hands it to who served the bucket before itself.
+    pub(super) fn stray(&self, line: &Line) -> Stray {
+        let me = self.settings.me;
+        let lives = |seat: &Seat| *seat == me || self.lives(*seat);
+        let end = if line.died { Stray::Reset } else { Stray::Silent };
+        let mut chain = line.chain().filter(lives);
+        match self.settings.delivery {
+            Delivery::Directed if chain.any(|seat| seat == me) => {
+                chain.next().map_or(end, Stray::Pass)
+            }
+            Delivery::Directed => Stray::Silent,
+            Delivery::Multicast => {
+                let mut former = line.former.into_iter().flatten().filter(lives);
+                let owns = line.owner == Some(me);
+                if owns && former.next().is_none() { end } else { Stray::Silent }
+            }
+        }
+    }
+
+    fn lives(&self, seat: Seat) -> bool {
+        self.now < self.listening || self.member(seat).is_some()
+    }
+
+    /// Whether the leader's packets go by this table, so that who does not own a bucket by it can
+    /// let go of it.
+    fn is_switched(&self) -> bool {
+        match self.standing {
+            Standing::Out | Standing::Estranged(_) => true,
+            Standing::Follows(lead) if self.table.stamp.is_of(lead) => {
+                let leader = self.member(lead.seat);
+                leader.is_some_and(|leader| leader.switched >= self.table.stamp.serial)
+            }
+            Standing::Seeks { .. } | Standing::Follows(_) | Standing::Leads { .. } => false,
+        }
+    }
+}
+
+/// What the others have said of the table.
+struct Facts {
+    may_take: bool,
+    released: bool,
+    installed: Vec<bool>,
+}

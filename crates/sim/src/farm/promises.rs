@@ -1,0 +1,239 @@
+//! What a farm promises, as checks after every event.
+//!
+//! Two nodes that have just found each other cannot know better than each did alone: what must hold
+//! among nodes that hear each other must hold once they have done so for a while: one timeout until
+//! each knows that a leader which the other follows is dead, and one until it follows another.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use cluster::farm::{BUCKETS, Part};
+use model::Time;
+use model::config::Delivery;
+
+use super::World;
+
+/// How long nodes have heard each other before they must agree.
+const ACQUAINTED: Duration = Duration::from_millis(500);
+
+/// A promise of a farm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FarmPromise {
+    /// Never two owners of a bucket among nodes that hear each other.
+    OneOwner,
+    /// Never two that answer for the addresses among nodes that hear each other.
+    OneLeader,
+    /// A planned change leaves nobody without a server.
+    NobodyUnserved,
+    /// After healing all agree within a bound, and each living node has its share.
+    TheFarmSettles,
+    /// On a failure only the buckets of the node that failed move.
+    OnlyTheLostMove,
+    /// A node is not lost while it is heard.
+    NoFalseLoss,
+}
+
+impl FarmPromise {
+    /// The promise in words.
+    #[must_use]
+    pub fn sentence(self) -> &'static str {
+        match self {
+            FarmPromise::OneOwner => {
+                "never two owners of a bucket among nodes that hear each other"
+            }
+            FarmPromise::OneLeader => "never two leaders among nodes that hear each other",
+            FarmPromise::NobodyUnserved => "a planned change leaves nobody without a server",
+            FarmPromise::TheFarmSettles => {
+                "after healing all agree, and each living node has its share"
+            }
+            FarmPromise::OnlyTheLostMove => "on a failure only the lost node's buckets move",
+            FarmPromise::NoFalseLoss => "nothing changes hands while all are heard",
+        }
+    }
+}
+
+/// A broken promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FarmViolation {
+    /// Which.
+    pub promise: FarmPromise,
+    /// When.
+    pub at: Time,
+    /// How that shows.
+    pub what: String,
+}
+
+impl fmt::Display for FarmViolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: at {}: {}", self.promise.sentence(), self.at.as_millis(), self.what)
+    }
+}
+
+/// What is remembered between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    /// Since when two nodes have heard each other.
+    heard: BTreeMap<(usize, usize), Time>,
+    /// Whether a planned change is under way, and nothing else.
+    pub(super) planned: bool,
+    nodes: usize,
+}
+
+impl Watch {
+    pub(super) fn new(nodes: usize) -> Watch {
+        Watch { nodes, ..Watch::default() }
+    }
+}
+
+impl World {
+    /// Looks at the promises that must hold at any time.
+    pub(super) fn look(&mut self) {
+        let acquainted: Vec<(usize, usize)> = self
+            .watch
+            .heard
+            .iter()
+            .filter(|(_, since)| self.now.since(**since) >= ACQUAINTED)
+            .map(|(pair, _)| *pair)
+            .collect();
+        for (i, k) in acquainted {
+            self.look_at_pair(i, k);
+        }
+        if self.watch.planned && self.delivery == Delivery::Directed {
+            self.look_for_unserved();
+        }
+    }
+
+    pub(super) fn note_hearing(&mut self) {
+        for i in 0..self.watch.nodes {
+            for k in i + 1..self.watch.nodes {
+                let passes = [(i, k), (k, i)].iter().all(|way| !self.network.cut.contains(way));
+                if passes && self.counts(i, k) && self.counts(k, i) {
+                    self.watch.heard.entry((i, k)).or_insert(self.now);
+                } else {
+                    self.watch.heard.remove(&(i, k));
+                }
+            }
+        }
+    }
+
+    /// Whether a node that turns counts another one as a member.
+    fn counts(&self, i: usize, k: usize) -> bool {
+        let host = &self.hosts[i];
+        let farm = host.farm.as_ref().filter(|_| host.frozen.is_none());
+        farm.is_some_and(|farm| farm.part() != Part::Out && farm.is_member(k))
+    }
+
+    fn look_at_pair(&mut self, i: usize, k: usize) {
+        let (one, other) = (&self.hosts[i].kernel, &self.hosts[k].kernel);
+        let (me, they) = (u8::try_from(i).ok(), u8::try_from(k).ok());
+        let both = one
+            .buckets
+            .iter()
+            .zip(&other.buckets)
+            .position(|(mine, theirs)| mine.owner == me && theirs.owner == they);
+        let names = format!("{} and {}", self.hosts[i].name, self.hosts[k].name);
+        if let Some(bucket) = both.filter(|_| self.delivery == Delivery::Multicast) {
+            self.broken(FarmPromise::OneOwner, format!("{names} both serve bucket {bucket}"));
+        } else if one.leader && other.leader && !self.is_stormy() {
+            self.broken(FarmPromise::OneLeader, format!("{names} both lead"));
+        }
+    }
+
+    /// With directed delivery a leader waits for the others' word only so long, and then it may
+    /// have been lost.
+    fn is_stormy(&self) -> bool {
+        let late = self.network.loss > 0 || self.network.jitter > 20;
+        late && self.delivery == Delivery::Directed
+    }
+
+    /// Follows the way of a client's first packet in each bucket.
+    fn look_for_unserved(&mut self) {
+        let Some(gateway) = self.gateway else { return };
+        let unserved = self.hosts[gateway].kernel.buckets.iter().position(|bucket| {
+            bucket.owner.is_none_or(|owner| {
+                let host = &self.hosts[usize::from(owner)];
+                let line = host.kernel.buckets.len();
+                line != BUCKETS || host.farm.is_none()
+            })
+        });
+        let refused = (0..BUCKETS).find(|bucket| {
+            let owner = self.hosts[gateway].kernel.buckets[*bucket].owner;
+            owner.is_some_and(|owner| {
+                self.hosts[usize::from(owner)].kernel.buckets[*bucket].owner != Some(owner)
+            })
+        });
+        let leader = self.hosts[gateway].name.clone();
+        if let Some(bucket) = unserved.or(refused) {
+            let owner = self.hosts[gateway].kernel.buckets[bucket].owner;
+            let what = format!("{leader} sends bucket {bucket} to seat {owner:?}");
+            self.broken(FarmPromise::NobodyUnserved, what);
+        }
+    }
+
+    pub(super) fn broken(&mut self, promise: FarmPromise, what: String) {
+        if self.violation.is_none() {
+            self.note(format!("! {}: {what}", promise.sentence()));
+            self.violation = Some(FarmViolation { promise, at: self.now, what });
+        }
+    }
+
+    /// Who serves each bucket: where all agree.
+    pub(super) fn owners(&self) -> Vec<Option<u8>> {
+        let gateway = self.gateway.unwrap_or(0);
+        self.hosts[gateway].kernel.buckets.iter().map(|bucket| bucket.owner).collect()
+    }
+
+    /// What must be true once nothing has happened for a while.
+    pub(super) fn look_settled(&mut self) {
+        if let Some(what) = self.unsettled() {
+            self.broken(FarmPromise::TheFarmSettles, what);
+        }
+    }
+
+    fn unsettled(&self) -> Option<String> {
+        let living = (0..self.hosts.len())
+            .filter(|i| self.hosts[*i].farm.is_some() && self.hosts[*i].part != Part::Out);
+        let living: Vec<usize> = living.collect();
+        let first = *living.first()?;
+        let leaders: Vec<_> = living.iter().filter(|i| self.hosts[**i].kernel.leader).collect();
+        if leaders.len() != 1 {
+            return Some(format!("{} nodes lead", leaders.len()));
+        }
+        let owners = |i: usize| -> Vec<Option<u8>> {
+            self.hosts[i].kernel.buckets.iter().map(|bucket| bucket.owner).collect()
+        };
+        let agreed = owners(first);
+        if let Some(other) = living.iter().find(|i| owners(**i) != agreed) {
+            let (one, other) = (&self.hosts[first].name, &self.hosts[*other].name);
+            return Some(format!("{one} and {other} have different tables"));
+        }
+        let gone = (0..self.hosts.len()).filter(|i| !living.contains(i));
+        for i in gone.filter(|i| self.hosts[*i].farm.is_some()) {
+            if self.hosts[i].kernel.serves() {
+                return Some(format!("{} is out, and serves", self.hosts[i].name));
+            }
+        }
+        self.uneven(&living, &agreed)
+    }
+
+    fn uneven(&self, living: &[usize], agreed: &[Option<u8>]) -> Option<String> {
+        let of = |part: Part| -> Vec<usize> {
+            living.iter().copied().filter(|i| self.hosts[*i].part == part).collect()
+        };
+        let ready = of(Part::Ready);
+        let serving = if ready.is_empty() { of(Part::Draining) } else { ready };
+        let none = serving.iter().all(|i| self.hosts[*i].weight == 0);
+        let weight = |i: usize| if none { 1 } else { i64::from(self.hosts[i].weight) };
+        let whole: i64 = serving.iter().map(|i| weight(*i)).sum();
+        for i in living {
+            let seat = u8::try_from(*i).ok();
+            let count = agreed.iter().filter(|owner| **owner == seat).count() as i64;
+            let due = if serving.contains(i) { BUCKETS as i64 * weight(*i) } else { 0 };
+            if (count * whole.max(1) - due).abs() >= whole.max(1) {
+                return Some(format!("{} serves {count} buckets", self.hosts[*i].name));
+            }
+        }
+        (agreed.contains(&None) && !serving.is_empty()).then(|| "a bucket has no owner".to_owned())
+    }
+}
