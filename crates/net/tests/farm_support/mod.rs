@@ -82,10 +82,15 @@ pub struct Farm {
 impl Farm {
     /// Builds the network and installs an engine on each server; nobody has a share yet.
     pub fn build(delivery: Delivery) -> Self {
+        Self::build_with(|server| plan(server, delivery))
+    }
+
+    /// The same with plans of the test's own.
+    pub fn build_with(plan: impl Fn(usize) -> Plan) -> Self {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let (hub, hosts) = local_network();
         let far = far_network(&hosts);
-        let plans: Vec<_> = (0..SERVERS).map(|server| plan(server, delivery)).collect();
+        let plans: Vec<_> = (0..SERVERS).map(plan).collect();
         let engines = (0..SERVERS).map(|_| Nft::new()).collect();
         let shares = Shares::new();
         let mut farm = Self { hub, hosts, far, plans, engines, shares, _turn: turn };
@@ -98,14 +103,19 @@ impl Farm {
 
     /// Builds it with these servers as owners of everything.
     pub fn serving(delivery: Delivery, servers: &[usize]) -> Self {
-        let mut farm = Self::build(delivery);
+        Self::build(delivery).with_shares(servers)
+    }
+
+    /// Makes these servers the owners of everything, the first of them the leader.
+    pub fn with_shares(mut self, servers: &[usize]) -> Self {
+        let farm = &mut self;
         farm.shares.share_out(servers);
         farm.shares.leader = servers[0];
         for server in 0..SERVERS {
             farm.apply(server);
         }
         farm.announce();
-        farm
+        self
     }
 
     pub fn on_server<T: Send>(&self, server: usize, work: impl FnOnce() -> T + Send) -> T {
@@ -200,6 +210,25 @@ impl Farm {
         if !self.shares.dead.contains(&former) {
             self.apply(former);
         }
+    }
+
+    /// Has the router cut what the client behind it sends, which does not object, into fragments.
+    pub fn cut_into_fragments(&self) {
+        enter(self.hosts[SERVERS + 1].as_fd(), || ip("link set eth0 mtu 600")).unwrap();
+        let by = Version::V4.far(1);
+        self.far_away(|| ip(&format!("route replace default via {by} mtu lock 1500")));
+    }
+
+    /// How many fragments the router has made.
+    pub fn fragments(&self) -> u64 {
+        enter(self.hosts[SERVERS + 1].as_fd(), || {
+            let text = std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+            let mut lines = text.lines().filter(|line| line.starts_with("Ip: "));
+            let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+            let mut columns = names.split(' ').zip(values.split(' '));
+            columns.find(|(name, _)| *name == "FragCreates").unwrap().1.parse().unwrap()
+        })
+        .unwrap()
     }
 
     /// Limits what fits in a packet to the client behind the router.
