@@ -85,6 +85,17 @@ pub enum Effect {
         /// What the copy is worth.
         copy: Copy,
     },
+    /// Run the command that holds a peer off: it must not run again, or do anything, before it has
+    /// booted anew. Never twice at once; answered by `Input::HeldOff` with this serial, after a
+    /// limited time.
+    HoldOff {
+        /// Module.
+        module: ModuleName,
+        /// Identifies the answer; grows.
+        serial: u64,
+        /// Whom.
+        peer: NodeName,
+    },
     /// Record a decision or an observation: this is the log.
     Explain(Event),
     /// An operator's job has its outcome.
@@ -107,7 +118,8 @@ impl Effect {
             | Effect::SetAddresses { module, .. }
             | Effect::RunService { module, .. }
             | Effect::RunChecks { module, .. }
-            | Effect::PrepareResync { module, .. } => Some(module),
+            | Effect::PrepareResync { module, .. }
+            | Effect::HoldOff { module, .. } => Some(module),
             Effect::Explain(event) => event.module.as_ref(),
             Effect::Announce | Effect::Answer { .. } => None,
         }

@@ -8,6 +8,7 @@ use model::{BootId, EpochId, ModuleName, NodeName, SessionId, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::{Assignment, ServiceAction};
+use crate::isolation::Reach;
 use crate::record::Record;
 use crate::report::Heartbeat;
 use crate::witness;
@@ -167,6 +168,15 @@ pub enum Input {
         /// What went wrong, if anything.
         error: Option<ScriptError>,
     },
+    /// The command that is to hold the peer off has ended.
+    HeldOff {
+        /// Module.
+        module: ModuleName,
+        /// Serial of the effect that asked for it.
+        serial: u64,
+        /// Why the peer is not held off, unless it is.
+        error: Option<ScriptError>,
+    },
     /// A record could not be made durable. The node must not act on it.
     PersistFailed {
         /// Module.
@@ -183,6 +193,8 @@ pub enum Input {
         /// What is wanted.
         command: Command,
     },
+    /// The isolation check has found something new, or the same anew.
+    Reach(Reach),
     /// `deadline()` has passed.
     Tick,
 }
@@ -192,7 +204,7 @@ impl Input {
     #[must_use]
     pub fn module(&self) -> Option<&ModuleName> {
         match self {
-            Input::Heartbeat { .. } | Input::Tick => None,
+            Input::Heartbeat { .. } | Input::Reach(_) | Input::Tick => None,
             Input::DataLink { module, .. }
             | Input::Witness { module, .. }
             | Input::WitnessUnreachable { module, .. }
@@ -201,6 +213,7 @@ impl Input {
             | Input::ServiceDone { module, .. }
             | Input::CheckResult { module, .. }
             | Input::ResyncPrepared { module, .. }
+            | Input::HeldOff { module, .. }
             | Input::PersistFailed { module, .. }
             | Input::Operator { module, .. } => Some(module),
         }

@@ -11,6 +11,7 @@ pub mod effect;
 pub mod farm;
 pub mod found;
 pub mod input;
+pub mod isolation;
 mod mirror;
 mod module;
 mod node;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::effect::Effect;
 use crate::found::Found;
 use crate::input::{Boot, BootModule, Input};
+use crate::isolation::Reach;
 use crate::mirror::Mirror;
 use crate::report::{Heartbeat, Report};
 use crate::status::ModuleStatus;
@@ -46,6 +47,13 @@ impl Module {
                 mirror.begin_batch();
                 mirror.notice_gap(now, gap);
             }
+        }
+    }
+
+    /// The pings have told something.
+    pub(crate) fn reach(&mut self, now: Time, reach: &Reach) -> Vec<Effect> {
+        match self {
+            Module::Mirror(mirror) => mirror.run(now, |mirror| mirror.hear_reach(reach.clone())),
         }
     }
 

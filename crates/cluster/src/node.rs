@@ -57,6 +57,11 @@ impl Node {
                     effects.extend(module.hear(now, &heartbeat, received, echoed));
                 }
             }
+            Input::Reach(reach) => {
+                for module in self.modules.values_mut() {
+                    effects.extend(module.reach(now, &reach));
+                }
+            }
             input => {
                 if let Some(module) = input.module().and_then(|m| self.modules.get_mut(m)) {
                     effects.extend(module.take_in(now, input));

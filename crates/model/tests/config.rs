@@ -45,6 +45,14 @@ fn a_good_cluster_file_is_read_with_its_defaults() {
     assert_eq!(cluster.witness, Some("10.77.0.13:7623".parse().unwrap()));
     let names: Vec<&str> = cluster.nodes.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(names, ["node1", "node2"]);
+    assert_eq!(cluster.isolation, config::Isolation::Gateway);
+    let with = |ping: &str| {
+        let text = format!("{CLUSTER}[isolation]\nping = {ping}\n");
+        config::parse_cluster(&Source { file: "cluster.toml", text: &text }).unwrap().isolation
+    };
+    assert_eq!(with("[]"), config::Isolation::Off);
+    let landmarks = vec!["10.77.0.1".parse().unwrap()];
+    assert_eq!(with("['10.77.0.1']"), config::Isolation::Landmarks(landmarks));
 }
 
 #[test]

@@ -43,6 +43,8 @@ fn every_key_is_on_the_page_on_configuration() {
         "[[network]]",
         "[[node]]",
         "[witness]",
+        "[isolation]",
+        "[fence]",
         "[[vip]]",
         "[[command]]",
         "[scripts]",

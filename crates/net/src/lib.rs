@@ -1,4 +1,4 @@
-//! Links, addresses, announcements and packet filters, spoken to the kernel directly.
+//! Links, addresses, announcements, packet filters and pings, spoken to the kernel directly.
 //!
 //! Netlink and raw sockets only: neither `ip` nor `nft` need be installed. Everything is
 //! synchronous and acts in the network namespace of the calling thread. Nothing here decides when
@@ -12,6 +12,8 @@ pub mod link;
 pub mod namespace;
 mod neighbour;
 pub mod nft;
+pub mod ping;
+pub mod route;
 pub mod vip;
 
 pub use error::Error;

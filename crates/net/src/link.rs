@@ -1,7 +1,7 @@
 //! Links and their addresses, over one rtnetlink socket.
 //!
-//! No routes, no neighbours, no monitoring of changes. The socket belongs to the network namespace
-//! of the thread that opened it, for ever.
+//! No neighbours, no monitoring of changes; routes are in `route`. The socket belongs to the
+//! network namespace of the thread that opened it, for ever.
 
 use std::io;
 use std::net::IpAddr;
@@ -305,7 +305,7 @@ impl Netlink {
         Ok(message)
     }
 
-    fn change(
+    pub(crate) fn change(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -318,7 +318,7 @@ impl Netlink {
         self.receive(sequence, drop).map(drop).map_err(kernel(operation, object))
     }
 
-    fn dump(
+    pub(crate) fn dump(
         &mut self,
         request: impl Fn() -> RouteNetlinkMessage,
         object: &str,

@@ -14,11 +14,14 @@ use std::time::{Duration, Instant};
 use model::config::Vip;
 use net::link::{Mac, Netlink};
 use net::namespace::{NetNs, enter};
+use net::ping::Pinger;
+use net::route::Gateway;
 use net::vip::{self, Holder};
 use net::{Error, nft};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
 const QUIET: Duration = Duration::from_millis(300);
+const LONG: Duration = Duration::from_secs(20);
 
 /// Three nodes `a`, `b`, `c` with `10.9.0.1` to `.3` and `fd09::1` to `::3`, each by one cable
 /// (`eth0` there, `to-NAME` here) on a bridge.
@@ -333,4 +336,41 @@ fn links_are_listed_changed_and_deleted() {
 fn a_panic_inside_a_namespace_goes_on_in_the_caller() {
     let namespace = NetNs::create().expect("network namespaces need root");
     let _ = enter(namespace.as_fd(), || panic!("on purpose"));
+}
+
+#[test]
+fn a_gateway_is_found_and_answers_until_it_is_cut_off() {
+    let network = Network::build();
+    for far in [ip(2), ip6(2)] {
+        let found = network.on("a", || {
+            let mut netlink = Netlink::open().unwrap();
+            assert_eq!(netlink.gateways().unwrap(), []);
+            netlink.set_gateway("eth0", far).unwrap();
+            let found = netlink.gateways().unwrap();
+            let index = netlink.index_of("eth0").unwrap();
+            assert_eq!(found, [Gateway { address: far, index }]);
+            found[0]
+        });
+        let pinger = network.on("a", || Pinger::open(0xfeed_0000_0000_0001).unwrap());
+        let stranger = network.on("a", || Pinger::open(0xbeef_0000_0000_0001).unwrap());
+        pinger.ask(found, 5).unwrap();
+        let echo = pinger.hear(Instant::now() + LONG).unwrap().unwrap();
+        assert_eq!((echo.from, echo.sequence), (far, 5));
+        assert_eq!(stranger.hear(Instant::now()).unwrap(), None);
+        network.cut(&[("a", "b")]);
+        pinger.ask(found, 6).unwrap();
+        assert_eq!(pinger.hear(Instant::now() + QUIET).unwrap(), None);
+        network.cut(&[]);
+        if far.is_ipv4() {
+            // Else this route would be preferred to that of version 6.
+            network.on("a", || {
+                let mut netlink = Netlink::open().unwrap();
+                netlink.set_down("eth0").unwrap();
+                assert_eq!(netlink.gateways().unwrap(), []);
+                netlink.set_up("eth0").unwrap();
+                netlink.add_address("eth0", ip6(1), 64, None).unwrap();
+                wait_for_carrier();
+            });
+        }
+    }
 }

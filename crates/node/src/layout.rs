@@ -83,6 +83,12 @@ impl Layout {
         self.state_directory().join("events.jsonl")
     }
 
+    /// The gateways that have answered a ping in this boot.
+    #[must_use]
+    pub fn gateways_file(&self) -> PathBuf {
+        self.run_directory().join("gateways.json")
+    }
+
     /// The recordings of what this node decided.
     #[must_use]
     pub fn recording_directory(&self) -> PathBuf {

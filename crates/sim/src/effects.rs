@@ -79,6 +79,10 @@ impl World {
             Effect::RunService { action, .. } => self.run_service(i, action),
             Effect::RunChecks { serial, checks, .. } => self.run_checks(i, serial, checks),
             Effect::PrepareResync { serial, .. } => self.keep(i, serial),
+            Effect::HoldOff { serial, .. } => {
+                let takes = self.fence.unwrap_or_default();
+                self.after(takes, Happening::HeldOff(i, serial));
+            }
             Effect::Explain(event) => {
                 let line = format!("{} {}: {}", self.hosts[i].name, event.code, event.sentence);
                 self.note(&line);
@@ -107,6 +111,21 @@ impl World {
         let host = &mut self.hosts[i];
         host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
         host.record = record;
+    }
+
+    /// A host's command has switched the other host off, if it could.
+    pub(crate) fn hold_off(&mut self, i: usize, serial: u64) {
+        let fails = self.hosts[i].fence_broken || self.network.isolated.contains(&i);
+        if !fails {
+            let line = format!("{} is switched off", self.hosts[1 - i].name);
+            self.note(&line);
+            self.power(1 - i);
+        }
+        let error = fails.then(|| ScriptError {
+            how: "ended with exit status: 1".to_owned(),
+            said: vec!["it said: no answer".to_owned()],
+        });
+        self.give_when_free(i, Input::HeldOff { module: shop(), serial, error });
     }
 
     fn run_service(&mut self, i: usize, action: ServiceAction) {

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::input::{Boot, BootModule, DataState};
+use cluster::isolation::Watch;
 use cluster::report::Report;
 use cluster::{Contact, Effect, Node, Record};
 use model::{BootId, EpochId, ModuleName, NodeName, Phase, Role, Time};
 
 use crate::application::Application;
 use crate::clock::Clock;
+use crate::network::LANDMARK;
 use crate::promises::Tree;
 use crate::replicator::Replicator;
 use crate::world::{Happening, World};
@@ -32,6 +34,8 @@ pub struct Host {
     pub node: Option<Node>,
     /// The bookkeeping of its heartbeats.
     pub contact: Contact,
+    /// The bookkeeping of its pings.
+    pub watch: Watch,
     /// What its heartbeats say.
     pub announced: BTreeMap<ModuleName, Arc<Report>>,
     /// Its record, durable.
@@ -58,6 +62,8 @@ pub struct Host {
     pub kept: Option<Tree>,
     /// The script before a resync fails.
     pub script_broken: bool,
+    /// Its command to hold the other host off fails.
+    pub fence_broken: bool,
     /// The address is held.
     pub addresses: bool,
     /// Role and phase told last.
@@ -93,6 +99,7 @@ impl Host {
             life: 0,
             node: None,
             contact: Contact::new(1),
+            watch: Watch::named(Vec::new()),
             announced: BTreeMap::new(),
             record: Record::default(),
             marker: None,
@@ -106,6 +113,7 @@ impl Host {
             application: Application::default(),
             kept: None,
             script_broken: false,
+            fence_broken: false,
             addresses: false,
             shown: (Role::Stop, Phase::Ready),
             crash_after: None,
@@ -168,6 +176,10 @@ impl World {
         self.perform(i, effects);
         self.tell_looked_back(i);
         self.at(self.now, Happening::Pulse(i));
+        if self.landmark {
+            self.hosts[i].watch = Watch::named(vec![LANDMARK]);
+            self.at(self.now, Happening::Ping(i));
+        }
         self.plan_wake(i);
     }
 

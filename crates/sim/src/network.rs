@@ -4,6 +4,7 @@
 //! and once it is cut, ended on both sides after some silence.
 
 use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use cluster::Input;
@@ -20,6 +21,10 @@ const DELAY: Duration = Duration::from_millis(1);
 pub(crate) const HOP: Duration = Duration::from_millis(2);
 /// An asker gives the witness up after this long.
 const NO_ANSWER: Duration = Duration::from_millis(500);
+/// Time between two pings.
+const PING: Duration = Duration::from_millis(500);
+/// What hosts ping.
+pub(crate) const LANDMARK: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254));
 /// A daemon that has not turned for this long sends no heartbeats.
 const WEDGED: Duration = Duration::from_secs(1);
 
@@ -36,6 +41,10 @@ pub struct Network {
     pub mute: Option<usize>,
     /// Nothing passes from this host to the other one.
     pub one_way: Option<usize>,
+    /// Hosts that reach nobody at all.
+    pub isolated: BTreeSet<usize>,
+    /// What hosts ping does not answer.
+    pub landmark_down: bool,
     /// How many heartbeats of a hundred are lost.
     pub loss: u64,
     /// How many heartbeats of a hundred arrive twice.
@@ -63,12 +72,12 @@ impl Network {
     /// Whether the data link between the nodes is broken.
     #[must_use]
     pub fn link_dead(&self) -> bool {
-        self.cut || self.cut_link || self.one_way.is_some()
+        self.cut || self.cut_link || self.one_way.is_some() || !self.isolated.is_empty()
     }
 
     fn loses_heartbeats_from(&self, i: usize) -> bool {
         let lost = self.mute == Some(i) || self.one_way == Some(i);
-        self.cut || self.cut_heartbeats || lost
+        self.cut || self.cut_heartbeats || lost || !self.isolated.is_empty()
     }
 
     /// Everything between the nodes works again.
@@ -78,6 +87,8 @@ impl Network {
         self.cut_link = false;
         self.mute = None;
         self.one_way = None;
+        self.isolated.clear();
+        self.landmark_down = false;
         self.loss = 0;
         self.twice = 0;
         self.jitter = Duration::ZERO;
@@ -145,7 +156,9 @@ impl World {
     pub(crate) fn at_witness(&mut self, i: usize, life: u64, request: Request) {
         let from = self.hosts[i].name.clone();
         let Ok(cluster) = ModuleName::new("lab") else { return };
-        let reached = self.network.witness_up && !self.network.witness_cut.contains(&i);
+        let cut = &self.network;
+        let away = cut.witness_cut.contains(&i) || cut.isolated.contains(&i);
+        let reached = self.network.witness_up && !away;
         let (delay, answer) = if reached {
             let key = (cluster, shop());
             (DELAY, Some(self.witness.handle(&key, &from, request.clone()).1))
@@ -155,6 +168,22 @@ impl World {
         if self.alive(i, life) {
             self.after(delay, Happening::FromWitness(i, request, answer));
         }
+    }
+
+    /// A host pings, if there is something to ping, and its daemon is told what came of it.
+    pub(crate) fn ping_landmark(&mut self, i: usize) {
+        let answered = !self.network.landmark_down && !self.network.isolated.contains(&i);
+        let own = self.own_time(i);
+        let watch = &mut self.hosts[i].watch;
+        watch.asks(own);
+        if answered {
+            for landmark in watch.landmarks().to_vec() {
+                watch.hears(landmark, own);
+            }
+        }
+        let reach = watch.reach(own);
+        self.give_when_free(i, Input::Reach(reach));
+        self.after(PING, Happening::Ping(i));
     }
 
     /// Sends a message along the data link, behind those sent before.

@@ -299,8 +299,9 @@ impl Checks {
 impl World {
     /// Checked after every event.
     pub(crate) fn verify(&mut self) {
-        let promised = (self.has_witness || self.policy == model::config::WithoutWitness::Wait)
-            && !self.checks.exempt;
+        let decided = self.has_witness || self.landmark || self.fence.is_some();
+        let promised =
+            (decided || self.policy == model::config::WithoutWitness::Wait) && !self.checks.exempt;
         if promised && self.can_acknowledge(0) && self.can_acknowledge(1) {
             self.violate(Promise::OneNodeAcknowledges, "both nodes can".to_owned());
         }

@@ -55,6 +55,10 @@ enum Kind {
     Waiting,
     /// Machines die, without a witness; the network does not.
     GoingOn,
+    /// Machines die, or are cut off from everything, without a witness; they ping something.
+    Isolated,
+    /// Everything, and instead of a witness each can switch the other one off.
+    Fencing,
 }
 
 impl Schedule {
@@ -65,15 +69,18 @@ impl Schedule {
         let kind = match dice.roll(20) {
             0..=13 => Kind::Storm,
             14..=16 => Kind::Harmless,
-            17 | 18 => Kind::Waiting,
+            17 => Kind::Waiting,
+            18 if seed.is_multiple_of(2) => Kind::Isolated,
+            18 => Kind::Fencing,
             _ => Kind::GoingOn,
         };
         let mut commands = beginning(seed, kind, &mut dice);
         for _ in 0..4 + dice.roll(12) {
             match kind {
-                Kind::Storm | Kind::Waiting => fault(&mut dice, &mut commands),
+                Kind::Storm | Kind::Waiting | Kind::Fencing => fault(&mut dice, &mut commands),
                 Kind::Harmless => harmless(&mut dice, &mut commands),
                 Kind::GoingOn => deadly(&mut dice, &mut commands),
+                Kind::Isolated => cut_off(&mut dice, &mut commands),
             }
             let longest = dice.pick(&PAUSES).copied().unwrap_or(0);
             commands.push(format!("run {}ms", dice.roll(longest)));
@@ -114,6 +121,11 @@ fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
         Kind::Storm | Kind::Harmless => {}
         Kind::Waiting => commands.extend(["no witness".to_owned(), "policy wait".to_owned()]),
         Kind::GoingOn => commands.push("no witness".to_owned()),
+        Kind::Fencing => {
+            let takes = format!("fence {}ms", 10 + dice.roll(2000));
+            commands.extend(["no witness".to_owned(), takes]);
+        }
+        Kind::Isolated => commands.extend(["no witness", "landmark"].map(str::to_owned)),
     }
     if dice.percent(30) {
         // Some take longer than an offer lasts that nobody answers.
@@ -140,7 +152,7 @@ fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
     commands.push("start both".to_owned());
     match kind {
         Kind::Harmless => commands.extend(["settle".to_owned(), "steady".to_owned()]),
-        Kind::Storm | Kind::Waiting | Kind::GoingOn => {
+        Kind::Storm | Kind::Waiting | Kind::GoingOn | Kind::Isolated | Kind::Fencing => {
             commands.push(format!("run {}ms", dice.roll(4000)));
         }
     }
@@ -200,6 +212,18 @@ fn deadly(dice: &mut Dice, commands: &mut Vec<String>) {
             commands.push(format!("run {}ms", dice.roll(3000)));
             commands.push(format!("boot node{}", 3 - n));
         }
+    }
+}
+
+/// Something dies, or a machine is cut off from everything, or comes back.
+fn cut_off(dice: &mut Dice, commands: &mut Vec<String>) {
+    let n = 1 + dice.roll(2);
+    match dice.roll(8) {
+        0 | 1 => commands.push(format!("isolate node{n}")),
+        2 | 3 => commands.push("heal".to_owned()),
+        4 => commands.push(format!("heal; isolate node{n}")),
+        5 => commands.push("landmark down".to_owned()),
+        _ => deadly(dice, commands),
     }
 }
 

@@ -9,7 +9,7 @@ use cluster::effect::Outcome;
 use cluster::input::{Command, ReplicatorEvent};
 use cluster::record::StoredCopy;
 use cluster::witness::Witness;
-use model::config::{FailoverMode, WithoutWitness};
+use model::config::{AfterDoubleCrash, FailoverMode, WithoutWitness};
 use model::{Phase, Role};
 
 use crate::promises::Promise;
@@ -65,6 +65,13 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
             world.chance = crate::dice::Dice::new(world.seed);
         }
         ["policy", "wait"] => world.policy = WithoutWitness::Wait,
+        ["fence", time] => world.fence = Some(span(time)?),
+        ["after-crash", "go-on"] => {
+            // What was not on a disk may be lost, as the operator knows.
+            world.checks.exempt = true;
+            world.after_crash = AfterDoubleCrash::GoOn;
+        }
+        ["landmark"] => world.landmark = true,
         ["manual"] => world.mode = FailoverMode::Manual,
         ["prefer", n] => world.preferred = Some(node(n)?),
         ["given", "a", "protected", "pair"] => {
@@ -123,10 +130,16 @@ fn network(world: &mut World, words: &[&str]) -> Result<bool, String> {
     match words {
         ["cut"] => {
             world.network.cut = true;
-            world.checks.exempt |= !world.has_witness && world.policy == WithoutWitness::GoOn;
+            let decided = world.has_witness || world.fence.is_some();
+            world.checks.exempt |= !decided && world.policy == WithoutWitness::GoOn;
         }
         ["cut-heartbeats"] => world.network.cut_heartbeats = true,
         ["cut-link"] => world.network.cut_link = true,
+        ["isolate", n] => {
+            world.network.isolated.insert(node(n)?);
+        }
+        ["landmark", "down"] => world.network.landmark_down = true,
+        ["landmark", "up"] => world.network.landmark_down = false,
         ["mute", n] => world.network.mute = Some(node(n)?),
         ["one-way", n] => world.network.one_way = Some(node(n)?),
         ["lose", percent] => world.network.loss = number(percent)?,
@@ -194,6 +207,8 @@ fn machine(world: &mut World, words: &[&str]) -> Result<bool, String> {
         ["script", time] => world.script = Some(span(time)?),
         ["break-script", n] => world.hosts[node(n)?].script_broken = true,
         ["mend-script", n] => world.hosts[node(n)?].script_broken = false,
+        ["break-fence", n] => world.hosts[node(n)?].fence_broken = true,
+        ["mend-fence", n] => world.hosts[node(n)?].fence_broken = false,
         ["break-service", n] => world.broken_service = Some(node(n)?),
         ["mend-service"] => world.broken_service = None,
         ["check", name, action] => {
@@ -291,6 +306,7 @@ fn mend(world: &mut World) {
     for i in [0, 1] {
         let host = &mut world.hosts[i];
         host.script_broken = false;
+        host.fence_broken = false;
         host.crash_after = None;
         host.full = false;
         host.slow = Duration::ZERO;
@@ -316,6 +332,7 @@ fn settle(world: &mut World) {
         if round == SETTLE_ROUNDS / 2 {
             sacrifice(world);
         }
+        switch_on(world);
         world.run_for(Duration::from_secs(2));
     }
     // The source's disk was lost in the middle of a resync: a backup must be brought back. Or the
@@ -332,6 +349,15 @@ fn settle(world: &mut World) {
     });
     let what = format!("it does not: {shown:?}");
     world.violate(Promise::ThePairSettles, what);
+}
+
+/// The operator switches on what a command has switched off at the very end.
+fn switch_on(world: &mut World) {
+    let off = (0..2).filter(|i| world.fence.is_some() && !world.hosts[*i].up).collect::<Vec<_>>();
+    for i in off {
+        world.boot(i);
+        world.command(i, Command::Start);
+    }
 }
 
 fn is_protected(world: &World) -> bool {

@@ -10,14 +10,15 @@ use cluster::status::ModuleStatus;
 use cluster::witness::{Answer, Key, Register, Request, Witness};
 use cluster::{Input, Node};
 use model::config::{
-    Ack, CheckConfig, ClusterConfig, Compression, FailoverConfig, FailoverMode, InUse,
-    ModuleConfig, ModuleKind, NodeConfig, ReplicationConfig, Scripts, WithoutWitness,
+    Ack, AfterDoubleCrash, CheckConfig, ClusterConfig, Compression, FailoverConfig, FailoverMode,
+    FenceConfig, InUse, Isolation, ModuleConfig, ModuleKind, NodeConfig, ReplicationConfig,
+    Scripts, WithoutWitness,
 };
 use model::{ModuleName, NodeName, Time};
 
 use crate::dice::Dice;
 use crate::host::Host;
-use crate::network::Network;
+use crate::network::{LANDMARK, Network};
 use crate::promises::{Checks, Finding, Promise, Violation};
 use crate::replicator::Message;
 
@@ -31,6 +32,10 @@ const CHORES: Duration = Duration::from_millis(20);
 pub enum Happening {
     /// A host sends its heartbeat.
     Pulse(usize),
+    /// A host pings.
+    Ping(usize),
+    /// A host's command to hold the other one off ends.
+    HeldOff(usize, u64),
     /// A heartbeat reaches a host.
     Arrive(usize, Box<Heartbeat>),
     /// A host's question reaches the witness.
@@ -59,6 +64,8 @@ impl Happening {
                 Some((*i, true))
             }
             Happening::Pulse(i)
+            | Happening::Ping(i)
+            | Happening::HeldOff(i, _)
             | Happening::Arrive(i, _)
             | Happening::Resume(i)
             | Happening::Link(i, _) => Some((*i, false)),
@@ -82,6 +89,12 @@ pub struct World {
     pub has_witness: bool,
     /// What a node does when there is none.
     pub policy: WithoutWitness,
+    /// How long the command takes that holds the other host off, if there is one.
+    pub fence: Option<Duration>,
+    /// What a node does that went down uncleanly and hears nobody.
+    pub after_crash: AfterDoubleCrash,
+    /// There is something to ping.
+    pub landmark: bool,
     /// A node takes over by itself, or on the operator's word only.
     pub mode: FailoverMode,
     /// The host that is to run the application.
@@ -160,6 +173,9 @@ impl World {
             network: Network::new(),
             has_witness,
             policy: WithoutWitness::GoOn,
+            landmark: false,
+            after_crash: AfterDoubleCrash::Wait,
+            fence: None,
             wall: Duration::ZERO,
             mode: FailoverMode::Automatic,
             preferred: None,
@@ -197,6 +213,12 @@ impl World {
             nodes: self.hosts.iter().map(node).collect(),
             witness: self.has_witness.then_some(address),
             witness_fingerprint: None,
+            isolation: if self.landmark {
+                Isolation::Landmarks(vec![LANDMARK])
+            } else {
+                Isolation::Off
+            },
+            fence: self.fence.map(|timeout| FenceConfig { exec: Vec::new(), timeout }),
         }
     }
 
@@ -230,6 +252,7 @@ impl World {
                 mode: self.mode,
                 prefer: self.preferred.map(node_name),
                 without_witness: self.policy,
+                after_double_crash: self.after_crash,
                 max_restarts: 3,
                 restart_window: Duration::from_secs(24 * 3600),
             },
@@ -253,6 +276,8 @@ impl World {
     pub fn at(&mut self, at: Time, what: Happening) {
         let life = match &what {
             Happening::Pulse(i)
+            | Happening::Ping(i)
+            | Happening::HeldOff(i, _)
             | Happening::Wake(i)
             | Happening::Give(i, _)
             | Happening::Resume(i)
@@ -338,6 +363,8 @@ impl World {
                 self.send_heartbeat(i);
                 self.after(HEARTBEAT, Happening::Pulse(i));
             }
+            Happening::Ping(i) if self.alive(i, life) => self.ping_landmark(i),
+            Happening::HeldOff(i, serial) if self.alive(i, life) => self.hold_off(i, serial),
             Happening::Wake(i) if self.alive(i, life) => {
                 let own = self.own_time(i);
                 let due = self.hosts[i].node.as_ref().and_then(Node::deadline);
@@ -371,6 +398,8 @@ impl World {
                 self.after(CHORES, Happening::Chores);
             }
             Happening::Pulse(_)
+            | Happening::Ping(_)
+            | Happening::HeldOff(..)
             | Happening::Wake(_)
             | Happening::Give(..)
             | Happening::Resume(_)

@@ -4,8 +4,7 @@
 
 use std::time::Duration;
 
-use model::config::WithoutWitness;
-use model::{Copy, Epoch};
+use model::Epoch;
 
 use super::facts::{Standing, is_acting};
 use super::witnessing::standing;
@@ -21,9 +20,10 @@ const FENCE_DELAY: Duration = Duration::from_millis(800);
 const FENCE_BOUND: Duration = Duration::from_millis(700);
 
 /// What became of a wish to go on alone.
-enum Verdict {
+pub(super) enum Verdict {
     Granted,
     Policy,
+    HeldOff,
     Refused,
     Open,
 }
@@ -57,7 +57,7 @@ impl Mirror {
         } else if !pending && !self.silence_due() {
             return false;
         }
-        if self.copy() != Copy::Intact {
+        if !self.may_ask() {
             if pending {
                 return self.stop_asking();
             }
@@ -68,6 +68,10 @@ impl Mirror {
         match self.verdict(&epoch, self.in_sync_since_boot) {
             Verdict::Granted => self.won(epoch, true, "the witness grants"),
             Verdict::Policy => self.won(epoch, false, "no witness is configured and policy allows"),
+            Verdict::HeldOff => {
+                let why = format!("{} is held off, so", self.peer_name);
+                self.won(epoch, false, &why)
+            }
             Verdict::Refused => self.stop_asking(),
             Verdict::Open => false,
         }
@@ -130,18 +134,7 @@ impl Mirror {
     /// Asks the witness, or the policy where there is none.
     fn verdict(&mut self, epoch: &Epoch, was_in_sync: bool) -> Verdict {
         if !self.has_witness {
-            let allowed = match self.config.failover.without_witness {
-                WithoutWitness::GoOn => was_in_sync,
-                WithoutWitness::Wait => false,
-            };
-            if allowed {
-                return Verdict::Policy;
-            }
-            self.block(
-                "no-witness",
-                format!("{} is silent and no witness can say who goes on", self.peer_name),
-            );
-            return Verdict::Open;
+            return self.verdict_unwitnessed(was_in_sync);
         }
         if self.is_refused() {
             return Verdict::Open;
@@ -235,6 +228,7 @@ impl Mirror {
                 self.by_policy = true;
                 self.go_on(epoch, false, "no witness is configured and policy allows it")
             }
+            Verdict::HeldOff => self.go_on(epoch, false, "it is held off"),
             Verdict::Refused => {
                 self.persist(|record| record.pending = None);
                 self.lose("outvoted", "the witness gave the next epoch to the peer");

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::config::{Ack, AfterDoubleCrash};
 use model::{BootId, Copy, Epoch, EpochId, Phase, Role, Time};
 
 use super::{Mirror, State};
@@ -81,6 +82,18 @@ impl Mirror {
         }
     }
 
+    /// Whether this copy is worth asking for, while the peer may hold a better one. After a crash
+    /// it is, if what was acknowledged is on this disk, or the operator does not insist on that.
+    pub(super) fn may_ask(&self) -> bool {
+        let all = self.config.replication.ack == Ack::Fsync;
+        let will_do = self.config.failover.after_double_crash == AfterDoubleCrash::GoOn;
+        match self.copy() {
+            Copy::Intact => true,
+            Copy::Crashed => all || will_do,
+            Copy::Outdated | Copy::Inconsistent | Copy::None => false,
+        }
+    }
+
     pub(crate) fn epoch_id(&self) -> Option<EpochId> {
         self.record.epoch.as_ref().map(|epoch| epoch.id)
     }
@@ -109,14 +122,18 @@ impl Mirror {
         now < self.contact_until()
     }
 
-    fn contact_until(&self) -> Time {
+    /// The newest proof that there is contact, if there was any since the daemon's start.
+    pub(super) fn contact_proof(&self) -> Option<Time> {
         let peer = &self.peer;
-        let proof = if self.record.holds_role {
+        if self.record.holds_role {
             peer.echoed.max(peer.link_echoed)
         } else {
             peer.received.max(peer.link_received)
-        };
-        proof.map_or(self.listening, |at| at.max(self.listening)) + self.timeout()
+        }
+    }
+
+    fn contact_until(&self) -> Time {
+        self.contact_proof().map_or(self.listening, |at| at.max(self.listening)) + self.timeout()
     }
 
     /// When the node without the role, having lost contact, may act on that.

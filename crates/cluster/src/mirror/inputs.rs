@@ -25,6 +25,7 @@ impl Mirror {
         self.peer.report = heartbeat.reports.get(&self.module).cloned();
         self.peer.cluster_digest = heartbeat.cluster_digest;
         self.peer.two_way = echoed.is_some();
+        self.forget_hold_off();
         self.peer.received = self.peer.received.max(Some(received));
         self.peer.echoed = self.peer.echoed.max(echoed);
     }
@@ -32,7 +33,7 @@ impl Mirror {
     /// Any other input about this module.
     pub(crate) fn take_in(&mut self, input: Input) {
         match input {
-            Input::Heartbeat { .. } | Input::Tick => {}
+            Input::Heartbeat { .. } | Input::Reach(_) | Input::Tick => {}
             Input::DataLink { received, echoed, .. } => {
                 self.peer.link_received = self.peer.link_received.max(Some(received));
                 self.peer.link_echoed = self.peer.link_echoed.max(echoed);
@@ -46,6 +47,7 @@ impl Mirror {
                 self.hear_check(serial, check, up, evidence);
             }
             Input::ResyncPrepared { serial, error, .. } => self.resync_prepared(serial, error),
+            Input::HeldOff { serial, error, .. } => self.held_off(serial, error),
             Input::PersistFailed { error, .. } => self.persist_failed(error),
             Input::Operator { job, command, .. } => self.command(job, command),
         }

@@ -27,6 +27,7 @@ mod facts;
 mod heal;
 mod held;
 mod inputs;
+mod isolated;
 mod lose;
 mod operator;
 mod prepare;
@@ -37,6 +38,7 @@ mod source;
 mod start;
 mod stop;
 mod target;
+mod unwitnessed;
 mod view;
 mod wanted;
 mod witnessing;
@@ -231,6 +233,8 @@ pub(crate) struct Mirror {
     join_failed: Option<String>,
     in_sync_since_boot: bool,
     by_policy: bool,
+    reached: isolated::Reached,
+    hold_off: unwitnessed::HoldOff,
     talk: Talk,
     /// What is not done by itself, or is.
     held: held::Held,
@@ -293,6 +297,8 @@ impl Mirror {
             join_failed: None,
             in_sync_since_boot: false,
             by_policy: false,
+            reached: isolated::Reached::new(now, boot),
+            hold_off: unwitnessed::HoldOff::new(now, boot),
             talk: Talk::default(),
             held: held::Held::new(now),
             peer_stopped_since: None,

@@ -20,6 +20,7 @@ impl Mirror {
         self.front_reasons(&mut found);
         self.pair_reasons(shown, &mut found);
         self.witness_reasons(&mut found);
+        self.reach_reasons(&mut found);
         self.held_reasons(&mut found);
         let others = found.into_iter().map(|(code, severity, sentence)| {
             let code: Cow<'static, str> = code.into();
@@ -29,11 +30,9 @@ impl Mirror {
         let all = self.block_reason().into_iter().chain(others);
         let all = all.map(|(code, severity, sentence)| {
             let blocks = self.block.as_ref().is_some_and(|block| block.code == code);
-            let said =
-                [self.script_said(&code), self.failure_said(&code), self.span_says(&code)].concat();
             Found {
                 told: blocks || code == "split-brain",
-                evidence: [said, evidence.clone()].concat(),
+                evidence: [self.says(&code), evidence.clone()].concat(),
                 next: self.next_steps(&code),
                 code,
                 severity,
@@ -42,6 +41,13 @@ impl Mirror {
         });
         let all = all.collect();
         self.keep_reasons(all);
+    }
+
+    /// The facts behind a reason that are its own.
+    fn says(&self, code: &str) -> Vec<String> {
+        let (script, failure) = (self.script_said(code), self.failure_said(code));
+        [script, failure, self.span_says(code), self.reach_says(code), self.hold_off_said(code)]
+            .concat()
     }
 
     fn block_reason(&self) -> Option<(Cow<'static, str>, Severity, String)> {
@@ -154,7 +160,7 @@ impl Mirror {
     fn witness_reasons(&self, found: &mut Vec<(&'static str, Severity, String)>) {
         if !self.has_witness {
             let code_taken = self.block.as_ref().is_some_and(|block| block.code == "no-witness");
-            if !code_taken && self.state != State::Stop {
+            if !code_taken && self.state != State::Stop && self.is_unwitnessed_policy() {
                 let text = "no witness is configured: a cut link may let both nodes run".to_owned();
                 found.push(("no-witness", Severity::Warning, text));
             }
@@ -221,7 +227,8 @@ impl Mirror {
                 format!("evenkeel start {module} on {peer}"),
                 format!("if {peer} is lost for ever: evenkeel force-primary {module}"),
             ],
-            "crashed-copy"
+            "isolated"
+            | "crashed-copy"
             | "witness-unreachable"
             | "witness-unsure"
             | "not-enrolled"
@@ -257,7 +264,7 @@ impl Mirror {
             "split-brain" | "different-data" => self.heal_steps(),
             "waits" => vec![format!("evenkeel why {module} on {peer}")],
             "alone" | "peer-silent" => vec![format!("bring {peer} back; it joins by itself")],
-            _ => self.held_steps(code),
+            _ => [self.held_steps(code), self.unwitnessed_steps(code)].concat(),
         }
     }
 }

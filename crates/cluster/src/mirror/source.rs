@@ -199,7 +199,9 @@ impl Mirror {
         let Some(session) = session.filter(|_| alive && self.record.pending.is_none()) else {
             return self.drop_peer();
         };
-        self.unfence();
+        if self.contact_proof().is_some() {
+            self.unfence();
+        }
         if self.proposal.take().is_some() {
             self.block = None;
             self.undecided_since = None;
@@ -268,6 +270,9 @@ impl Mirror {
         if !self.front.running {
             self.opened_at = self.now;
             self.state = State::Promote(Promote::Open);
+        } else if !self.front.addresses && shared {
+            // Dropped while it could not be told who goes on, perhaps: the peer may have them.
+            self.fenced = true;
         } else if !self.front.addresses {
             self.set_addresses(true);
         }

@@ -133,7 +133,7 @@ impl Mirror {
     /// A question to the witness left open by an earlier attempt is pursued or dropped, durably.
     fn settle_pending(&mut self, peer: Option<&Report>) -> bool {
         let moved_on = peer.is_some_and(|peer| self.standing(peer) == Standing::Behind);
-        if self.copy() == Copy::Intact && !moved_on {
+        if self.may_ask() && !moved_on {
             self.go(State::Ask { since: self.now });
         } else {
             self.info(
@@ -393,7 +393,7 @@ impl Mirror {
         if self.is_sole() {
             return self.due(self.retry.at) && self.start_sole();
         }
-        if self.copy() == Copy::Crashed {
+        if !self.may_ask() {
             let sentence = format!(
                 "{} went down uncleanly and {} may hold newer data, but is silent",
                 self.me, self.peer_name

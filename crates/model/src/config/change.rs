@@ -159,11 +159,13 @@ fn cluster_change(difference: Difference, old: &Side<'_>, new: &Side<'_>) -> Cha
         {
             of(ChangeEffect::Restart).note("every node must have its new address before")
         }
-        ["node", _, "addresses", _] | ["network", ..] | ["network (order)"] => {
+        ["node", _, "addresses", _] | ["network", ..] | ["network (order)"] | ["isolation", ..] => {
             of(ChangeEffect::Hot)
         }
         ["witness", ..] => of(ChangeEffect::Restart)
             .note("a node that asks another witness than its peer is unsafe"),
+        ["fence", ..] => of(ChangeEffect::Restart)
+            .note("a node that goes on by another rule than its peer is unsafe"),
         _ => of(ChangeEffect::Restart),
     }
 }

@@ -51,6 +51,12 @@ fn check_cluster(text: &str, expected: &[(&str, ChangeEffect)]) {
 }
 
 #[test]
+fn what_a_node_pings_is_hot() {
+    let text = format!("{CLUSTER}[isolation]\nping = ['10.0.0.9']\n");
+    check_cluster(&text, &[("isolation.ping", ChangeEffect::Hot)]);
+}
+
+#[test]
 fn what_a_module_looks_at_each_time_is_hot_and_the_rest_is_not() {
     use ChangeEffect::{Hot, Nothing, Restart};
     check_module(SHOP, &[]);

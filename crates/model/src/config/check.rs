@@ -345,7 +345,7 @@ fn read_tcp(report: &mut Report<'_>, section: &Section<'_, '_>) -> Option<CheckK
 
 fn read_exec(report: &mut Report<'_>, section: &Section<'_, '_>) -> Option<CheckKind> {
     only(report, section, "exec", &["timeout", "fail_after", "run", "user"]);
-    let run = super::module_file::read_run(report, section);
+    let run = super::module_file::read_run(report, section, "run");
     let user = section.text(report, "user", values::filled);
     (!run.is_empty()).then(|| CheckKind::Exec { run, user: user.map(|user| user.value) })
 }

@@ -2,20 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use super::diagnostic::{Diagnostics, Source};
+use super::module_file::read_run;
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
-use super::{ClusterConfig, Network, NodeConfig, ReplicationUse, values};
+use super::{ClusterConfig, FenceConfig, Isolation, Network, NodeConfig, ReplicationUse, values};
 use crate::{ModuleName, NetworkName, NodeName};
 
 const ROOT: Keys = Keys {
     place: "cluster.toml",
-    known: &["cluster", "network", "node", "witness"],
+    known: &["cluster", "network", "node", "witness", "isolation", "fence"],
     later: &["notify"],
 };
 const NETWORK: Keys = Keys { place: "[[network]]", known: &["name", "replication"], later: &[] };
 const NODE: Keys = Keys { place: "[[node]]", known: &["name", "addresses"], later: &[] };
 const WITNESS: Keys = Keys { place: "[witness]", known: &["address", "fingerprint"], later: &[] };
+const ISOLATION: Keys = Keys { place: "[isolation]", known: &["ping"], later: &[] };
+const FENCE: Keys = Keys { place: "[fence]", known: &["exec", "timeout"], later: &[] };
+
+const FENCE_TIMEOUT: Duration = Duration::from_secs(30);
+const FENCE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
+const FENCE_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// Landmarks of the isolation check: each is pinged about once a second.
+const LANDMARKS_MAX: usize = 8;
 
 /// The network that exists when the file names none.
 const DEFAULT_NETWORK: &str = "lan0";
@@ -42,6 +53,8 @@ fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig
         root.required(report, "cluster", "cluster = \"demo\"", values::name::<ModuleName>);
     let networks = read_networks(report, root);
     let nodes = read_nodes(report, root, &networks);
+    let fence = read_fence(report, root);
+    let isolation = read_isolation(report, root, &nodes);
     let mut witness_fingerprint = None;
     let witness = root.section(report, "witness", &WITNESS).and_then(|section| {
         let example = "address = \"10.0.0.3\"";
@@ -54,7 +67,58 @@ fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig
         nodes,
         witness: witness.map(|witness| witness.value),
         witness_fingerprint: witness_fingerprint.map(|fingerprint| fingerprint.value),
+        isolation,
+        fence,
     })
+}
+
+fn read_fence(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<FenceConfig> {
+    let section = root.section(report, "fence", &FENCE)?;
+    if root.has("witness") {
+        let message = "a cluster has a witness or a [fence], not both";
+        let help = "the witness could let one node go on while the other one is holding it off; \
+                    with a witness alone no fencing is needed";
+        report.missing(root.span_of("fence"), Problem::new(message).help(help));
+    }
+    let exec = read_run(report, &section, "exec");
+    let timeout = section.text(report, "timeout", |text| {
+        values::duration(text, FENCE_TIMEOUT_MIN, FENCE_TIMEOUT_MAX)
+    });
+    Some(FenceConfig { exec, timeout: timeout.map_or(FENCE_TIMEOUT, |timeout| timeout.value) })
+}
+
+fn read_isolation(
+    report: &mut Report<'_>,
+    root: &Section<'_, '_>,
+    nodes: &[NodeConfig],
+) -> Isolation {
+    let Some(section) = root.section(report, "isolation", &ISOLATION) else {
+        return Isolation::Gateway;
+    };
+    let Some(listed) = section.texts(report, "ping", values::host_address) else {
+        if !section.has("ping") {
+            section.missing(report, "ping", "ping = [\"10.0.0.254\"], or ping = [] for no check");
+        }
+        return Isolation::Gateway;
+    };
+    if listed.len() > LANDMARKS_MAX {
+        let problem = format!("{} landmarks are more than {LANDMARKS_MAX}", listed.len());
+        report.add(section.span_of("ping"), Problem::new(problem));
+    }
+    let mut landmarks: Vec<IpAddr> = Vec::new();
+    for Placed { value, span } in listed {
+        let owner = nodes.iter().find(|node| node.addresses.values().any(|a| *a == value));
+        if let Some(owner) = owner {
+            let message = format!("{value} is an address of {}, which says nothing", owner.name);
+            let help = "name what both nodes reach and neither is: a router, a switch, a server";
+            report.add(Some(span), Problem::new(message).help(help));
+        } else if landmarks.contains(&value) {
+            report.add(Some(span), Problem::new(format!("{value} is listed twice")));
+        } else {
+            landmarks.push(value);
+        }
+    }
+    if landmarks.is_empty() { Isolation::Off } else { Isolation::Landmarks(landmarks) }
 }
 
 fn read_networks(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<Network> {

@@ -10,10 +10,10 @@ use std::path::Path;
 use crate::NodeName;
 
 use super::{
-    Ack, Affinity, Balance, CheckAction, CheckConfig, CheckKind, ClusterConfig, CommandConfig,
-    Compression, Delivery, FailoverConfig, FailoverMode, FarmConfig, InUse, ModuleConfig,
-    ModuleKind, Protocol, ReplicationConfig, ReplicationUse, Scripts, StopSignal, Vip, Watched,
-    WithoutWitness,
+    Ack, Affinity, AfterDoubleCrash, Balance, CheckAction, CheckConfig, CheckKind, ClusterConfig,
+    CommandConfig, Compression, Delivery, FailoverConfig, FailoverMode, FarmConfig, FenceConfig,
+    InUse, Isolation, ModuleConfig, ModuleKind, Protocol, ReplicationConfig, ReplicationUse,
+    Scripts, StopSignal, Vip, Watched, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -55,7 +55,15 @@ pub fn digest(module: &ModuleConfig) -> BTreeMap<String, u64> {
 /// A fingerprint of `cluster.toml`.
 #[must_use]
 pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
-    let ClusterConfig { cluster: name, networks, nodes, witness, witness_fingerprint } = cluster;
+    let ClusterConfig {
+        cluster: name,
+        networks,
+        nodes,
+        witness,
+        witness_fingerprint,
+        isolation,
+        fence,
+    } = cluster;
     let mut hash = Fnv::new()
         .text(name.as_str())
         .list(networks, |hash, network| {
@@ -77,6 +85,18 @@ pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
     }
     if let Some(fingerprint) = witness_fingerprint {
         hash = hash.text(&fingerprint.to_string());
+    }
+    match isolation {
+        // As before there was the key, so that nodes of both versions agree.
+        Isolation::Gateway => {}
+        Isolation::Landmarks(landmarks) => {
+            hash = hash.text("ping").list(landmarks, |hash, ip| hash.address(*ip));
+        }
+        Isolation::Off => hash = hash.text("no ping"),
+    }
+    if let Some(FenceConfig { exec, timeout }) = fence {
+        let exec = hash.text("fence").list(exec, |hash, word| hash.text(word));
+        hash = exec.number(timeout.as_millis());
     }
     hash.finish()
 }
@@ -151,6 +171,7 @@ impl Fnv {
             mode,
             prefer,
             without_witness: policy,
+            after_double_crash,
             max_restarts,
             restart_window,
         } = failover;
@@ -162,12 +183,18 @@ impl Fnv {
             WithoutWitness::GoOn => "go-on",
             WithoutWitness::Wait => "wait",
         };
-        self.number(timeout.as_millis())
+        let all = self
+            .number(timeout.as_millis())
             .text(mode)
             .text(prefer.as_ref().map_or("", NodeName::as_str))
             .text(policy)
             .number((*max_restarts).into())
-            .number(restart_window.as_millis())
+            .number(restart_window.as_millis());
+        match after_double_crash {
+            // As before there was the key, so that nodes of both versions agree.
+            AfterDoubleCrash::Wait => all,
+            AfterDoubleCrash::GoOn => all.text("after crash go-on"),
+        }
     }
 
     /// The keys that only a farm has.

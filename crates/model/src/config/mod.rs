@@ -54,6 +54,34 @@ pub struct ClusterConfig {
     pub witness: Option<SocketAddr>,
     /// By which the witness is known, where there are keys.
     pub witness_fingerprint: Option<Fingerprint>,
+    /// Whom a node pings to see whether it is cut off itself.
+    #[serde(default)]
+    pub isolation: Isolation,
+    /// What holds a peer off, in the place of a witness.
+    #[serde(default)]
+    pub fence: Option<FenceConfig>,
+}
+
+/// The command that holds a peer off, so that a node can go on without it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FenceConfig {
+    /// Program (an absolute path) and arguments.
+    pub exec: Vec<String>,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// Whom a node pings to see whether it is cut off itself. Only without a witness.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Isolation {
+    /// Its default gateway, as it finds it.
+    #[default]
+    Gateway,
+    /// Any of these.
+    Landmarks(Vec<IpAddr>),
+    /// Nobody: no such check is made.
+    Off,
 }
 
 impl ClusterConfig {
@@ -248,6 +276,9 @@ pub struct FailoverConfig {
     pub prefer: Option<NodeName>,
     /// What happens on lost contact when no witness is configured.
     pub without_witness: WithoutWitness,
+    /// Whether a node that went down uncleanly leads while its peer is silent.
+    #[serde(default)]
+    pub after_double_crash: AfterDoubleCrash,
     /// How often the application is restarted in place within `restart_window` before the peer is
     /// to try.
     pub max_restarts: u32,
@@ -263,6 +294,17 @@ pub enum FailoverMode {
     Automatic,
     /// On the operator's word only.
     Manual,
+}
+
+/// Whether a node that went down uncleanly may go on without its peer, which held the same data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AfterDoubleCrash {
+    /// It waits for the peer, which may hold what was not on this disk yet.
+    #[default]
+    Wait,
+    /// If the witness lets it: what was not on its disk is lost.
+    GoOn,
 }
 
 /// What happens on lost contact when no witness is configured.

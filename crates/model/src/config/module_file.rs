@@ -12,8 +12,9 @@ use super::diagnostic::{Diagnostics, Source};
 use super::farm::{FARM_NODES_MAX, read_farm, refuse_farm};
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
 use super::{
-    Ack, ClusterConfig, CommandConfig, Compression, FailoverConfig, FailoverMode, InUse,
-    ModuleConfig, ModuleKind, ReplicationConfig, Scripts, StopSignal, Vip, WithoutWitness, values,
+    Ack, AfterDoubleCrash, ClusterConfig, CommandConfig, Compression, FailoverConfig, FailoverMode,
+    InUse, ModuleConfig, ModuleKind, ReplicationConfig, Scripts, StopSignal, Vip, WithoutWitness,
+    values,
 };
 use crate::{ModuleName, NodeName};
 
@@ -51,8 +52,16 @@ const REPLICATION: Keys = Keys {
 };
 const FAILOVER: Keys = Keys {
     place: "[failover]",
-    known: &["timeout", "mode", "prefer", "without_witness", "max_restarts", "restart_window"],
-    later: &["after_double_crash"],
+    known: &[
+        "timeout",
+        "mode",
+        "prefer",
+        "without_witness",
+        "after_double_crash",
+        "max_restarts",
+        "restart_window",
+    ],
+    later: &[],
 };
 
 const TIMEOUT_MIN: Duration = Duration::from_millis(200);
@@ -86,6 +95,8 @@ const STOP_SIGNALS: &[(&str, StopSignal)] =
     &[("TERM", StopSignal::Term), ("INT", StopSignal::Int), ("QUIT", StopSignal::Quit)];
 const FAILOVER_MODES: &[(&str, FailoverMode)] =
     &[("automatic", FailoverMode::Automatic), ("manual", FailoverMode::Manual)];
+const AFTER_DOUBLE_CRASH: &[(&str, AfterDoubleCrash)] =
+    &[("wait", AfterDoubleCrash::Wait), ("go-on", AfterDoubleCrash::GoOn)];
 const WITHOUT_WITNESS: &[(&str, WithoutWitness)] =
     &[("go-on", WithoutWitness::GoOn), ("wait", WithoutWitness::Wait)];
 
@@ -278,7 +289,7 @@ fn read_commands(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<Command
     for section in root.sections(report, "command", &COMMAND) {
         let name =
             section.required(report, "name", "name = \"ledger\"", values::name::<ModuleName>);
-        let run = read_run(report, &section);
+        let run = read_run(report, &section, "run");
         let user = section.text(report, "user", values::filled);
         let stop_signal =
             section.text(report, "stop_signal", |text| values::word(text, STOP_SIGNALS));
@@ -301,18 +312,23 @@ fn read_commands(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<Command
     commands
 }
 
-pub(super) fn read_run(report: &mut Report<'_>, section: &Section<'_, '_>) -> Vec<String> {
-    if !section.has("run") {
-        section.missing(report, "run", "run = [\"/usr/bin/prog\", \"argument\"]");
+pub(super) fn read_run(
+    report: &mut Report<'_>,
+    section: &Section<'_, '_>,
+    key: &'static str,
+) -> Vec<String> {
+    if !section.has(key) {
+        let example = format!("{key} = [\"/usr/bin/prog\", \"argument\"]");
+        section.missing(report, key, &example);
         return Vec::new();
     }
-    let Some(run) = section.texts(report, "run", |text| Ok(text.to_owned())) else {
+    let Some(run) = section.texts(report, key, |text| Ok(text.to_owned())) else {
         return Vec::new();
     };
     let problem = match run.first() {
         None => Some((
-            section.span_of("run"),
-            Problem::new("`run` names no program")
+            section.span_of(key),
+            Problem::new(format!("`{key}` names no program"))
                 .help("the first entry is the program's whole path"),
         )),
         Some(first) => {
@@ -390,6 +406,7 @@ fn read_failover(
         mode: FailoverMode::Automatic,
         prefer: None,
         without_witness: WithoutWitness::GoOn,
+        after_double_crash: AfterDoubleCrash::Wait,
         max_restarts: MAX_RESTARTS,
         restart_window: RESTART_WINDOW,
     };
@@ -411,6 +428,11 @@ fn read_failover(
         section.text(report, "without_witness", |text| values::word(text, WITHOUT_WITNESS));
     if let Some(policy) = policy {
         failover.without_witness = policy.value;
+    }
+    let crash =
+        section.text(report, "after_double_crash", |text| values::word(text, AFTER_DOUBLE_CRASH));
+    if let Some(crash) = crash {
+        failover.after_double_crash = crash.value;
     }
     if let Some(count) = section.whole(report, "max_restarts", 0, MAX_RESTARTS_MAX) {
         failover.max_restarts = count;

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::daemon::Daemon;
 use crate::daemon::ask;
 use crate::daemon::event::{Event, Line};
+use crate::daemon::hold_off::Wanted;
 use crate::daemon::module::{Module, RunningState, data_state};
 use crate::daemon::replicators::{Replicator, Start, replication_addresses};
 use crate::daemon::start::is_the_labs;
@@ -56,6 +57,10 @@ impl Daemon {
                     if let Some(module) = self.modules.get(&module) {
                         module.before_resync.run(serial, source, copy);
                     }
+                }
+                Effect::HoldOff { module, serial, peer } => {
+                    let log = self.layout.log_file(&module, "hold-off");
+                    self.hold_off.run(Wanted { module, serial, peer, log });
                 }
                 Effect::Explain(event) => self.journal.write(event),
                 Effect::Answer { job, outcome } => self.answer(job, outcome),

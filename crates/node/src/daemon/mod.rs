@@ -23,6 +23,8 @@ mod event;
 mod found;
 mod guard;
 mod heartbeat;
+mod hold_off;
+mod isolation;
 mod journal;
 mod listen;
 mod membership;
@@ -58,6 +60,7 @@ use crate::daemon::admit::Door;
 use crate::daemon::configuring::Configuring;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::heartbeat::{Heartbeats, PULSE};
+use crate::daemon::hold_off::HoldOff;
 use crate::daemon::journal::Journal;
 use crate::daemon::module::Module;
 use crate::daemon::recorder::Recorder;
@@ -94,6 +97,7 @@ struct Daemon {
     node: Node,
     modules: BTreeMap<ModuleName, Module>,
     heartbeats: Heartbeats,
+    hold_off: HoldOff,
     door: Arc<Door>,
     configuring: Arc<Configuring>,
     renewal: Renewal,

@@ -32,13 +32,16 @@ use crate::daemon::configuring::{Configuring, reserved_by};
 use crate::daemon::event::Event;
 use crate::daemon::guard::Guard;
 use crate::daemon::heartbeat::Heartbeats;
+use crate::daemon::hold_off::HoldOff;
 use crate::daemon::journal::Journal;
 use crate::daemon::membership::Membership;
 use crate::daemon::module::{Module, RunningState, data_state};
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
-use crate::daemon::{Daemon, DaemonOptions, Ending, House, WitnessSeen, listen, requests};
+use crate::daemon::{
+    Daemon, DaemonOptions, Ending, House, WitnessSeen, isolation, listen, requests,
+};
 use crate::durable;
 use crate::files::{Configuration, ConfigurationError};
 use crate::keys::{self, Keys};
@@ -244,23 +247,18 @@ fn build(
         modules.insert(module.config.name.clone(), module);
         boots.push(boot_module);
     }
-    let boot = Boot {
-        name: name.clone(),
-        boot: clock::boot_id()?,
-        cluster: cluster.clone(),
-        cluster_digest: config::cluster_digest(&cluster),
-        modules: boots,
-        wall: clock::wall(),
-        seed: clock::random(),
-    };
+    let boot = boot_of(&cluster, &name, boots)?;
     let mut heartbeat = first_heartbeat(&boot, configuring.stand(), now);
     let recorder = Recorder::start(&layout.recording_directory(), now, &boot)?;
     let (node, effects) = Node::new(now, boot);
     heartbeat.reports = node.reports();
     let contact = Contact::new(heartbeat.incarnation);
     let guard = Guard::new(Keys::new(&layout.keys_directory()), &cluster.cluster, &name);
-    let (guarded, wedged_after) = ((contact, guard), wedged_after(&modules));
-    let heartbeats = Heartbeats::start(&cluster, heartbeat, guarded, wedged_after, sender)?;
+    let (guarded, shortest) = ((contact, guard), shortest_timeout(&modules));
+    let heartbeats =
+        Heartbeats::start(&cluster, heartbeat, guarded, wedged_after(&modules), sender)?;
+    isolation::begin(&cluster, shortest, layout.gateways_file(), sender)?;
+    let hold_off = HoldOff::new(cluster.fence.clone(), &name, modules.keys(), sender)?;
     let door = open_entrances(&layout, &cluster, &name, sender)?;
     requests::terminate_on_signal(sender.clone())?;
     let mut daemon = Daemon {
@@ -272,6 +270,7 @@ fn build(
         node,
         next_generation: modules.len() as u64,
         modules,
+        hold_off,
         heartbeats,
         door,
         configuring,
@@ -289,11 +288,28 @@ fn build(
     Ok(daemon)
 }
 
+/// What the core begins with.
+fn boot_of(cluster: &ClusterConfig, name: &NodeName, modules: Vec<BootModule>) -> io::Result<Boot> {
+    Ok(Boot {
+        name: name.clone(),
+        boot: clock::boot_id()?,
+        cluster: cluster.clone(),
+        cluster_digest: config::cluster_digest(cluster),
+        modules,
+        wall: clock::wall(),
+        seed: clock::random(),
+    })
+}
+
 /// How long the main loop may stand still before the node must not look alive: as long as nobody
 /// takes it for lost.
 fn wedged_after(modules: &BTreeMap<ModuleName, Module>) -> Duration {
+    shortest_timeout(modules) / 2
+}
+
+fn shortest_timeout(modules: &BTreeMap<ModuleName, Module>) -> Duration {
     let timeouts = modules.values().map(|module| module.config.failover.timeout);
-    timeouts.min().unwrap_or(NO_TIMEOUT) / 2
+    timeouts.min().unwrap_or(NO_TIMEOUT)
 }
 
 fn open_entrances(

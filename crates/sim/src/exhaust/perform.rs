@@ -76,8 +76,10 @@ impl Pair {
                         log.push(format!("    {name} {}: {}", event.code, event.sentence));
                     }
                 }
-                Effect::RunChecks { .. } | Effect::PrepareResync { .. } | Effect::Answer { .. } => {
-                }
+                Effect::RunChecks { .. }
+                | Effect::PrepareResync { .. }
+                | Effect::HoldOff { .. }
+                | Effect::Answer { .. } => {}
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use cluster::effect::{Assignment, Effect, Ending, Outcome, ServiceAction};
 use cluster::input::{Command, ReplicatorEvent};
+use cluster::isolation::Reach;
 use cluster::report::Heartbeat;
 use cluster::{Input, witness};
 use model::{ModuleName, Severity};
@@ -42,12 +43,19 @@ pub(super) fn input(input: &Input) -> String {
             let how = error.as_ref().map(|error| &error.how);
             format!("script before the resync of {module} ended, serial {serial}{}", failed(how))
         }
+        Input::HeldOff { module, serial, error } => {
+            let how = error.as_ref().map(|error| &error.how);
+            format!("the peer of {module} is held off, serial {serial}{}", failed(how))
+        }
         Input::PersistFailed { module, error } => {
             format!("the record of {module} could not be made durable: {error}")
         }
         Input::Operator { job, module, command } => {
             format!("operator, job {}: {} {module}", job.0, command_of(*command))
         }
+        Input::Reach(Reach::NoLandmark) => "there is nothing to ping".to_owned(),
+        Input::Reach(Reach::Answers { .. }) => "a ping is answered".to_owned(),
+        Input::Reach(Reach::Silent { .. }) => "no ping is answered".to_owned(),
         Input::Tick => "a deadline passed".to_owned(),
     }
 }
@@ -76,6 +84,9 @@ pub(super) fn effect(effect: &Effect) -> String {
         }
         Effect::PrepareResync { module, serial, source, .. } => {
             format!("run the script before the resync of {module} from {source}, serial {serial}")
+        }
+        Effect::HoldOff { module, serial, peer } => {
+            format!("hold {peer} off for {module}, serial {serial}")
         }
         Effect::Explain(event) => {
             let mark = match event.severity {
