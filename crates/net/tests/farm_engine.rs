@@ -104,6 +104,24 @@ fn an_equal_filter_that_stands_is_adopted() {
 }
 
 #[test]
+fn a_device_that_comes_back_is_part_of_the_farm_again() {
+    for delivery in [Delivery::Directed, Delivery::Multicast] {
+        let mut farm = Farm::serving(delivery, &[0, 1, 2]);
+        for server in 0..SERVERS {
+            farm.on_server(server, || serve(server, SPREAD));
+        }
+        farm.replace_device(0);
+        farm.engine(0, Engine::renew).unwrap();
+        farm.announce();
+        let mut served = [0; SERVERS];
+        for number in 0..60 {
+            served[ask(&farm, VERSIONS[number % 2]).unwrap()] += 1;
+        }
+        assert!(served.iter().all(|count| *count > 0), "{delivery:?}: {served:?}");
+    }
+}
+
+#[test]
 fn what_others_filter_is_left_alone() {
     let mut farm = Farm::build(Delivery::Directed);
     let list = |farm: &Farm| farm.on_server(0, || nft(&["list", "table", "inet", "other"]));

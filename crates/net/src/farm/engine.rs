@@ -21,6 +21,10 @@ const FAMILIES: [Family; 4] = [Family::NetDev, Family::Arp, Family::Ip, Family::
 #[derive(Debug, Default)]
 pub struct Nft {
     plan: Option<Plan>,
+    /// What was applied last; none while a table of an earlier program is in force.
+    applied: Option<Table>,
+    /// Numbers of the devices that the rules name.
+    devices: Vec<u32>,
 }
 
 impl Nft {
@@ -42,25 +46,9 @@ impl Engine for Nft {
         let object = || format!("packet filter \"{name}\"");
         let stands = stands(&name, plan).map_err(kernel("look for", object()))?;
         if !stands {
-            let mut batch = Batch::new();
-            for family in FAMILIES {
-                batch.remove_table(encode::Table { family, name: &name });
-            }
-            ingress::shape(&mut batch, &name, plan);
-            if plan.connections {
-                whole::shape(&mut batch, &name, plan);
-            }
-            neighbours::shape(&mut batch, &name, plan);
-            batch.add_chain(ingress::table(&name), &mark(plan), None);
-            fill(&mut batch, &name, plan, &Table::empty())?;
-            commit(batch).map_err(|source| refused(plan, "install", object(), source))?;
+            put_up(&name, plan)?;
         }
-        if plan.delivery == Delivery::Multicast {
-            for address in &plan.addresses {
-                group::join(&address.device, group::mac(address.ip))?;
-            }
-        }
-        self.plan = Some(plan.clone());
+        *self = Self { plan: Some(plan.clone()), applied: None, devices: numbers(plan)? };
         self.renew()?;
         Ok(if stands { Installed::Adopted } else { Installed::Fresh })
     }
@@ -70,15 +58,33 @@ impl Engine for Nft {
         check_table(plan, table)?;
         let name = table_name(&plan.module);
         let mut batch = Batch::new();
+        let devices = numbers(plan)?;
         fill(&mut batch, &name, plan, table)?;
         let object = format!("packet filter \"{name}\"");
-        commit(batch).map_err(|source| refused(plan, "change", object, source))
+        commit(batch).map_err(|source| refused(plan, "change", object, source))?;
+        (self.applied, self.devices) = (Some(table.clone()), devices);
+        Ok(())
     }
 
     fn renew(&mut self) -> Result<(), Error> {
-        let plan = self.planned()?;
+        let plan = self.planned()?.clone();
+        let name = table_name(&plan.module);
+        let object = format!("packet filter \"{name}\"");
+        // A device that went away took its chain and its number with it.
+        let stands = stands(&name, &plan).map_err(kernel("look for", object))?;
+        if !stands {
+            put_up(&name, &plan)?;
+        }
+        if (!stands || self.devices != numbers(&plan)?)
+            && let Some(table) = self.applied.clone()
+        {
+            self.apply(&table)?;
+        }
         let mut netlink = Netlink::open()?;
         for address in &plan.addresses {
+            if plan.delivery == Delivery::Multicast {
+                group::join(&address.device, group::mac(address.ip))?;
+            }
             let prefix = if address.ip.is_ipv4() { 32 } else { 128 };
             netlink.add_address(&address.device, address.ip, prefix, Some(vip::LIFETIME))?;
         }
@@ -98,7 +104,7 @@ impl Engine for Nft {
             }
         }
         remove(&plan.module)?;
-        self.plan = None;
+        *self = Self::new();
         Ok(())
     }
 }
@@ -119,6 +125,29 @@ pub fn remove(module: &str) -> Result<(), Error> {
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(()),
         result => result.map_err(kernel("remove", format!("packet filter \"{name}\""))),
     }
+}
+
+/// Puts up the filter with an empty share, instead of whatever stands.
+fn put_up(name: &str, plan: &Plan) -> Result<(), Error> {
+    let mut batch = Batch::new();
+    for family in FAMILIES {
+        batch.remove_table(encode::Table { family, name });
+    }
+    ingress::shape(&mut batch, name, plan);
+    if plan.connections {
+        whole::shape(&mut batch, name, plan);
+    }
+    neighbours::shape(&mut batch, name, plan);
+    batch.add_chain(ingress::table(name), &mark(plan), None);
+    fill(&mut batch, name, plan, &Table::empty())?;
+    let object = format!("packet filter \"{name}\"");
+    commit(batch).map_err(|source| refused(plan, "install", object, source))
+}
+
+/// The numbers of the devices.
+fn numbers(plan: &Plan) -> Result<Vec<u32>, Error> {
+    let mut netlink = Netlink::open()?;
+    plan.addresses.iter().map(|address| netlink.index_of(&address.device)).collect()
 }
 
 fn fill(batch: &mut Batch, name: &str, plan: &Plan, table: &Table) -> Result<(), Error> {

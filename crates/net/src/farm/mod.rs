@@ -186,7 +186,8 @@ pub trait Engine: Send {
     /// When the kernel refuses; the former table is in force then.
     fn apply(&mut self, table: &Table) -> Result<(), Error>;
 
-    /// Starts the lifetime of the virtual addresses anew, each [`vip::RENEW_EVERY`].
+    /// Starts the lifetime of the virtual addresses anew, each [`vip::RENEW_EVERY`], and brings the
+    /// last table into force again if a device went away and came back meanwhile.
     ///
     /// # Errors
     /// When the kernel refuses.

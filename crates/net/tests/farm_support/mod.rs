@@ -195,6 +195,31 @@ impl Farm {
         self.shares.dead.retain(|dead| *dead != server);
     }
 
+    /// A server's device goes away and comes back, with another number.
+    pub fn replace_device(&self, server: usize) {
+        let port = format!("to-s{server}");
+        enter(self.hub.as_fd(), || {
+            let mut netlink = Netlink::open().unwrap();
+            netlink.delete(&port).unwrap();
+            // Numbers are given again, if nothing else takes them.
+            netlink.create_bridge("between").unwrap();
+            netlink.create_veth(&port, "eth0", self.hosts[server].as_fd()).unwrap();
+            netlink.set_master(&port, "br0").unwrap();
+            netlink.set_up(&port).unwrap();
+        })
+        .unwrap();
+        self.on_server(server, || {
+            let mut netlink = Netlink::open().unwrap();
+            netlink.set_mac("eth0", mac(server)).unwrap();
+            netlink.set_up("eth0").unwrap();
+            for version in VERSIONS {
+                let address = version.on_lan(number(server));
+                netlink.add_address("eth0", address, version.prefix(), None).unwrap();
+            }
+            wait_for_carrier();
+        });
+    }
+
     /// A server's daemon begins anew while the kernel goes on.
     pub fn restart_engine(&mut self, server: usize) -> Installed {
         let plan = self.plans[server].clone();
