@@ -9,6 +9,7 @@ use model::config::ReplicationConfig;
 use model::{Copy, EpochId, ModuleName, NodeName, SessionId, Severity};
 use serde::{Deserialize, Serialize};
 
+use crate::farm::{Pulse, Shares};
 use crate::input::JobId;
 use crate::record::Record;
 use crate::witness;
@@ -47,7 +48,8 @@ pub enum Effect {
         assignment: Assignment,
     },
     /// Take and announce, or drop, the module's virtual addresses; answered by
-    /// `Input::AddressesSet`.
+    /// `Input::AddressesSet`. Of a farm: put up the filter with an empty share, unless it stands,
+    /// and the addresses with it; or take both away.
     SetAddresses {
         /// Module.
         module: ModuleName,
@@ -96,6 +98,23 @@ pub enum Effect {
         /// Whom.
         peer: NodeName,
     },
+    /// Send this pulse of a farm to its other nodes at once, and from then on at the module's pace,
+    /// each time with the next `sequence` and with this node's place.
+    Pulse {
+        /// Module.
+        module: ModuleName,
+        /// The pulse.
+        pulse: Box<Pulse>,
+    },
+    /// Have the kernel go by these shares of a farm, all at once, having written down what a
+    /// following daemon must know (`Node::farm_left`); answered by `Input::SharesSet`. Of several
+    /// only the newest counts.
+    SetShares {
+        /// Module.
+        module: ModuleName,
+        /// The shares.
+        shares: Box<Shares>,
+    },
     /// Record a decision or an observation: this is the log.
     Explain(Event),
     /// An operator's job has its outcome.
@@ -119,7 +138,9 @@ impl Effect {
             | Effect::RunService { module, .. }
             | Effect::RunChecks { module, .. }
             | Effect::PrepareResync { module, .. }
-            | Effect::HoldOff { module, .. } => Some(module),
+            | Effect::HoldOff { module, .. }
+            | Effect::Pulse { module, .. }
+            | Effect::SetShares { module, .. } => Some(module),
             Effect::Explain(event) => event.module.as_ref(),
             Effect::Announce | Effect::Answer { .. } => None,
         }

@@ -8,6 +8,7 @@ use model::{BootId, EpochId, ModuleName, NodeName, SessionId, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::{Assignment, ServiceAction};
+use crate::farm::{Left, Pulse};
 use crate::isolation::Reach;
 use crate::record::Record;
 use crate::report::Heartbeat;
@@ -82,6 +83,9 @@ pub struct Running {
     pub addresses: bool,
     /// Whether the application runs.
     pub service: bool,
+    /// What the kernel does for a farm, as it was written down.
+    #[serde(default)]
+    pub farm: Option<Box<Left>>,
 }
 
 /// Everything that can happen to a node.
@@ -177,6 +181,24 @@ pub enum Input {
         /// Why the peer is not held off, unless it is.
         error: Option<ScriptError>,
     },
+    /// A pulse of a farm's other node was received.
+    Pulse {
+        /// Module.
+        module: ModuleName,
+        /// When it was received.
+        received: Time,
+        /// The pulse; its place is the shell's and left out.
+        pulse: Box<Pulse>,
+    },
+    /// The kernel goes by shares of a farm, or could not be told to.
+    SharesSet {
+        /// Module.
+        module: ModuleName,
+        /// Edition of the shares.
+        edition: u64,
+        /// What went wrong, if anything; the kernel goes by those before then.
+        error: Option<String>,
+    },
     /// A record could not be made durable. The node must not act on it.
     PersistFailed {
         /// Module.
@@ -214,6 +236,8 @@ impl Input {
             | Input::CheckResult { module, .. }
             | Input::ResyncPrepared { module, .. }
             | Input::HeldOff { module, .. }
+            | Input::Pulse { module, .. }
+            | Input::SharesSet { module, .. }
             | Input::PersistFailed { module, .. }
             | Input::Operator { module, .. } => Some(module),
         }

@@ -9,6 +9,7 @@ pub mod configuration;
 pub mod contact;
 pub mod effect;
 pub mod farm;
+mod farming;
 pub mod found;
 pub mod input;
 pub mod isolation;

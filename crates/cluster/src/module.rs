@@ -8,6 +8,8 @@ use model::{NodeName, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
+use crate::farm::Farm;
+use crate::farming::Farming;
 use crate::found::Found;
 use crate::input::{Boot, BootModule, Input};
 use crate::isolation::Reach;
@@ -20,6 +22,7 @@ use crate::status::ModuleStatus;
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Module {
     Mirror(Box<Mirror>),
+    Farm(Box<Farming>),
 }
 
 impl Module {
@@ -36,7 +39,11 @@ impl Module {
                 let effects = mirror.run(now, |mirror| mirror.resume(module.running.as_ref()));
                 Some((Module::Mirror(mirror), effects))
             }
-            ModuleKind::Farm => None,
+            ModuleKind::Farm => {
+                let mut farm = Box::new(Farming::new(now, boot, module)?);
+                let effects = farm.run(now, |farm| farm.resume(module.running.as_ref()));
+                Some((Module::Farm(farm), effects))
+            }
         }
     }
 
@@ -47,6 +54,7 @@ impl Module {
                 mirror.begin_batch();
                 mirror.notice_gap(now, gap);
             }
+            Module::Farm(farm) => farm.begin_batch(),
         }
     }
 
@@ -54,6 +62,8 @@ impl Module {
     pub(crate) fn reach(&mut self, now: Time, reach: &Reach) -> Vec<Effect> {
         match self {
             Module::Mirror(mirror) => mirror.run(now, |mirror| mirror.hear_reach(reach.clone())),
+            // Each part of a farm goes on: there is nothing that could diverge.
+            Module::Farm(_) => Vec::new(),
         }
     }
 
@@ -69,7 +79,7 @@ impl Module {
             Module::Mirror(mirror) if *mirror.peer_name() == heartbeat.from => {
                 mirror.run(now, |mirror| mirror.hear(heartbeat, received, echoed))
             }
-            Module::Mirror(_) => Vec::new(),
+            Module::Mirror(_) | Module::Farm(_) => Vec::new(),
         }
     }
 
@@ -77,6 +87,7 @@ impl Module {
     pub(crate) fn take_in(&mut self, now: Time, input: Input) -> Vec<Effect> {
         match self {
             Module::Mirror(mirror) => mirror.run(now, |mirror| mirror.take_in(input)),
+            Module::Farm(farm) => farm.run(now, |farm| farm.take_in(now, input)),
         }
     }
 
@@ -85,6 +96,7 @@ impl Module {
         match self {
             Module::Mirror(mirror) if mirror.is_due(now) => mirror.run(now, |_| {}),
             Module::Mirror(_) => Vec::new(),
+            Module::Farm(farm) => farm.wake_up(now),
         }
     }
 
@@ -95,6 +107,7 @@ impl Module {
                 let tick = handled + mirror.timeout() / 4;
                 Some(mirror.wake().map_or(tick, |wake| wake.min(tick)))
             }
+            Module::Farm(farm) => farm.wake(),
         }
     }
 
@@ -102,12 +115,23 @@ impl Module {
     pub(crate) fn report(&self) -> Option<Report> {
         match self {
             Module::Mirror(mirror) => Some(mirror.report()),
+            // Its nodes hear of each other by pulses.
+            Module::Farm(_) => None,
+        }
+    }
+
+    /// The farm, if it is one.
+    pub(crate) fn farm(&self) -> Option<&Farm> {
+        match self {
+            Module::Farm(farm) => Some(farm.farm()),
+            Module::Mirror(_) => None,
         }
     }
 
     pub(crate) fn status(&self, now: Time) -> ModuleStatus {
         match self {
             Module::Mirror(mirror) => mirror.status(now),
+            Module::Farm(farm) => farm.status(),
         }
     }
 
@@ -115,6 +139,10 @@ impl Module {
     pub(crate) fn found(&self, now: Time, node: NodeName) -> Found {
         let (boot, wall, module) = match self {
             Module::Mirror(mirror) => (mirror.boot(), mirror.wall(now), mirror.found()),
+            Module::Farm(farm) => {
+                let base = farm.base();
+                (base.boot, base.wall(now), farm.found())
+            }
         };
         Found { node, boot, wall, module, status: self.status(now) }
     }

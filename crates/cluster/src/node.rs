@@ -10,6 +10,7 @@ use model::{ModuleName, NodeName, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
+use crate::farm::Left;
 use crate::input::{Boot, Input};
 use crate::module::Module;
 use crate::report::Report;
@@ -92,6 +93,20 @@ impl Node {
     pub fn status(&self, now: Time) -> NodeStatus {
         let each = |(name, module): (&ModuleName, &Module)| (name.clone(), module.status(now));
         NodeStatus { node: self.name.clone(), modules: self.modules.iter().map(each).collect() }
+    }
+
+    /// What the kernel does for a farm, for a following daemon of this boot; to be written down
+    /// before the kernel is told. None of what is no farm, or serves nobody.
+    #[must_use]
+    pub fn farm_left(&self, module: &ModuleName) -> Option<Left> {
+        let farm = self.modules.get(module)?.farm()?;
+        farm.shares().serves().then(|| farm.left())
+    }
+
+    /// Digest of the list of a farm's nodes, which a pulse must have to be for it.
+    #[must_use]
+    pub fn farm_roster(&self, module: &ModuleName) -> Option<u64> {
+        Some(self.modules.get(module)?.farm()?.roster())
     }
 
     pub(crate) fn name(&self) -> &NodeName {

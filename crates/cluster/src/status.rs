@@ -6,6 +6,7 @@ use model::config::{CheckAction, ModuleKind};
 use model::{Copy, Headline, ModuleName, NodeName, Phase, Reason, Role, Time};
 use serde::{Deserialize, Serialize};
 
+use crate::farm::View;
 use crate::report::SessionStep;
 
 /// A node as it sees itself and its peers.
@@ -52,6 +53,9 @@ pub struct ModuleStatus {
     pub service: bool,
     /// The checks of the application.
     pub checks: BTreeMap<ModuleName, CheckStatus>,
+    /// The farm, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub farm: Option<View>,
 }
 
 impl ModuleStatus {

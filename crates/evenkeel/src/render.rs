@@ -50,6 +50,9 @@ fn node_reason(reason: &Value) -> String {
 pub(crate) fn module(data: &Value, name: &str) -> String {
     let module = &data["modules"][name];
     let mut out = format!("{}\n", line(data, name, module));
+    if !module["farm"].is_null() {
+        return out + &farm(module) + &checks(data, name) + &reasons(data, module);
+    }
     let peer = &module["peer"];
     let row =
         |label: &str, here: String, there: String| format!("  {label:<12}{here:<26}{there}\n");
@@ -78,6 +81,27 @@ pub(crate) fn module(data: &Value, name: &str) -> String {
         out += &row("resync cap", format!("{}/s", size(cap)), String::new());
     }
     out + &checks(data, name) + &reasons(data, module)
+}
+
+/// The nodes of a farm, a line each, with what each serves.
+fn farm(module: &Value) -> String {
+    let farm = &module["farm"];
+    let leader = farm["leader"].as_str();
+    let mut out = String::new();
+    for member in farm["members"].as_array().into_iter().flatten() {
+        let node = text(member, "node");
+        let percent = member["percent"].as_u64().unwrap_or(0);
+        let state = match (member["heard"].as_bool(), text(member, "part")) {
+            (Some(true), "ready") => "serves",
+            (Some(true), "draining") => "drains",
+            (Some(true), "standby") => "stands by",
+            (Some(true), _) => "takes no part",
+            _ => "is not heard",
+        };
+        let leads = if leader == Some(node) { "leads" } else { "" };
+        let _ = writeln!(out, "  {node:<12}{percent:>3} %  {state:<14}{leads}");
+    }
+    out
 }
 
 /// The checks of a module, a line each and their evidence.
@@ -144,6 +168,9 @@ fn line(data: &Value, name: &str, module: &Value) -> String {
         text(data, "node"),
         role(module)
     );
+    if peer.is_null() {
+        return format!("{}{}", line.trim_end(), share(data, module));
+    }
     let last = &peer["last"];
     let there = match text(peer, "contact") {
         "lost" | "listening" => "silent".to_owned(),
@@ -152,6 +179,18 @@ fn line(data: &Value, name: &str, module: &Value) -> String {
     };
     let _ = write!(line, "{} {there}", text(peer, "node"));
     line + &progress(&module["detail"])
+}
+
+/// What the node serves of a farm.
+fn share(data: &Value, module: &Value) -> String {
+    let own = |member: &&Value| member["node"] == data["node"];
+    let members = module["farm"]["members"].as_array();
+    let member = members.and_then(|members| members.iter().find(own));
+    member.map_or_else(String::new, |member| {
+        let percent = member["percent"].as_u64().unwrap_or(0);
+        let all = members.map_or(0, Vec::len);
+        format!(" {percent} % of the clients, one of {all} nodes")
+    })
 }
 
 fn progress(detail: &Value) -> String {

@@ -83,6 +83,8 @@ impl World {
                 let takes = self.fence.unwrap_or_default();
                 self.after(takes, Happening::HeldOff(i, serial));
             }
+            // There is no farm in this world; they have one of their own.
+            Effect::Pulse { .. } | Effect::SetShares { .. } => {}
             Effect::Explain(event) => {
                 let line = format!("{} {}: {}", self.hosts[i].name, event.code, event.sentence);
                 self.note(&line);

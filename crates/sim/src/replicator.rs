@@ -85,7 +85,7 @@ impl Replicator {
     #[must_use]
     pub fn running(&self, addresses: bool, service: bool) -> Option<Running> {
         let assignment = self.told.clone().filter(|_| self.running)?;
-        Some(Running { assignment, addresses, service })
+        Some(Running { assignment, addresses, service, farm: None })
     }
 
     /// What it serves.

@@ -36,6 +36,8 @@ pub struct Bucket {
     pub owner: Option<Seat>,
     /// What becomes of strays.
     pub stray: Stray,
+    /// This node served it before, and may know connections of it still.
+    pub former: bool,
 }
 
 /// What the kernel of one node is to do.
@@ -124,7 +126,8 @@ impl Farm {
             Delivery::Directed if now == me && line.owner != me && !facts.released => now,
             Delivery::Directed => line.owner,
         };
-        Bucket { owner, stray: self.stray(line) }
+        let former = owner != me && line.former.contains(&me);
+        Bucket { owner, stray: self.stray(line), former }
     }
 
     /// Where a leader sends what is for a bucket.

@@ -33,7 +33,12 @@ impl Mirror {
     /// Any other input about this module.
     pub(crate) fn take_in(&mut self, input: Input) {
         match input {
-            Input::Heartbeat { .. } | Input::Reach(_) | Input::Tick => {}
+            // Pulses and shares are those of farms.
+            Input::Heartbeat { .. }
+            | Input::Reach(_)
+            | Input::Pulse { .. }
+            | Input::SharesSet { .. }
+            | Input::Tick => {}
             Input::DataLink { received, echoed, .. } => {
                 self.peer.link_received = self.peer.link_received.max(Some(received));
                 self.peer.link_echoed = self.peer.link_echoed.max(echoed);

@@ -105,6 +105,7 @@ impl Mirror {
                 assignment,
                 addresses: self.front.addresses,
                 service: self.front.running,
+                farm: None,
             }),
         }
     }
@@ -177,6 +178,7 @@ impl Mirror {
             addresses: self.front.addresses,
             service: self.front.running,
             checks: self.check_statuses(),
+            farm: None,
         }
     }
 

@@ -62,6 +62,8 @@ impl Daemon {
                     let log = self.layout.log_file(&module, "hold-off");
                     self.hold_off.run(Wanted { module, serial, peer, log });
                 }
+                // No daemon runs a farm yet: see `files`.
+                Effect::Pulse { .. } | Effect::SetShares { .. } => {}
                 Effect::Explain(event) => self.journal.write(event),
                 Effect::Answer { job, outcome } => self.answer(job, outcome),
             }

@@ -419,7 +419,7 @@ fn adopt(layout: &Layout, module: &mut Module, assignment: cluster::effect::Assi
         }
     }
     let service = runs(module, noted.service);
-    Running { assignment, addresses: noted.addresses, service }
+    Running { assignment, addresses: noted.addresses, service, farm: None }
 }
 
 /// Whether the application runs, as an earlier daemon left it. If that had begun to stop it, the

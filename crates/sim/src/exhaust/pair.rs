@@ -315,7 +315,8 @@ impl Pair {
         machine.contact = Arc::new(Contact::new(machine.clock.as_nanos()));
         let assignment = machine.side.told.clone().filter(|_| machine.side.running);
         let (addresses, service) = (machine.addresses, machine.service);
-        let running = assignment.map(|assignment| Running { assignment, addresses, service });
+        let running =
+            assignment.map(|assignment| Running { assignment, addresses, service, farm: None });
         if running.is_none() {
             machine.addresses = false;
             machine.service = false;

@@ -79,6 +79,8 @@ impl Pair {
                 Effect::RunChecks { .. }
                 | Effect::PrepareResync { .. }
                 | Effect::HoldOff { .. }
+                | Effect::Pulse { .. }
+                | Effect::SetShares { .. }
                 | Effect::Answer { .. } => {}
             }
         }

@@ -7,7 +7,7 @@
 //!
 //! A segment begins with the state of a node or with what a daemon began with, so that each can be
 //! replayed without the ones before it. What is rare is JSON, which says itself what its fields
-//! are; what comes many times a second (heartbeats, pings of the data link, ticks) is written as
+//! are; what comes many times a second (heartbeats, pulses, pings of the data link, ticks) is as
 //! the difference to the one before. The check of a record covers all records before it, so that
 //! nothing behind a damaged place is believed. Which files segments lie in is not known here.
 
@@ -32,6 +32,7 @@ const TICK: u8 = 5;
 const HEARTBEAT: u8 = 6;
 const DATA_LINK: u8 = 7;
 const WALL: u8 = 8;
+const PULSE: u8 = 9;
 /// The bits of a kind that say which it is.
 const KIND: u8 = 0x1f;
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use cluster::farm::Pulse;
 use cluster::input::Boot;
 use cluster::replay::Entry;
 use cluster::report::Heartbeat;
@@ -10,9 +11,9 @@ use model::{ModuleName, Time};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::write::{remember_heartbeat, remember_link};
+use super::write::{remember_heartbeat, remember_link, remember_pulse};
 use super::{
-    BOOT, Check, DATA_LINK, ECHOED, EFFECTS, HEARTBEAT, INPUT, KIND, MAGIC, MICROS,
+    BOOT, Check, DATA_LINK, ECHOED, EFFECTS, HEARTBEAT, INPUT, KIND, MAGIC, MICROS, PULSE,
     RECORD_BYTES_MAX, STATE, TICK, USUAL, WALL,
 };
 use crate::frame::WireError;
@@ -66,6 +67,7 @@ pub struct Reader<'a> {
     program: String,
     heartbeats: Vec<Heartbeat>,
     links: Vec<ModuleName>,
+    pulses: Vec<(ModuleName, Pulse)>,
 }
 
 impl<'a> Reader<'a> {
@@ -83,6 +85,7 @@ impl<'a> Reader<'a> {
             program: String::new(),
             heartbeats: Vec::new(),
             links: Vec::new(),
+            pulses: Vec::new(),
         })
     }
 
@@ -141,6 +144,7 @@ impl<'a> Reader<'a> {
             self.at = Time::ZERO;
             self.heartbeats.clear();
             self.links.clear();
+            self.pulses.clear();
         }
         self.at = Time::from_nanos(self.at.as_nanos().wrapping_add(since));
         Ok(Some(match kind & KIND {
@@ -153,6 +157,7 @@ impl<'a> Reader<'a> {
             EFFECTS => Entry::Effects(whole(body)?),
             TICK => Entry::Input(Input::Tick),
             HEARTBEAT => Entry::Input(self.heartbeat(kind, unit, body)?),
+            PULSE => Entry::Input(self.pulse(kind, unit, body)?),
             DATA_LINK => Entry::Input(self.data_link(kind, unit, body)?),
             WALL => {
                 self.wall = (self.at, take_number(&mut body)?);
@@ -179,7 +184,20 @@ impl<'a> Reader<'a> {
         if let Input::DataLink { module, .. } = &input {
             remember_link(&mut self.links, module);
         }
+        if let Input::Pulse { module, pulse, .. } = &input {
+            remember_pulse(&mut self.pulses, module, pulse);
+        }
         Ok(input)
+    }
+
+    fn pulse(&mut self, kind: u8, unit: u64, mut body: &[u8]) -> Result<Input, String> {
+        let (received, _) = self.times(kind, unit, &mut body)?;
+        let (index, sequence) = (take_number(&mut body)?, take_number(&mut body)?);
+        let known = usize::try_from(index).ok().and_then(|index| self.pulses.get_mut(index));
+        let (module, known) = known.ok_or("a pulse that repeats none")?;
+        known.sequence = known.sequence.wrapping_add(sequence);
+        let (module, pulse) = (module.clone(), Box::new(known.clone()));
+        Ok(Input::Pulse { module, received, pulse })
     }
 
     fn heartbeat(&mut self, kind: u8, unit: u64, mut body: &[u8]) -> Result<Input, String> {

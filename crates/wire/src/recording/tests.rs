@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cluster::farm::{Follows, Part, Pulse, Stamp, Table};
 use cluster::input::{Boot, BootModule, Command, DataState, JobId};
 use cluster::replay::{Difference, Entry, Replay};
 use cluster::report::Heartbeat;
@@ -57,12 +58,15 @@ struct Recorded {
 
 impl Recorded {
     fn start() -> Recorded {
+        Recorded::of(boot())
+    }
+
+    fn of(boot: Boot) -> Recorded {
         let mut writer = Writer::new();
-        writer.boot(START, WALL_MS, PROGRAM, &boot());
-        let (node, effects) = Node::new(START, boot());
+        writer.boot(START, WALL_MS, PROGRAM, &boot);
+        let (node, effects) = Node::new(START, boot.clone());
         writer.effects(START, &effects);
-        let entries =
-            vec![(START, Entry::Boot(Box::new(boot()))), (START, Entry::Effects(effects))];
+        let entries = vec![(START, Entry::Boot(Box::new(boot))), (START, Entry::Effects(effects))];
         Recorded { node, writer, now: START, entries }
     }
 
@@ -260,7 +264,7 @@ fn any_record_is_read_or_refused() {
         story.give(Duration::from_millis(1), heartbeat(START, 1, 1));
         let known = read_all(&story.writer.clone().take()).0.len();
         for _ in 0..20 {
-            let kind = ((random() % 10 + 1) | (random() & 0xe0)) as u8;
+            let kind = ((random() % 11 + 1) | (random() & 0xe0)) as u8;
             let payload: Vec<u8> = (0..random() % 24).map(|_| random() as u8).collect();
             // The times of the record are any, too.
             let now = Time::from_nanos(random() as u64);
@@ -271,6 +275,65 @@ fn any_record_is_read_or_refused() {
         understood += reads[known..].iter().filter(|read| read.entry.is_ok()).count();
     }
     assert!(understood > 100, "{understood} of the records were understood");
+}
+
+#[test]
+fn an_idle_hour_of_a_farm_is_short_and_is_replayed() {
+    let text = "module = \"web\"\nkind = \"farm\"\n";
+    let mut boot = boot();
+    boot.modules[0].config =
+        parse_module(&Source { file: "web.toml", text }, &boot.cluster).unwrap();
+    boot.modules[0].record.started = true;
+    let module = boot.modules[0].config.name.clone();
+    let mut story = Recorded::of(boot);
+    let set = Input::AddressesSet { module: module.clone(), held: true, error: None };
+    story.give(Duration::from_millis(1), set);
+    let action = cluster::effect::ServiceAction::Start;
+    story.give(
+        Duration::from_millis(1),
+        Input::ServiceDone { module: module.clone(), action, error: None },
+    );
+    let stamp = Stamp { term: 3, leader: 1, serial: 7 };
+    let pulse = |sequence| Pulse {
+        from: 1,
+        roster: 0,
+        boot: BootId(9),
+        incarnation: 1,
+        sequence,
+        part: Part::Ready,
+        weight: 100,
+        hears: 3,
+        follows: Some(Follows { lead: stamp.lead(), heard: true }),
+        term: 3,
+        installed: stamp,
+        switched: 7,
+        heir: None,
+        table: Some(Table::empty(stamp)),
+        place: Vec::new(),
+    };
+    let roster = story.node.farm_roster(&module).unwrap();
+    let (beats, mut bytes) = (2_000, 0);
+    for beat in 1..=beats {
+        let pulse = Box::new(Pulse { roster, ..pulse(beat) });
+        let received = story.now;
+        let input = Input::Pulse { module: module.clone(), received, pulse };
+        story.give(Duration::from_micros(50_000 + beat * 7919 % 400), input);
+        let written = story.writer.clone().take().len();
+        if beat == 20 {
+            bytes = written;
+        }
+    }
+    let all = story.writer.take();
+    let each = (all.len() - bytes) / (beats as usize - 20);
+    assert!(each < 24, "{each} bytes a pulse");
+    let (reads, damage) = read_all(&all);
+    assert_eq!(damage, None);
+    let read: Vec<_> = reads.iter().map(|read| (read.at, read.entry.clone().unwrap())).collect();
+    assert_eq!(read, story.entries);
+    assert_eq!(replay(reads).unwrap().node(), Some(&story.node));
+    let status = story.node.status(story.now);
+    let farm = status.modules[&module].farm.as_ref().unwrap();
+    assert_eq!(farm.leader.as_ref().map(NodeName::as_str), Some("node2"));
 }
 
 #[test]

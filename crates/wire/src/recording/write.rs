@@ -1,5 +1,6 @@
 //! Writes what a node is given and what came of it. Where the bytes go is the caller's matter.
 
+use cluster::farm::Pulse;
 use cluster::report::Heartbeat;
 use cluster::{Effect, Input, Node, input::Boot};
 use model::{ModuleName, Time};
@@ -7,8 +8,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    BOOT, Check, DATA_LINK, ECHOED, EFFECTS, HEARTBEAT, INPUT, MAGIC, MICROS, REMEMBERED_MAX,
-    STATE, TICK, USUAL, WALL, put_number,
+    BOOT, Check, DATA_LINK, ECHOED, EFFECTS, HEARTBEAT, INPUT, MAGIC, MICROS, PULSE,
+    REMEMBERED_MAX, STATE, TICK, USUAL, WALL, put_number,
 };
 
 /// Writes one segment. It begins with `boot` or with `state`.
@@ -18,6 +19,7 @@ pub struct Writer {
     at: Time,
     heartbeats: Vec<Heartbeat>,
     links: Vec<ModuleName>,
+    pulses: Vec<(ModuleName, Pulse)>,
     out: Vec<u8>,
 }
 
@@ -28,7 +30,14 @@ impl Writer {
         let mut check = Check(0);
         check.add(&MAGIC);
         let out = MAGIC.to_vec();
-        Writer { check, at: Time::ZERO, heartbeats: Vec::new(), links: Vec::new(), out }
+        Writer {
+            check,
+            at: Time::ZERO,
+            heartbeats: Vec::new(),
+            links: Vec::new(),
+            pulses: Vec::new(),
+            out,
+        }
     }
 
     /// The bytes that came to the segment since this was asked last.
@@ -70,6 +79,20 @@ impl Writer {
                 }
                 remember_link(&mut self.links, module);
             }
+            Input::Pulse { module, received, pulse } => {
+                let known = |(known, last): &(ModuleName, Pulse)| {
+                    known == module && is_same_but_for_its_number(last, pulse)
+                };
+                match self.pulses.iter().position(known) {
+                    Some(index) => {
+                        let sequence = pulse.sequence.wrapping_sub(self.pulses[index].1.sequence);
+                        let numbers = [index as u64, sequence];
+                        self.times(PULSE, now, *received, None, &numbers);
+                    }
+                    None => self.whole(now, input),
+                }
+                remember_pulse(&mut self.pulses, module, pulse);
+            }
             input => self.whole(now, input),
         }
     }
@@ -92,6 +115,7 @@ impl Writer {
         self.at = Time::ZERO;
         self.heartbeats.clear();
         self.links.clear();
+        self.pulses.clear();
         self.record(kind, now, [now, now], payload);
     }
 
@@ -215,6 +239,51 @@ pub(super) fn remember_heartbeat(known: &mut Vec<Heartbeat>, heartbeat: &Heartbe
         Some(known) => known.clone_from(heartbeat),
         None if full => {}
         None => known.push(heartbeat.clone()),
+    }
+}
+
+/// Whether a pulse tells nothing new but that its sender lives.
+fn is_same_but_for_its_number(known: &Pulse, pulse: &Pulse) -> bool {
+    // All fields by name, so that a new one is not forgotten here.
+    let Pulse {
+        from,
+        roster,
+        boot,
+        incarnation,
+        sequence: _,
+        part,
+        weight,
+        hears,
+        follows,
+        term,
+        installed,
+        switched,
+        heir,
+        table,
+        place,
+    } = pulse;
+    let same = known.from == *from && known.roster == *roster && known.boot == *boot;
+    let same = same && known.incarnation == *incarnation && known.part == *part;
+    let same = same && known.weight == *weight && known.hears == *hears && known.term == *term;
+    let same = same && known.follows == *follows && known.installed == *installed;
+    let same = same && known.switched == *switched && known.heir == *heir;
+    same && known.table == *table && known.place == *place
+}
+
+/// Keeps the newest pulse of each node of a farm, in the order in which they were first heard.
+pub(super) fn remember_pulse(
+    known: &mut Vec<(ModuleName, Pulse)>,
+    module: &ModuleName,
+    pulse: &Pulse,
+) {
+    let full = known.len() >= REMEMBERED_MAX;
+    match known.iter_mut().find(|(name, last)| name == module && last.from == pulse.from) {
+        Some((_, last)) if is_same_but_for_its_number(last, pulse) => {
+            last.sequence = pulse.sequence;
+        }
+        Some((_, last)) => last.clone_from(pulse),
+        None if full => {}
+        None => known.push((module.clone(), pulse.clone())),
     }
 }
 

@@ -47,6 +47,15 @@ pub(super) fn input(input: &Input) -> String {
             let how = error.as_ref().map(|error| &error.how);
             format!("the peer of {module} is held off, serial {serial}{}", failed(how))
         }
+        Input::Pulse { module, pulse, .. } => {
+            let table = pulse.table.as_ref().map_or_else(String::new, |table| {
+                format!(", with table {} of term {}", table.stamp.serial, table.stamp.term)
+            });
+            format!("pulse of seat {} of {module}: {:?}{table}", pulse.from, pulse.part)
+        }
+        Input::SharesSet { module, edition, error } => {
+            format!("the kernel goes by shares {edition} of {module}{}", failed(error.as_ref()))
+        }
         Input::PersistFailed { module, error } => {
             format!("the record of {module} could not be made durable: {error}")
         }
@@ -87,6 +96,14 @@ pub(super) fn effect(effect: &Effect) -> String {
         }
         Effect::HoldOff { module, serial, peer } => {
             format!("hold {peer} off for {module}, serial {serial}")
+        }
+        Effect::Pulse { module, pulse } => {
+            format!("tell the farm {module}: {:?}, table {}", pulse.part, pulse.installed.serial)
+        }
+        Effect::SetShares { module, shares } => {
+            let leads = if shares.leader { ", as leader" } else { "" };
+            let (edition, serial) = (shares.edition, shares.serial);
+            format!("have the kernel go by shares {edition} of {module}, table {serial}{leads}")
         }
         Effect::Explain(event) => {
             let mark = match event.severity {

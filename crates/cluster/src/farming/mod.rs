@@ -1,0 +1,453 @@
+//! A module that is a farm, on one node: the application and the node's part in the farm.
+//!
+//! ```text
+//!          start        filter, application               serves
+//!   STOP --------> WAIT --------------------> takes up --------> UP
+//!    ^              ^                                             |
+//!    |              +------- drain, application, filter <---------+ check to wait for is down
+//!    +---------------------- drain, application, filter <---------+ stop, or restarts used up
+//! ```
+//!
+//! Who serves whom is decided in `farm`; whether this node may serve at all is decided here, by its
+//! application: while that is down or being restarted the node stands by, and others serve its
+//! clients. How applications are started, checked and restarted is in `application`.
+
+mod operator;
+mod view;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use model::config::CheckAction;
+use model::{Severity, Time};
+use serde::{Deserialize, Serialize};
+
+use crate::application::{Base, Failure, down, spoken};
+use crate::effect::{Effect, ServiceAction};
+use crate::farm::{Farm, Part, Settings, Told, Wish};
+use crate::input::{Boot, BootModule, Input, Running};
+
+/// Rounds of `step` after one input; more would be a loop of decisions undoing each other.
+const ROUNDS_MAX: usize = 16;
+/// How long a node that stops waits until its clients are with others.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Pause before the filter is put up again, or told again what it could not be told.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// What the node is doing for the module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum State {
+    /// Not started.
+    Stop,
+    /// Is to serve, and perhaps cannot.
+    Wait,
+    /// Takes up what belongs to serving.
+    Take(Take),
+    /// Runs the application.
+    Up,
+    /// Gives up what belongs to serving.
+    Leave(Leave),
+}
+
+/// Steps of taking up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Take {
+    /// The filter is put up, with the addresses.
+    Filter,
+    Service,
+}
+
+/// Steps of giving up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+enum Leave {
+    /// The clients go to others.
+    Drain {
+        since: Time,
+    },
+    Service,
+    /// The kernel serves nobody any more.
+    Out,
+    /// The filter is taken away, with the addresses.
+    Filter,
+}
+
+/// One farm module on one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Farming {
+    base: Base,
+    farm: Farm,
+    state: State,
+    /// What it was before the newest decision that is to be recorded.
+    before: State,
+    /// Why the kernel does not go by the shares, and when to try again.
+    filter_failed: Option<(String, Time)>,
+    /// Two parts of the farm served apart until then.
+    healed: Option<Time>,
+}
+
+impl Farming {
+    /// A farm module when a daemon starts; none if this node has no part in it.
+    pub(crate) fn new(now: Time, boot: &Boot, module: &BootModule) -> Option<Farming> {
+        let settings = Settings::of(&module.config, &boot.name)?;
+        let left = module.running.as_ref().and_then(|running| running.farm.as_deref().cloned());
+        let alive = (boot.boot, now.as_nanos().max(1));
+        let state = if module.record.started { State::Wait } else { State::Stop };
+        Some(Farming {
+            base: Base::new(now, boot, module),
+            farm: Farm::new(now, settings, alive, left),
+            state,
+            before: state,
+            filter_failed: None,
+            healed: None,
+        })
+    }
+
+    /// Applies `change` to the facts and decides until nothing is left to do.
+    pub(crate) fn run(&mut self, now: Time, change: impl FnOnce(&mut Farming)) -> Vec<Effect> {
+        self.base.begin(now);
+        let before = self.state;
+        change(self);
+        for _ in 0..ROUNDS_MAX {
+            if !self.step() {
+                break;
+            }
+        }
+        if self.base.persisted {
+            self.before = before;
+        }
+        let runs = self.state == State::Up && self.base.is_at_rest();
+        self.base.run_checks(runs);
+        self.take_part();
+        self.try_filter_again();
+        self.finish_jobs();
+        self.update_reasons();
+        std::mem::take(&mut self.base.effects)
+    }
+
+    /// Picks up what an earlier daemon of this boot left running.
+    pub(crate) fn resume(&mut self, running: Option<&Running>) {
+        let Some(running) = running else { return };
+        self.base.front.addresses = running.addresses;
+        self.base.front.running = running.service;
+        if !self.base.record.started {
+            if running.addresses || running.service {
+                self.leave();
+            }
+        } else if running.service && running.addresses {
+            self.state = State::Up;
+            let sentence = format!("{} goes on running the application", self.base.me);
+            self.base.info("carries-on", sentence);
+        }
+    }
+
+    pub(crate) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    pub(crate) fn farm(&self) -> &Farm {
+        &self.farm
+    }
+
+    pub(crate) fn begin_batch(&mut self) {
+        self.base.begin_batch();
+    }
+
+    pub(crate) fn wake(&self) -> Option<Time> {
+        self.base.wake().into_iter().chain(self.farm.deadline()).min()
+    }
+
+    /// Decides what was put off until now.
+    pub(crate) fn wake_up(&mut self, now: Time) -> Vec<Effect> {
+        if self.wake().is_none_or(|at| at > now) {
+            return Vec::new();
+        }
+        self.run(now, |farming| {
+            let wishes = farming.farm.tick(now);
+            farming.wish(wishes);
+        })
+    }
+
+    /// Takes an input in as a fact.
+    pub(crate) fn take_in(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Pulse { received, pulse, .. } => {
+                let wishes = self.farm.hear(now, received, *pulse);
+                self.wish(wishes);
+            }
+            Input::SharesSet { edition, error, .. } => self.shares_set(now, edition, error),
+            Input::AddressesSet { held, error, .. } => self.base.addresses_set(held, error),
+            Input::ServiceDone { action, error, .. } => self.base.service_done(action, error),
+            Input::CheckResult { serial, check, up, evidence, .. } => {
+                self.base.hear_check(serial, check, up, evidence);
+            }
+            Input::PersistFailed { error, .. } => self.persist_failed(error),
+            Input::Operator { job, command, .. } => self.command(job, command),
+            // There is no peer, no witness and no replicator.
+            Input::Heartbeat { .. }
+            | Input::DataLink { .. }
+            | Input::Witness { .. }
+            | Input::WitnessUnreachable { .. }
+            | Input::Replicator { .. }
+            | Input::ResyncPrepared { .. }
+            | Input::HeldOff { .. }
+            | Input::Reach(_)
+            | Input::Tick => {}
+        }
+    }
+
+    fn shares_set(&mut self, now: Time, edition: u64, error: Option<String>) {
+        match error {
+            None => {
+                self.filter_failed = None;
+                let wishes = self.farm.shares_set(now, edition);
+                self.wish(wishes);
+            }
+            Some(error) if edition == self.farm.shares().edition => {
+                let sentence = format!("the kernel does not take the shares: {error}");
+                self.base.explain(Severity::Critical, "farm-filter-failed", sentence);
+                self.filter_failed = Some((error, self.base.now + RETRY));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What the kernel did not take is told once more.
+    fn try_filter_again(&mut self) {
+        let Some((_, at)) = self.filter_failed.clone() else { return };
+        if self.base.due(at) {
+            self.filter_failed = self.filter_failed.take().map(|(why, at)| (why, at + RETRY));
+            let (module, shares) = (self.base.module.clone(), self.farm.shares().clone());
+            self.base.effects.push(Effect::SetShares { module, shares: Box::new(shares) });
+        }
+    }
+
+    /// One decision. Returns whether anything changed, so that it is worth looking again.
+    fn step(&mut self) -> bool {
+        if self.base.end_spans() {
+            return true;
+        }
+        match self.state {
+            State::Stop if self.base.record.started => self.go(State::Wait),
+            State::Stop => false,
+            State::Wait => self.wait_step(),
+            State::Take(step) => self.take_step(step),
+            State::Up => match self.base.restart_step() {
+                Some(changed) => changed,
+                None => self.answer_failure(),
+            },
+            State::Leave(step) => self.leave_step(step),
+        }
+    }
+
+    fn go(&mut self, state: State) -> bool {
+        self.state = state;
+        self.base.block = None;
+        self.base.leave_recovery();
+        true
+    }
+
+    fn wait_step(&mut self) -> bool {
+        if !self.base.record.started {
+            return self.go(State::Stop);
+        }
+        if let Some((check, evidence)) = self.base.down_for(CheckAction::Wait) {
+            let (me, why) = (&self.base.me, down(&check, &evidence));
+            let sentence = format!("{me} does not start the application before: {why}");
+            return self.base.block("check-waits", sentence);
+        }
+        let retry = self.base.retry.at;
+        if !self.base.due(retry) {
+            return false;
+        }
+        self.base.set_addresses(true);
+        self.go(State::Take(Take::Filter))
+    }
+
+    fn take_step(&mut self, step: Take) -> bool {
+        match step {
+            Take::Filter if self.base.front.addresses_busy => false,
+            Take::Filter => {
+                if let Some(error) = self.base.front.address_error.clone() {
+                    self.base.retry.at = self.base.now + RETRY;
+                    self.base.front.addresses = false;
+                    self.go(State::Wait);
+                    let sentence = format!("{} cannot take part: {error}", self.base.me);
+                    return self.base.block("address-failed", sentence);
+                }
+                self.base.start_service();
+                self.go(State::Take(Take::Service))
+            }
+            Take::Service if self.base.front.busy.is_some() => false,
+            Take::Service => {
+                if self.base.start_failure().is_none() {
+                    let sentence = format!("{} runs the application", self.base.me);
+                    self.base.info("serves", sentence);
+                }
+                self.go(State::Up)
+            }
+        }
+    }
+
+    /// The clients go to others first; then the application is stopped.
+    fn leave(&mut self) -> bool {
+        let since = self.base.now;
+        self.go(State::Leave(Leave::Drain { since }))
+    }
+
+    fn leave_step(&mut self, step: Leave) -> bool {
+        match step {
+            Leave::Drain { since } => {
+                let drains = self.farm.part() != Part::Draining || !self.farm.is_drained();
+                if drains && !self.base.due(since + DRAIN_MAX) {
+                    return false;
+                }
+                self.base.run_service(ServiceAction::Stop);
+                self.go(State::Leave(Leave::Service))
+            }
+            Leave::Service if self.base.front.busy.is_some() => false,
+            Leave::Service => self.go(State::Leave(Leave::Out)),
+            Leave::Out if !self.farm.is_out() => false,
+            Leave::Out => {
+                self.base.set_addresses(false);
+                self.go(State::Leave(Leave::Filter))
+            }
+            Leave::Filter if self.base.front.addresses_busy => false,
+            Leave::Filter if self.base.record.started => self.go(State::Wait),
+            Leave::Filter => {
+                let sentence = format!("{} is stopped", self.base.me);
+                self.base.info("stopped", sentence);
+                self.go(State::Stop)
+            }
+        }
+    }
+
+    fn answer_failure(&mut self) -> bool {
+        let recorded = self.base.persist_error.is_none();
+        if !recorded || self.base.front.busy.is_some() || self.base.is_paused() {
+            return false;
+        }
+        let Some(failure) = self.base.failure() else { return false };
+        match failure.action {
+            CheckAction::None => false,
+            CheckAction::Restart | CheckAction::Failover => self.restart_or_stop(failure),
+            CheckAction::Wait => {
+                let me = &self.base.me;
+                let sentence = format!("{me} stops the application until: {}", failure.sentence);
+                let severity = Severity::Warning;
+                self.base.explain_with(severity, "check-waits", sentence, failure.evidence);
+                self.leave()
+            }
+            CheckAction::Stop => {
+                let sentence = format!("{} stops the module: {}", self.base.me, failure.sentence);
+                self.stop_for("stopped-by-check", sentence, failure.evidence)
+            }
+        }
+    }
+
+    fn restart_or_stop(&mut self, failure: Failure) -> bool {
+        let Err(failure) = self.base.restart(failure) else { return true };
+        let failover = &self.base.config.failover;
+        let sentence = format!(
+            "{} stops the module, as restarts within {} are used up ({}): {}",
+            self.base.me,
+            spoken(failover.restart_window),
+            failover.max_restarts,
+            failure.sentence
+        );
+        self.stop_for("gave-up", sentence, failure.evidence)
+    }
+
+    fn stop_for(&mut self, code: &str, sentence: String, evidence: Vec<String>) -> bool {
+        self.base.give_up(code, sentence, evidence);
+        self.base.persist(|record| record.started = false);
+        self.leave()
+    }
+
+    /// All of the batch counts as undone.
+    fn persist_failed(&mut self, error: String) {
+        let told = format!("the record cannot be written: {error}");
+        if !self.base.undo_batch(error) {
+            self.base.warn("record-failed", told);
+        }
+    }
+
+    /// Tells the farm what this node takes part in.
+    fn take_part(&mut self) {
+        let part = self.part();
+        if part != self.farm.part() {
+            let wishes = self.farm.set_part(self.base.now, part);
+            self.wish(wishes);
+            // What it waits for may be so at once.
+            self.step();
+        }
+    }
+
+    fn part(&mut self) -> Part {
+        match self.state {
+            State::Stop | State::Wait | State::Take(Take::Filter) => Part::Out,
+            State::Take(Take::Service) | State::Leave(Leave::Service) => Part::Standby,
+            State::Up if self.base.is_maintained() => Part::Draining,
+            State::Up if self.base.is_paused() => Part::Ready,
+            State::Up if self.base.is_at_rest() && self.base.failure().is_none() => Part::Ready,
+            State::Up => Part::Standby,
+            State::Leave(Leave::Drain { .. }) if self.base.start_failure().is_some() => {
+                Part::Standby
+            }
+            State::Leave(Leave::Drain { .. }) => Part::Draining,
+            State::Leave(Leave::Out | Leave::Filter) => Part::Out,
+        }
+    }
+
+    fn wish(&mut self, wishes: Vec<Wish>) {
+        let module = self.base.module.clone();
+        for wish in wishes {
+            match wish {
+                Wish::Pulse(pulse) => {
+                    self.base.effects.push(Effect::Pulse { module: module.clone(), pulse });
+                }
+                Wish::SetShares(shares) => {
+                    self.base.effects.push(Effect::SetShares { module: module.clone(), shares });
+                }
+                Wish::Tell(told) => self.tell(told),
+            }
+        }
+    }
+
+    fn tell(&mut self, told: Told) {
+        let me = self.base.me.clone();
+        let (severity, code, sentence) = match told {
+            Told::Leads => (Severity::Info, "farm-leads", format!("{me} leads the farm")),
+            Told::Follows(leader) => {
+                (Severity::Info, "farm-follows", format!("{me} goes by the table of {leader}"))
+            }
+            Told::Lost(node) => {
+                let sentence = format!("{node} is silent: others serve its clients");
+                (Severity::Warning, "farm-node-lost", sentence)
+            }
+            Told::Came(node) => {
+                (Severity::Info, "farm-node-came", format!("{node} takes part in the farm"))
+            }
+            Told::Healed { other, leader } => {
+                self.healed = Some(self.base.now);
+                let sentence = format!(
+                    "two parts of the farm served all clients apart, and {other} led the other \
+                     one: from now on all go by the table of {leader}"
+                );
+                (Severity::Warning, "farm-healed", sentence)
+            }
+            Told::Estranged(leader) => {
+                let sentence = format!(
+                    "{me} serves nobody: the others follow {leader}, which {me} does not hear"
+                );
+                (Severity::Critical, "farm-estranged", sentence)
+            }
+            Told::Nobody => {
+                let sentence = "no node of the farm may serve: clients get no answer".to_owned();
+                (Severity::Critical, "farm-nobody", sentence)
+            }
+        };
+        self.base.explain(severity, code, sentence);
+    }
+}

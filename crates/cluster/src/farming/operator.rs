@@ -1,0 +1,159 @@
+//! What the operator asks for, and when it counts as done.
+//!
+//! A refusal changes nothing and says what to do instead.
+
+use std::time::Duration;
+
+use model::Phase;
+
+use super::{Farming, State};
+use crate::application::{Job, spoken};
+use crate::effect::Outcome;
+use crate::input::{Command, JobId};
+
+/// How long a start may be blocked by something that may pass before it is answered as refused.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Farming {
+    pub(super) fn command(&mut self, id: JobId, command: Command) {
+        if let Some((why, next)) = self.refusal(command) {
+            self.base.answer(id, Outcome::Refused { why, next: vec![next] });
+            return;
+        }
+        self.base.jobs.push(Job { id, command, since: self.base.now, begun: false });
+        match command {
+            Command::Start => self.begin_start(),
+            Command::Stop | Command::StopAll => self.begin_stop(),
+            Command::Pause(length) => self.base.pause(length),
+            Command::Resume => self.base.end_pause(),
+            Command::Maintain(length) => self.base.begin_maintenance(length),
+            Command::EndMaintenance => self.base.end_maintenance(),
+            Command::Switchover | Command::ForcePrimary | Command::Discard => {}
+        }
+    }
+
+    fn refusal(&self, command: Command) -> Option<(String, String)> {
+        let module = &self.base.module;
+        let what = match command {
+            Command::Switchover => "nothing is to be handed over",
+            Command::ForcePrimary => "it has no primary",
+            Command::Discard => "it has no copies",
+            Command::Start
+            | Command::Stop
+            | Command::StopAll
+            | Command::Pause(_)
+            | Command::Resume
+            | Command::Maintain(_)
+            | Command::EndMaintenance => return None,
+        };
+        let why = format!("{module} is a farm, which every node serves: {what}");
+        Some((
+            why,
+            format!("to free this node of clients: evenkeel maintenance on {}", self.base.me),
+        ))
+    }
+
+    fn begin_start(&mut self) {
+        self.base.persist_error = None;
+        self.base.rewritten = false;
+        self.base.retry.at = self.base.now;
+        self.base.forget_failures();
+        if !self.base.record.started {
+            self.base.persist(|record| record.started = true);
+        }
+    }
+
+    fn begin_stop(&mut self) {
+        self.base.persist_error = None;
+        self.base.rewritten = false;
+        self.base.forget_failures();
+        if self.base.record.started {
+            self.base.persist(|record| record.started = false);
+        }
+        match self.state {
+            State::Take(_) | State::Up => {
+                let sentence =
+                    format!("{} leaves the farm: others serve its clients", self.base.me);
+                self.base.info("farm-leaves", sentence);
+                self.leave();
+            }
+            State::Stop | State::Wait | State::Leave(_) => {}
+        }
+    }
+
+    pub(super) fn finish_jobs(&mut self) {
+        for job in std::mem::take(&mut self.base.jobs) {
+            match self.outcome(&job) {
+                Some(outcome) => self.base.answer(job.id, outcome),
+                None => self.base.jobs.push(job),
+            }
+        }
+    }
+
+    fn outcome(&mut self, job: &Job) -> Option<Outcome> {
+        if let Some(error) = &self.base.persist_error {
+            return Some(Outcome::Failed(format!("the record cannot be written: {error}")));
+        }
+        let (me, module) = (self.base.me.clone(), self.base.module.clone());
+        let done = match job.command {
+            Command::Start => return self.start_outcome(job),
+            Command::Stop | Command::StopAll => {
+                if self.base.record.started {
+                    return Some(Outcome::Failed("it was started again".to_owned()));
+                }
+                if self.state != State::Stop {
+                    return None;
+                }
+                format!("{me} is stopped")
+            }
+            Command::Pause(length) => {
+                format!("{me} answers no failure of {module} for {}", spoken(length))
+            }
+            Command::Resume => format!("{me} answers failures of {module} by itself"),
+            Command::Maintain(length) => return self.maintain_outcome(job, length),
+            Command::EndMaintenance => format!("{me} is not in maintenance"),
+            Command::Switchover | Command::ForcePrimary | Command::Discard => return None,
+        };
+        Some(Outcome::Done(done))
+    }
+
+    /// Maintenance is in force once the clients are with others, as far as others can take them.
+    fn maintain_outcome(&mut self, job: &Job, length: Duration) -> Option<Outcome> {
+        let (me, module) = (&self.base.me, &self.base.module);
+        let length = spoken(length);
+        let told = format!("{me} is in maintenance for {length}");
+        if self.state != State::Up {
+            return Some(Outcome::Done(format!("{told}, and does not run {module}")));
+        }
+        if self.farm.count() == 0 {
+            return Some(Outcome::Done(format!("{told}, and serves no new clients of {module}")));
+        }
+        let until = job.since + PATIENCE;
+        self.base.due(until).then(|| {
+            let (me, module) = (&self.base.me, &self.base.module);
+            let what = "goes on serving clients of";
+            Outcome::Done(format!("{told}; {me} {what} {module}, as nobody else can"))
+        })
+    }
+
+    fn start_outcome(&mut self, job: &Job) -> Option<Outcome> {
+        let me = self.base.me.clone();
+        if !self.base.record.started {
+            return Some(Outcome::Failed(format!("{me} was stopped")));
+        }
+        if let (State::Up, Some(why)) = (self.state, self.base.start_failure()) {
+            return Some(Outcome::Failed(format!("it did not start: {why}")));
+        }
+        let (role, phase) = self.role();
+        if self.state == State::Up && phase == Phase::Ready {
+            return Some(Outcome::Done(format!("{me} is {role}")));
+        }
+        let block = self.base.block.clone()?;
+        let until = job.since + PATIENCE;
+        if block.code == "address-failed" || self.base.due(until) {
+            let next = self.next_steps(&block.code);
+            return Some(Outcome::Refused { why: block.sentence, next });
+        }
+        None
+    }
+}
