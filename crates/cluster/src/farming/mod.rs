@@ -290,8 +290,13 @@ impl Farming {
         }
     }
 
-    /// The clients go to others first; then the application is stopped.
+    /// The clients go to others first, unless there is nothing left that could serve them; then the
+    /// application is stopped.
     fn leave(&mut self) -> bool {
+        if self.base.failure().is_some() {
+            self.base.run_service(ServiceAction::Stop);
+            return self.go(State::Leave(Leave::Service));
+        }
         let since = self.base.now;
         self.go(State::Leave(Leave::Drain { since }))
     }
@@ -392,9 +397,6 @@ impl Farming {
             State::Up if self.base.is_paused() => Part::Ready,
             State::Up if self.base.is_at_rest() && self.base.failure().is_none() => Part::Ready,
             State::Up => Part::Standby,
-            State::Leave(Leave::Drain { .. }) if self.base.start_failure().is_some() => {
-                Part::Standby
-            }
             State::Leave(Leave::Drain { .. }) => Part::Draining,
             State::Leave(Leave::Out | Leave::Filter) => Part::Out,
         }

@@ -297,3 +297,17 @@ fn a_following_daemon_goes_on_with_what_the_kernel_does() {
     assert!(next.kernel.leader && next.done.is_empty());
     assert_eq!(next.pulse.unwrap().hears, 2);
 }
+
+#[test]
+fn an_application_that_is_given_up_is_stopped_without_a_drain() {
+    let mut shell = Shell::start(None, true);
+    shell.together(400);
+    for _ in 0..4 {
+        shell.check(true);
+        shell.check(false);
+        shell.pass(20_000);
+    }
+    assert!(shell.events.iter().any(|code| code == "gave-up"), "{:?}", shell.events);
+    assert_eq!((shell.status().role, shell.part()), (Role::Stop, Part::Out));
+    assert!(!shell.kernel.serves());
+}
