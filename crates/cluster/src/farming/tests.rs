@@ -112,6 +112,7 @@ impl Shell {
                 | Effect::Announce
                 | Effect::AskWitness { .. }
                 | Effect::Assign { .. }
+                | Effect::HoldOff { .. }
                 | Effect::PrepareResync { .. } => {}
             }
         }
