@@ -7,10 +7,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use model::config::{
-    self, CLUSTER_FILE, ClusterConfig, Diagnostic, Diagnostics, Files, ModuleConfig, ModuleKind,
-    Source,
-};
+use model::config::{self, CLUSTER_FILE, ClusterConfig, Diagnostics, Files, ModuleConfig, Source};
 use thiserror::Error;
 
 use crate::layout::Layout;
@@ -91,12 +88,6 @@ fn parse_modules(
         let source = Source { file, text };
         match config::parse_module(&source, cluster) {
             Ok(module) => {
-                // Read and checked, but not yet run: then it must not be taken for a mirror.
-                if module.kind == ModuleKind::Farm {
-                    let message = "kind \"farm\" is not run by this version yet";
-                    let help = Some("take the file away from here until it is");
-                    mistakes.push(Diagnostic::at(&source, &["kind"], message, help));
-                }
                 let protected = [
                     layout.state_directory(),
                     layout.run_directory(),

@@ -127,6 +127,12 @@ impl Layout {
         self.run_directory().join(format!("{module}.running.json"))
     }
 
+    /// What the kernel was told of a farm, for a daemon that follows in the same boot.
+    #[must_use]
+    pub fn farm_file(&self, module: &ModuleName) -> PathBuf {
+        self.run_directory().join(format!("{module}.farm.json"))
+    }
+
     /// The programs of a module's application, for a daemon that follows in the same boot.
     #[must_use]
     pub fn programs_file(&self, module: &ModuleName) -> PathBuf {

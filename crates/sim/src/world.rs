@@ -219,6 +219,7 @@ impl World {
                 Isolation::Off
             },
             fence: self.fence.map(|timeout| FenceConfig { exec: Vec::new(), timeout }),
+            health: None,
         }
     }
 

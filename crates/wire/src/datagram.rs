@@ -53,18 +53,25 @@ pub fn is_plain(datagram: &[u8]) -> bool {
 
 /// Encodes what is to be sealed.
 pub fn put_guarded(guarded: &Guarded) -> Result<Vec<u8>, WireError> {
-    let mut out = guarded.session.to_le_bytes().to_vec();
-    out.extend_from_slice(&guarded.answers.to_le_bytes());
-    out.extend_from_slice(&put_heartbeat(&guarded.heartbeat)?);
-    bounded(out)
+    put_envelope(guarded.session, guarded.answers, &put_heartbeat(&guarded.heartbeat)?)
+}
+
+/// Encodes what is to be sealed, whatever is said in it.
+pub fn put_envelope(session: u128, answers: u128, said: &[u8]) -> Result<Vec<u8>, WireError> {
+    bounded([&session.to_le_bytes()[..], &answers.to_le_bytes(), said].concat())
 }
 
 /// Decodes what was sealed.
 pub fn take_guarded(bytes: &[u8]) -> Result<Guarded, WireError> {
+    let (session, answers, said) = take_envelope(bytes)?;
+    Ok(Guarded { session, answers, heartbeat: take_heartbeat(said)? })
+}
+
+/// Takes apart what was sealed: the sender's session, the one that it answers, and what it says.
+pub fn take_envelope(bytes: &[u8]) -> Result<(u128, u128, &[u8]), WireError> {
     let (session, rest) = bytes.split_first_chunk().ok_or(WireError::Truncated)?;
-    let (answers, rest) = rest.split_first_chunk().ok_or(WireError::Truncated)?;
-    let (session, answers) = (u128::from_le_bytes(*session), u128::from_le_bytes(*answers));
-    Ok(Guarded { session, answers, heartbeat: take_heartbeat(rest)? })
+    let (answers, said) = rest.split_first_chunk().ok_or(WireError::Truncated)?;
+    Ok((u128::from_le_bytes(*session), u128::from_le_bytes(*answers), said))
 }
 
 /// Puts together a datagram of a salt and what was sealed with it.

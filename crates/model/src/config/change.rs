@@ -159,9 +159,11 @@ fn cluster_change(difference: Difference, old: &Side<'_>, new: &Side<'_>) -> Cha
         {
             of(ChangeEffect::Restart).note("every node must have its new address before")
         }
-        ["node", _, "addresses", _] | ["network", ..] | ["network (order)"] | ["isolation", ..] => {
-            of(ChangeEffect::Hot)
-        }
+        ["node", _, "addresses", _]
+        | ["network", ..]
+        | ["network (order)"]
+        | ["isolation", ..]
+        | ["health", ..] => of(ChangeEffect::Hot),
         ["witness", ..] => of(ChangeEffect::Restart)
             .note("a node that asks another witness than its peer is unsafe"),
         ["fence", ..] => of(ChangeEffect::Restart)

@@ -1,7 +1,7 @@
 //! `cluster.toml`: its keys and what they must agree on.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostics, Source};
@@ -12,12 +12,13 @@ use crate::{ModuleName, NetworkName, NodeName};
 
 const ROOT: Keys = Keys {
     place: "cluster.toml",
-    known: &["cluster", "network", "node", "witness", "isolation", "fence"],
+    known: &["cluster", "network", "node", "witness", "isolation", "fence", "health"],
     later: &["notify"],
 };
 const NETWORK: Keys = Keys { place: "[[network]]", known: &["name", "replication"], later: &[] };
 const NODE: Keys = Keys { place: "[[node]]", known: &["name", "addresses"], later: &[] };
 const WITNESS: Keys = Keys { place: "[witness]", known: &["address", "fingerprint"], later: &[] };
+const HEALTH: Keys = Keys { place: "[health]", known: &["address", "port"], later: &[] };
 const ISOLATION: Keys = Keys { place: "[isolation]", known: &["ping"], later: &[] };
 const FENCE: Keys = Keys { place: "[fence]", known: &["exec", "timeout"], later: &[] };
 
@@ -61,6 +62,8 @@ fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig
         witness_fingerprint = section.text(report, "fingerprint", values::fingerprint);
         section.required(report, "address", example, values::witness_address)
     });
+    let health = root.section(report, "health", &HEALTH);
+    let health = health.and_then(|section| read_health(report, &section));
     Some(ClusterConfig {
         cluster: cluster?.value,
         networks,
@@ -69,6 +72,7 @@ fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig
         witness_fingerprint: witness_fingerprint.map(|fingerprint| fingerprint.value),
         isolation,
         fence,
+        health,
     })
 }
 
@@ -119,6 +123,18 @@ fn read_isolation(
         }
     }
     if landmarks.is_empty() { Isolation::Off } else { Isolation::Landmarks(landmarks) }
+}
+
+fn read_health(report: &mut Report<'_>, section: &Section<'_, '_>) -> Option<SocketAddr> {
+    if !section.has("port") {
+        section.missing(report, "port", "port = 7622");
+    }
+    let port = section.whole(report, "port", 1, u32::from(u16::MAX));
+    let address = section.text(report, "address", values::own_address);
+    let wrong = address.is_none() && section.has("address");
+    let address = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |address| address.value);
+    let port = u16::try_from(port?).ok()?;
+    (!wrong).then(|| SocketAddr::new(address, port))
 }
 
 fn read_networks(report: &mut Report<'_>, root: &Section<'_, '_>) -> Vec<Network> {

@@ -63,6 +63,7 @@ pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
         witness_fingerprint,
         isolation,
         fence,
+        health,
     } = cluster;
     let mut hash = Fnv::new()
         .text(name.as_str())
@@ -97,6 +98,9 @@ pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
     if let Some(FenceConfig { exec, timeout }) = fence {
         let exec = hash.text("fence").list(exec, |hash, word| hash.text(word));
         hash = exec.number(timeout.as_millis());
+    }
+    if let Some(health) = health {
+        hash = hash.text("health").address(health.ip()).number(health.port().into());
     }
     hash.finish()
 }

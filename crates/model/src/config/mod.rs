@@ -60,6 +60,9 @@ pub struct ClusterConfig {
     /// What holds a peer off, in the place of a witness.
     #[serde(default)]
     pub fence: Option<FenceConfig>,
+    /// Where each node tells a balancer whether it serves (TCP), if it is to.
+    #[serde(default)]
+    pub health: Option<SocketAddr>,
 }
 
 /// The command that holds a peer off, so that a node can go on without it.

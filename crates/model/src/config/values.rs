@@ -99,6 +99,14 @@ pub(super) fn host_address(text: &str) -> Result<IpAddr, Problem> {
     usable(address)
 }
 
+/// Where a node listens: one of its own addresses, or all of them.
+pub(super) fn own_address(text: &str) -> Result<IpAddr, Problem> {
+    text.parse().map_err(|_| {
+        Problem::new(format!("`{text}` is not an IP address"))
+            .help("write \"0.0.0.0\" for all of IPv4, \"::\" for all, or leave it out")
+    })
+}
+
 /// Where a witness listens: an address, with or without a port.
 pub(super) fn witness_address(text: &str) -> Result<SocketAddr, Problem> {
     let parsed = text

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::daemon::Daemon;
 use crate::daemon::ask;
 use crate::daemon::event::{Event, Line};
+use crate::daemon::farms::Order;
 use crate::daemon::hold_off::Wanted;
 use crate::daemon::module::{Module, RunningState, data_state};
 use crate::daemon::replicators::{Replicator, Start, replication_addresses};
@@ -62,8 +63,8 @@ impl Daemon {
                     let log = self.layout.log_file(&module, "hold-off");
                     self.hold_off.run(Wanted { module, serial, peer, log });
                 }
-                // No daemon runs a farm yet: see `files`.
-                Effect::Pulse { .. } | Effect::SetShares { .. } => {}
+                Effect::Pulse { module, pulse } => self.heartbeats.say(&module, *pulse),
+                Effect::SetShares { module, shares } => self.set_shares(&module, shares),
                 Effect::Explain(event) => self.journal.write(event),
                 Effect::Answer { job, outcome } => self.answer(job, outcome),
             }
@@ -174,6 +175,9 @@ impl Daemon {
     }
 
     fn set_addresses(&mut self, name: &ModuleName, held: bool) {
+        if self.set_farm(name, held) {
+            return;
+        }
         let Some(module) = self.modules.get_mut(name) else { return };
         let vips = &module.config.vips;
         let result = if held {
@@ -185,6 +189,21 @@ impl Daemon {
         let error = result.err();
         self.note_running(name, |running| running.addresses = held);
         self.later(Input::AddressesSet { module: name.clone(), held, error });
+    }
+
+    /// Has a farm take part, or no longer; answered by its driver. False if the module is no farm.
+    fn set_farm(&self, name: &ModuleName, held: bool) -> bool {
+        let driver = self.modules.get(name).and_then(|module| module.farm.as_ref());
+        let Some(driver) = driver else { return false };
+        self.note_running(name, |running| running.addresses = held);
+        driver.order(if held { Order::Hold } else { Order::Release });
+        true
+    }
+
+    fn set_shares(&self, name: &ModuleName, shares: Box<cluster::farm::Shares>) {
+        let driver = self.modules.get(name).and_then(|module| module.farm.as_ref());
+        let Some(driver) = driver else { return };
+        driver.order(Order::Apply(shares, self.node.farm_left(name).map(Box::new)));
     }
 
     fn run_service(&mut self, name: &ModuleName, action: ServiceAction) {

@@ -13,12 +13,15 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use cluster::farm::Pulse;
 use cluster::report::Heartbeat;
 use model::{ModuleName, NodeName, Time};
 use serde::Serialize;
 use wire::datagram::{
-    DATAGRAM_BYTES_MAX, Guarded, is_plain, put_guarded, put_heartbeat, take_guarded, take_heartbeat,
+    DATAGRAM_BYTES_MAX, Guarded, is_plain, put_envelope, put_guarded, put_heartbeat, take_envelope,
+    take_guarded, take_heartbeat,
 };
+use wire::pulse::{is_pulse, take_pulse};
 
 use crate::complaint::Complaints;
 use crate::keys::Keys;
@@ -94,6 +97,8 @@ pub(crate) struct TurnedAway {
 pub(crate) enum Passage {
     /// The peer's, and said to this daemon.
     Passed(Box<Guarded>),
+    /// A farm's pulse, of the peer and said to this daemon.
+    Pulse(ModuleName, Box<Pulse>),
     /// Nothing.
     Refused,
     /// A peer that does not know this session should hear of it at once.
@@ -159,10 +164,28 @@ impl Guard {
         sealed
     }
 
+    /// The datagram that carries a farm's pulse to a peer; none before both daemons have heard each
+    /// other's heartbeats, by which they know each other's session.
+    pub(crate) fn pulse_to(&self, to: &NodeName, pulse: &[u8]) -> Option<Vec<u8>> {
+        let state = self.state();
+        let key = match &state.key {
+            Key::None => return Some(pulse.to_vec()),
+            Key::Unusable => return None,
+            Key::Usable { key, .. } => key,
+        };
+        let answers = state.sessions.get(to)?.proven?;
+        let route = Route { cluster: &self.cluster, from: &self.own, to };
+        key.seal(route, put_envelope(self.session, answers, pulse).ok()?).ok()
+    }
+
     /// Judges a datagram that came at `now` from an address of `from`.
     pub(crate) fn judge(&self, now: Time, from: &NodeName, datagram: &[u8]) -> Passage {
         let mut state = self.state();
         let guarded = match &state.key {
+            Key::None if is_pulse(datagram) => {
+                let pulse = take_pulse(datagram).ok();
+                return self.judge_pulse(&mut state, from, pulse);
+            }
             Key::None => {
                 // One with keys cannot be understood by a node that has none.
                 let heartbeat = (datagram.len() <= DATAGRAM_BYTES_MAX)
@@ -186,6 +209,17 @@ impl Guard {
             Key::Usable { key, .. } => {
                 let route = Route { cluster: &self.cluster, from, to: &self.own };
                 let opened = key.open(route, datagram);
+                if let Some((session, answers, said)) = opened.as_deref().and_then(enveloped_pulse)
+                {
+                    let proven = state.sessions.get(from).and_then(|sessions| sessions.proven);
+                    let present = answers == self.session && proven == Some(session);
+                    let pulse = take_pulse(said).ok();
+                    if !present && pulse.is_some() {
+                        state.turned_away.unanswered += 1;
+                        return Passage::Refused;
+                    }
+                    return self.judge_pulse(&mut state, from, pulse);
+                }
                 opened.and_then(|bytes| take_guarded(&bytes).ok())
             }
         };
@@ -197,6 +231,20 @@ impl Guard {
                 Passage::Refused
             }
         }
+    }
+
+    fn judge_pulse(
+        &self,
+        state: &mut State,
+        from: &NodeName,
+        pulse: Option<(ModuleName, Pulse)>,
+    ) -> Passage {
+        if let Some((module, pulse)) = pulse {
+            return Passage::Pulse(module, Box::new(pulse));
+        }
+        state.turned_away.unauthentic += 1;
+        self.complain(&state.turned_away, from);
+        Passage::Refused
     }
 
     /// What has passed was a new one too: from now on its sender's session is answered.
@@ -282,6 +330,11 @@ impl State {
         }
         Passage::Refused
     }
+}
+
+/// What was sealed, if it is a pulse.
+fn enveloped_pulse(bytes: &[u8]) -> Option<(u128, u128, &[u8])> {
+    take_envelope(bytes).ok().filter(|(_, _, said)| is_pulse(said))
 }
 
 fn stamp_of(path: &Path) -> io::Result<Stamp> {

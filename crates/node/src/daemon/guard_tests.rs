@@ -200,3 +200,52 @@ fn without_keys_heartbeats_go_in_the_clear_as_before() {
     assert_eq!(pair.heard(0, &plain(1), &pair.said(0, &guarded)), 0, "one cannot be read");
     assert_eq!(pair.heard(1, &plain(1), &datagrams), 0, "it says that it is somebody else");
 }
+
+fn pulse() -> Vec<u8> {
+    let pulse = cluster::farm::Pulse {
+        from: 0,
+        roster: 1,
+        boot: BootId(1),
+        incarnation: 1,
+        sequence: 7,
+        part: cluster::farm::Part::Ready,
+        weight: 100,
+        hears: 0,
+        follows: None,
+        term: 0,
+        installed: cluster::farm::Stamp::default(),
+        switched: 0,
+        heir: None,
+        table: None,
+        place: Vec::new(),
+    };
+    wire::pulse::put_pulse(&ModuleName::new("web").unwrap(), &pulse).unwrap()
+}
+
+#[test]
+fn pulses_are_heard_between_daemons_that_have_met_and_not_of_an_earlier_one() {
+    let pair = Pair::new();
+    let (one, other) = (pair.guard(0), pair.guard(1));
+    assert_eq!(one.pulse_to(&pair.nodes[1], &pulse()), None, "it has not met the other");
+    for _ in 0..2 {
+        pair.heard(0, &other, &pair.said(0, &one));
+        pair.heard(1, &one, &pair.said(1, &other));
+    }
+    let sealed = one.pulse_to(&pair.nodes[1], &pulse()).unwrap();
+    let judge =
+        |by: &Guard, from: usize, datagram: &[u8]| by.judge(NOW, &pair.nodes[from], datagram);
+    let heard = judge(&other, 0, &sealed);
+    assert!(matches!(&heard, Passage::Pulse(module, pulse)
+        if module.as_str() == "web" && pulse.sequence == 7));
+    assert_eq!(judge(&other, 1, &sealed), Passage::Refused, "of another sender");
+    assert_eq!(judge(&other, 0, &pulse()), Passage::Refused, "in the clear");
+    let mut spoiled = sealed.clone();
+    *spoiled.last_mut().unwrap() ^= 1;
+    assert_eq!(judge(&other, 0, &spoiled), Passage::Refused);
+    assert_eq!(judge(&pair.guard(1), 0, &sealed), Passage::Refused, "said to an earlier daemon");
+    let anew = pair.guard(0);
+    pair.heard(0, &other, &pair.said(0, &anew));
+    pair.heard(1, &anew, &pair.said(1, &other));
+    pair.heard(0, &other, &pair.said(0, &anew));
+    assert_eq!(judge(&other, 0, &sealed), Passage::Refused, "said by an earlier daemon");
+}

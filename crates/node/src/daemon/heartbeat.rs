@@ -24,6 +24,7 @@ use crate::clock;
 use crate::connection::PEER_PORT;
 use crate::daemon::configuring::Stands;
 use crate::daemon::event::Event;
+use crate::daemon::farms::{self, Pulses};
 use crate::daemon::guard::{Guard, Passage, TurnedAway};
 use crate::urgent::{self, Urgency};
 
@@ -38,6 +39,7 @@ pub(crate) struct Heartbeats {
 
 struct Shared {
     guard: Guard,
+    pulses: Pulses,
     contact: Mutex<Contact>,
     outgoing: Mutex<Outgoing>,
     heard: Mutex<BTreeMap<(NetworkName, NodeName), Heard>>,
@@ -78,7 +80,7 @@ impl Heartbeats {
     pub(crate) fn start(
         cluster: &ClusterConfig,
         heartbeat: Heartbeat,
-        (contact, guard): (Contact, Guard),
+        (contact, guard, pulses): (Contact, Guard, Pulses),
         wedged_after: Duration,
         events: &Sender<Event>,
     ) -> io::Result<Heartbeats> {
@@ -88,6 +90,7 @@ impl Heartbeats {
         let (wake, woken) = channel();
         let shared = Arc::new(Shared {
             guard,
+            pulses,
             contact: Mutex::new(contact),
             outgoing: Mutex::new(outgoing),
             heard: Mutex::new(BTreeMap::new()),
@@ -109,6 +112,8 @@ impl Heartbeats {
                 .spawn(move || hearing.hear(&receiving))?;
             paths.push(path);
         }
+        let paths = Arc::new(paths);
+        pulse_farms(&paths, &shared)?;
         let sending = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("pulse".to_owned())
@@ -121,6 +126,11 @@ impl Heartbeats {
         lock(&self.shared.outgoing).heartbeat.reports = reports;
         // The thread lives as long as the process.
         let _ = self.wake.send(());
+    }
+
+    /// The pulse of a farm, from now on and at once.
+    pub(crate) fn say(&self, module: &ModuleName, pulse: cluster::farm::Pulse) {
+        self.shared.pulses.say(module, pulse);
     }
 
     /// When each peer was heard on each network.
@@ -219,6 +229,9 @@ impl Hearing {
         };
         let guarded = match self.shared.guard.judge(now, peer, datagram) {
             Passage::Passed(guarded) => guarded,
+            Passage::Pulse(module, pulse) => {
+                return self.shared.pulses.hear(now, peer, module, pulse);
+            }
             Passage::Refused => return None,
             Passage::Answer => {
                 // The thread lives as long as the process.
@@ -260,6 +273,28 @@ fn pulse(paths: &[Path], woken: &Receiver<()>, shared: &Shared) {
         };
         send_to_all(paths, now, &heartbeat, shared);
     }
+}
+
+/// Sends the pulses of this node's farms, by a thread of its own.
+fn pulse_farms(paths: &Arc<Vec<Path>>, shared: &Arc<Shared>) -> io::Result<()> {
+    let (paths, shared) = (Arc::clone(paths), Arc::clone(shared));
+    let (wake, woken) = channel();
+    shared.pulses.set_wake(wake);
+    std::thread::Builder::new().name("farm-pulse".to_owned()).spawn(move || {
+        let is_stale =
+            |now: Time| now.since(lock(&shared.outgoing).main_loop_ticked) > farms::STALE;
+        let send = |node: &NodeName, pulse: &[u8]| {
+            let Some(datagram) = shared.guard.pulse_to(node, pulse) else { return };
+            for path in &*paths {
+                for (_, address) in path.peers.iter().filter(|(peer, _)| peer == node) {
+                    // A network that is down shows by the silence on it.
+                    let _ = path.socket.send_to(&datagram, address);
+                }
+            }
+        };
+        farms::pulse(&shared.pulses, &woken, is_stale, send);
+    })?;
+    Ok(())
 }
 
 fn send_to_all(paths: &[Path], now: Time, heartbeat: &Heartbeat, shared: &Shared) {

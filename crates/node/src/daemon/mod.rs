@@ -20,8 +20,10 @@ mod checks;
 mod configuring;
 mod effects;
 mod event;
+mod farms;
 mod found;
 mod guard;
+mod health;
 mod heartbeat;
 mod hold_off;
 mod isolation;
@@ -59,6 +61,7 @@ use crate::connection;
 use crate::daemon::admit::Door;
 use crate::daemon::configuring::Configuring;
 use crate::daemon::event::{Event, Line};
+use crate::daemon::health::Health;
 use crate::daemon::heartbeat::{Heartbeats, PULSE};
 use crate::daemon::hold_off::HoldOff;
 use crate::daemon::journal::Journal;
@@ -98,6 +101,7 @@ struct Daemon {
     modules: BTreeMap<ModuleName, Module>,
     heartbeats: Heartbeats,
     hold_off: HoldOff,
+    health: Health,
     door: Arc<Door>,
     configuring: Arc<Configuring>,
     renewal: Renewal,
@@ -161,6 +165,9 @@ impl Daemon {
             }
             self.keep_house(now);
             self.answer_waiting(now);
+            if self.health.is_asked() {
+                self.health.tell(now, &self.node.status(now));
+            }
         }
     }
 

@@ -14,6 +14,7 @@ use crate::daemon::addresses::Addresses;
 use crate::daemon::application::Application;
 use crate::daemon::before_resync::BeforeResync;
 use crate::daemon::checks::Checks;
+use crate::daemon::farms::Driver;
 use crate::daemon::replicators::Replicator;
 use crate::daemon::verify::Asked;
 use crate::durable;
@@ -27,6 +28,8 @@ pub(crate) struct Module {
     pub(crate) application: Application,
     pub(crate) checks: Checks,
     pub(crate) before_resync: BeforeResync,
+    /// What drives the kernel's filter, of a farm.
+    pub(crate) farm: Option<Driver>,
     pub(crate) progress: Progress,
     /// What a resync may compare and send, in bytes per second: as configured, or told since.
     pub(crate) resync_rate: Option<u64>,

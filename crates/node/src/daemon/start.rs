@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use cluster::Node;
 use cluster::contact::Contact;
+use cluster::effect::Assignment;
 use cluster::input::{Boot, BootModule, DataState, Running};
 use cluster::record::Record;
 use cluster::report::Heartbeat;
-use model::config::{self, ClusterConfig, ModuleConfig, Stand};
+use model::config::{self, ClusterConfig, ModuleConfig, ModuleKind, Stand};
 use model::{ModuleName, NodeName, Time};
 use rustix::fs::FlockOperation;
 use thiserror::Error;
@@ -30,7 +31,9 @@ use crate::daemon::before_resync::BeforeResync;
 use crate::daemon::checks::Checks;
 use crate::daemon::configuring::{Configuring, reserved_by};
 use crate::daemon::event::Event;
+use crate::daemon::farms::{self, Driver, Pulses};
 use crate::daemon::guard::Guard;
+use crate::daemon::health::Health;
 use crate::daemon::heartbeat::Heartbeats;
 use crate::daemon::hold_off::HoldOff;
 use crate::daemon::journal::Journal;
@@ -210,7 +213,7 @@ pub(crate) fn check_system(modules: &[ModuleConfig]) -> Result<(), StartError> {
     if !rustix::process::geteuid().is_root() {
         return Err(StartError::NotPrivileged);
     }
-    if modules.is_empty() {
+    if !modules.iter().any(|module| module.kind == ModuleKind::Mirror) {
         return Ok(());
     }
     let device = File::options().read(true).write(true).open("/dev/fuse");
@@ -252,15 +255,14 @@ fn build(
     let recorder = Recorder::start(&layout.recording_directory(), now, &boot)?;
     let (node, effects) = Node::new(now, boot);
     heartbeat.reports = node.reports();
-    let contact = Contact::new(heartbeat.incarnation);
     let guard = Guard::new(Keys::new(&layout.keys_directory()), &cluster.cluster, &name);
-    let (guarded, shortest) = ((contact, guard), shortest_timeout(&modules));
+    let guarded = (Contact::new(heartbeat.incarnation), guard, pulses_of(&modules, &name));
+    let shortest = shortest_timeout(&modules);
     let heartbeats =
         Heartbeats::start(&cluster, heartbeat, guarded, wedged_after(&modules), sender)?;
     isolation::begin(&cluster, shortest, layout.gateways_file(), sender)?;
     let hold_off = HoldOff::new(cluster.fence.clone(), &name, modules.keys(), sender)?;
-    let door = open_entrances(&layout, &cluster, &name, sender)?;
-    requests::terminate_on_signal(sender.clone())?;
+    let (door, health) = open_entrances(&layout, &cluster, &name, sender)?;
     let mut daemon = Daemon {
         renewal: Renewal::new(&layout.keys_directory(), &name),
         journal: Journal::open(&layout.event_file(), &name)?,
@@ -272,6 +274,7 @@ fn build(
         modules,
         hold_off,
         heartbeats,
+        health,
         door,
         configuring,
         recorder,
@@ -312,19 +315,32 @@ fn shortest_timeout(modules: &BTreeMap<ModuleName, Module>) -> Duration {
     timeouts.min().unwrap_or(NO_TIMEOUT)
 }
 
+/// The farms among the modules, for those who send and hear their pulses.
+fn pulses_of(modules: &BTreeMap<ModuleName, Module>, name: &NodeName) -> Pulses {
+    let mut pulses = Pulses::default();
+    for module in modules.values() {
+        if let Some(driver) = &module.farm {
+            pulses.add(name, &module.config, driver.places());
+        }
+    }
+    pulses
+}
+
 fn open_entrances(
     layout: &Layout,
     cluster: &ClusterConfig,
     name: &NodeName,
     sender: &Sender<Event>,
-) -> io::Result<Arc<Door>> {
+) -> io::Result<(Arc<Door>, Health)> {
     let (layout, own, cluster) = (layout.clone(), name.clone(), cluster.clone());
     let keys = Keys::new(&layout.keys_directory());
     let socket = layout.control_socket();
+    let health = Health::start(cluster.health)?;
     let door = Arc::new(Door::new(Membership { layout, own, cluster, keys }));
     listen::at_peer_port(&door, sender)?;
     listen::at_control_socket(&socket, sender)?;
-    Ok(door)
+    requests::terminate_on_signal(sender.clone())?;
+    Ok((door, health))
 }
 
 /// The coming heartbeat, but for its reports and stamps.
@@ -376,6 +392,7 @@ fn prepare(
         application,
         checks,
         before_resync,
+        farm: farms::driver(layout, node, &config, events)?,
         progress: wire::local::Progress::default(),
         resync_rate: config.replication.resync_rate,
         closing: None,
@@ -393,8 +410,8 @@ fn prepare(
             (data_of(&record), Some(adopt(layout, &mut module, found.assignment)))
         }
         None => {
-            clear_away(layout, &mut module)?;
-            (data_state(&config), None)
+            let running = left_running(layout, &mut module)?;
+            (data_state(&config), running)
         }
     };
     let digest = config::digest(&config);
@@ -409,17 +426,35 @@ fn data_of(record: &Record) -> DataState {
     }
 }
 
-fn adopt(layout: &Layout, module: &mut Module, assignment: cluster::effect::Assignment) -> Running {
+fn adopt(layout: &Layout, module: &mut Module, assignment: Assignment) -> Running {
     let noted: RunningState =
         durable::read(&layout.running_file(&module.config.name)).ok().flatten().unwrap_or_default();
-    if noted.addresses {
+    let mut farm = None;
+    if let Some(driver) = &mut module.farm {
+        farm = driver.adopt().map(Box::new);
+    } else if noted.addresses {
         // Taking again is harmless and gives this daemon what it needs to renew them.
         if let Err(error) = module.addresses.take(&module.config.vips, clock::now()) {
             eprintln!("! {} address: {error}", module.config.name);
         }
     }
     let service = runs(module, noted.service);
-    Running { assignment, addresses: noted.addresses, service, farm: None }
+    Running { assignment, addresses: noted.addresses, service, farm }
+}
+
+/// What an earlier daemon of this boot left running without a replicator. Only a kind of module
+/// that needs none goes on like that; of others nothing may run or be held.
+fn left_running(layout: &Layout, module: &mut Module) -> io::Result<Option<Running>> {
+    let noted = fs::exists(layout.running_file(&module.config.name))?;
+    let runs = match module.config.kind {
+        ModuleKind::Mirror => false,
+        ModuleKind::Farm => noted && module.farm.as_ref().is_some_and(Driver::is_kept),
+    };
+    if !runs {
+        clear_away(layout, module)?;
+        return Ok(None);
+    }
+    Ok(Some(adopt(layout, module, Assignment::Close)))
 }
 
 /// Whether the application runs, as an earlier daemon left it. If that had begun to stop it, the
@@ -444,6 +479,11 @@ fn clear_away(layout: &Layout, module: &mut Module) -> io::Result<()> {
     module.application.kill_now()?;
     if let Err(error) = module.addresses.release(&module.config.vips) {
         eprintln!("! {} address: {error}", module.config.name);
+    }
+    if module.config.farm.is_some()
+        && let Err(error) = net::farm::remove(module.config.name.as_str())
+    {
+        eprintln!("! {} filter: {error}", module.config.name);
     }
     module.clean_leftovers(layout);
     match fs::remove_file(layout.running_file(&module.config.name)) {
