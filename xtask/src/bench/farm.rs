@@ -7,6 +7,8 @@
 
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::{commit, machine};
 use crate::run;
 
@@ -14,7 +16,10 @@ use crate::run;
 const ROUNDS: &str = "5";
 /// Share of one processor that each machine gets where machines are to be the limit, in percent.
 const CAP: &str = "8";
-const PARTS: [&str; 3] = ["requests", "capped", "keepalived"];
+const PARTS: [&str; 4] = ["requests", "capped", "failover", "keepalived"];
+/// Figures of the demo that are shown.
+const FIGURES: [&str; 6] =
+    ["outage_kill_ms", "broken_others", "broken_drain", "lost_drain", "broken_join", "lost_join"];
 
 /// Something that was asked for: the figure, in words, the most or the least it should be.
 struct Target {
@@ -30,7 +35,7 @@ enum Bound {
     None,
 }
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 17] = [
     target("cpu_farm_stateless_to_one", "CPU of servers, stateless : one server", Bound::Most(1.3)),
     target("cpu_farm_aware_to_one", "CPU of servers, aware : one server", Bound::Most(1.5)),
     target("cpu_farm_aware_to_haproxy_http", "CPU of servers, aware : HAProxy", Bound::Most(0.35)),
@@ -45,6 +50,12 @@ const TARGETS: [Target; 11] = [
         Bound::Least(3.5),
     ),
     target("capped.rate_farm_multicast_to_haproxy_http", "the same, multicast", Bound::None),
+    target("outage_kill_ms", "a node killed: ms for its share of clients", Bound::Most(300.0)),
+    target("broken_others", "a node killed: connections of others broken", Bound::Most(0.0)),
+    target("broken_drain", "drain: connections broken", Bound::Most(0.0)),
+    target("lost_drain", "drain: new connections lost", Bound::Most(0.0)),
+    target("broken_join", "two joins: connections broken", Bound::Most(0.0)),
+    target("lost_join", "two joins: new connections lost", Bound::Most(0.0)),
     target("keepalived_link_cut_advert_1", "keepalived's outage, defaults, in ms", Bound::None),
 ];
 
@@ -86,7 +97,30 @@ pub(crate) fn farm(root: &Path, words: &[&str]) -> Result<(), String> {
     Ok(())
 }
 
+/// The worst of each figure of the demo.
+fn failover(root: &Path, rounds: &str) -> Result<Vec<(String, f64)>, String> {
+    run::run(root, &[], "cargo", &["build", "--quiet", "--release", "--package", "evenkeel"])?;
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let program = format!("{target}/release/evenkeel");
+    let mut worst = FIGURES.map(|figure| (figure.to_owned(), 0.0_f64));
+    for _ in 0..rounds.parse().unwrap_or(1) {
+        let words = ["--json", "demo", "farm", "--app", "nginx", "--name", "bench-farm"];
+        let output = run::output(root, &program, &words)?;
+        let last = output.lines().last().unwrap_or_default();
+        let report: Value = serde_json::from_str(last).map_err(|error| error.to_string())?;
+        for (figure, value) in &mut worst {
+            let found = report[figure.as_str()].as_f64().ok_or(format!("no {figure}: {last}"))?;
+            *value = value.max(found);
+            println!("{figure}\t{found}\t");
+        }
+    }
+    Ok(worst.into())
+}
+
 fn measure(root: &Path, part: &str, rounds: &str) -> Result<Vec<(String, f64)>, String> {
+    if part == "failover" {
+        return failover(root, rounds);
+    }
     let mut values: Vec<(String, Vec<f64>)> = Vec::new();
     let prefix = if part == "capped" { "capped." } else { "" };
     let mut note = |line: &str| {

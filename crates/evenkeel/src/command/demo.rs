@@ -6,6 +6,7 @@
 
 mod application;
 mod cluster;
+mod farm;
 mod report;
 mod screen;
 mod steps;
@@ -25,7 +26,11 @@ use self::steps::Show;
 
 /// How to run the demo.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct DemoArgs {
+    #[command(subcommand)]
+    other: Option<Other>,
+
     /// What the nodes run.
     #[arg(long, value_enum, default_value_t = App::Ledger)]
     app: App,
@@ -37,6 +42,13 @@ pub(crate) struct DemoArgs {
     /// Name of the lab that is built.
     #[arg(long, default_value = "demo")]
     name: String,
+}
+
+/// Other demos than that of a mirror.
+#[derive(Debug, clap::Subcommand)]
+enum Other {
+    /// Watch three nodes serve one address together, and one of them die, come back and be drained.
+    Farm(farm::FarmArgs),
 }
 
 /// How to run the ledger.
@@ -55,6 +67,9 @@ pub(crate) struct LedgerArgs {
 /// protected whenever it should be; 1 when not; 2 when it cannot be run here like this, 4 when the
 /// lab's name is taken, 6 without root: nothing was changed then; 130 after Ctrl-C.
 pub(crate) fn run(args: DemoArgs, json: bool) -> ExitCode {
+    if let Some(Other::Farm(farm)) = &args.other {
+        return farm::run(farm, json);
+    }
     let mut screen = Screen::new(json);
     let mut figures = Figures::new(args.app);
     let result = perform(&args, &mut screen, &mut figures);

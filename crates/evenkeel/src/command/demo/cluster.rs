@@ -22,7 +22,7 @@ const WITNESS: &str = "witness";
 const CLIENT: &str = "client";
 const NETWORK: &str = "lan0";
 /// Where a node's own files are.
-const ROOT: &str = "/mnt/state";
+pub(super) const ROOT: &str = "/mnt/state";
 const WITNESS_PORT: u16 = 7623;
 const WITNESS_DISK_BYTES: u64 = 64 << 20;
 /// Files larger than this are left out of what is saved after a failure, in bytes.
@@ -170,7 +170,7 @@ pub(super) fn control(host: &Host) -> Result<Client> {
 }
 
 /// Copies logs, events and records. What cannot be copied is missing; a failure is being reported.
-fn copy_logs(from: &Path, to: &Path) {
+pub(super) fn copy_logs(from: &Path, to: &Path) {
     let _ = fs::create_dir_all(to);
     for entry in fs::read_dir(from).into_iter().flatten().flatten() {
         let (path, target) = (entry.path(), to.join(entry.file_name()));
