@@ -94,6 +94,13 @@ impl Base {
         check.action == CheckAction::Wait && self.is_down(&check.name)
     }
 
+    /// Whether a check that matters has not yet been up since the application was started.
+    pub(crate) fn awaits_checks(&self) -> bool {
+        let matters = self.config.checks.iter().filter(|check| check.action != CheckAction::None);
+        let seen = &self.recovery.checks.seen;
+        matters.into_iter().any(|check| seen.get(&check.name).is_none_or(|seen| !seen.up))
+    }
+
     fn is_down(&self, check: &ModuleName) -> bool {
         self.recovery.checks.seen.get(check).is_some_and(|seen| !seen.up)
     }

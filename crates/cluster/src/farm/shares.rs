@@ -127,7 +127,12 @@ impl Farm {
             Delivery::Directed => line.owner,
         };
         let former = owner != me && line.former.contains(&me);
-        Bucket { owner, stray: self.stray(line), former }
+        // While packets still go by the table before, others may know what this node does not:
+        // nothing is reset or handed on, and what is dropped comes again.
+        let comes = self.settings.delivery == Delivery::Directed && !leads && !facts.released;
+        let settled = owner == line.owner && !(comes && line.owner == me);
+        let stray = if settled { self.stray(line) } else { Stray::Silent };
+        Bucket { owner, stray, former }
     }
 
     /// Where a leader sends what is for a bucket.

@@ -85,6 +85,8 @@ pub(crate) struct Farming {
     filter_failed: Option<(String, Time)>,
     /// Two parts of the farm served apart until then.
     healed: Option<Time>,
+    /// The application was started, and its checks have not all been up since: it has no clients.
+    proving: bool,
 }
 
 impl Farming {
@@ -101,6 +103,7 @@ impl Farming {
             before: state,
             filter_failed: None,
             healed: None,
+            proving: false,
         })
     }
 
@@ -119,6 +122,7 @@ impl Farming {
         }
         let runs = self.state == State::Up && self.base.is_at_rest();
         self.base.run_checks(runs);
+        self.proving &= !runs || self.base.awaits_checks();
         self.take_part();
         self.try_filter_again();
         self.finish_jobs();
@@ -234,7 +238,10 @@ impl Farming {
             State::Wait => self.wait_step(),
             State::Take(step) => self.take_step(step),
             State::Up => match self.base.restart_step() {
-                Some(changed) => changed,
+                Some(changed) => {
+                    self.proving = true;
+                    changed
+                }
                 None => self.answer_failure(),
             },
             State::Leave(step) => self.leave_step(step),
@@ -281,6 +288,7 @@ impl Farming {
             }
             Take::Service if self.base.front.busy.is_some() => false,
             Take::Service => {
+                self.proving = true;
                 if self.base.start_failure().is_none() {
                     let sentence = format!("{} runs the application", self.base.me);
                     self.base.info("serves", sentence);
@@ -394,6 +402,7 @@ impl Farming {
             State::Stop | State::Wait | State::Take(Take::Filter) => Part::Out,
             State::Take(Take::Service) | State::Leave(Leave::Service) => Part::Standby,
             State::Up if self.base.is_maintained() => Part::Draining,
+            State::Up if self.proving => Part::Standby,
             State::Up if self.base.is_paused() => Part::Ready,
             State::Up if self.base.is_at_rest() && self.base.failure().is_none() => Part::Ready,
             State::Up => Part::Standby,

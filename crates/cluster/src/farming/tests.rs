@@ -186,6 +186,8 @@ fn a_node_that_is_started_takes_up_address_and_application_and_then_serves() {
     assert_eq!(shell.status().role, Role::Stop);
     shell.command(1, Command::Start);
     assert_eq!(shell.done, ["addresses true", "Start"]);
+    assert_eq!(shell.part(), Part::Standby, "its check has not been up yet");
+    shell.check(true);
     assert_eq!((shell.part(), shell.status().phase), (Part::Ready, Phase::Transient));
     assert!(shell.outcomes.is_empty(), "it serves nobody yet");
     shell.pass(250);
@@ -213,6 +215,8 @@ fn a_check_that_is_down_takes_the_node_out_until_it_is_up() {
     // The shell restarts the application at once.
     assert_eq!(shell.done[2..], ["Stop", "Start"]);
     assert!(shell.events.iter().any(|code| code == "restarts"));
+    assert_eq!(shell.part(), Part::Standby);
+    shell.check(true);
     assert_eq!(shell.part(), Part::Ready);
     let mut shell = Shell::start(None, true);
     shell.pass(250);
@@ -233,6 +237,7 @@ fn a_check_that_is_down_takes_the_node_out_until_it_is_up() {
 #[test]
 fn a_stop_drains_first_and_then_lets_go_of_everything() {
     let mut shell = Shell::start(None, true);
+    shell.check(true);
     shell.together(400);
     assert_eq!(shell.status().farm.unwrap().members[0].buckets, BUCKETS / 2);
     shell.done.clear();
@@ -251,6 +256,7 @@ fn a_stop_drains_first_and_then_lets_go_of_everything() {
 #[test]
 fn the_last_node_stops_without_waiting() {
     let mut shell = Shell::start(None, true);
+    shell.check(true);
     shell.pass(250);
     shell.command(1, Command::Stop);
     shell.pass(5);
@@ -261,6 +267,7 @@ fn the_last_node_stops_without_waiting() {
 #[test]
 fn maintenance_drains_and_its_end_brings_the_share_back() {
     let mut shell = Shell::start(None, true);
+    shell.check(true);
     shell.together(400);
     shell.command(1, Command::Maintain(Duration::from_secs(600)));
     shell.together(200);

@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 use cluster::Input;
-use cluster::farm::{BUCKETS, Left, Seat, Shares, Stray};
+use cluster::farm::{Left, Seat, Shares, Stray};
 use model::config::{self, ModuleConfig, Vip};
 use model::{BootId, NodeName};
 use net::farm::{self, Engine, Nft, Place, Plan, Table};
@@ -78,7 +78,6 @@ impl Driver {
             engine: Box::new(Nft::new()),
             plan: None,
             shares: None,
-            served: vec![kept.is_some(); BUCKETS],
             announcing: None,
             renew_at: Instant::now(),
         };
@@ -118,8 +117,6 @@ struct Worker {
     engine: Box<dyn Engine>,
     plan: Option<Plan>,
     shares: Option<Shares>,
-    /// Buckets that this node served once, of which connections may live on here.
-    served: Vec<bool>,
     /// As leader: since when it announces, and how often it did.
     announcing: Option<(Instant, usize)>,
     renew_at: Instant,
@@ -216,7 +213,6 @@ impl Worker {
     fn release(&mut self) -> Result<(), String> {
         self.announcing = None;
         self.shares = None;
-        self.served.fill(false);
         let removed = match self.plan {
             Some(_) => self.engine.remove(),
             // Whatever an earlier daemon left.
@@ -236,9 +232,6 @@ impl Worker {
         // Before the kernel goes by it, for a daemon may die in between.
         self.write(left.map(|left| *left))?;
         self.fill(&shares)?;
-        for (served, bucket) in self.served.iter_mut().zip(&shares.buckets) {
-            *served |= bucket.owner == Some(self.own);
-        }
         let led = self.announcing.is_some();
         self.announcing = match (shares.leader, led) {
             (true, false) => Some((Instant::now(), 0)),
@@ -274,7 +267,7 @@ impl Worker {
             let index = others.iter().position(|(other, _)| *other == seat);
             index.and_then(|index| u8::try_from(index).ok())
         };
-        let bucket = |(index, bucket): (usize, &cluster::farm::Bucket)| {
+        let bucket = |bucket: &cluster::farm::Bucket| {
             let owner = match bucket.owner {
                 Some(seat) if seat == self.own => farm::Owner::Me,
                 Some(seat) => member(seat).map_or(farm::Owner::Nobody, farm::Owner::Member),
@@ -285,10 +278,9 @@ impl Worker {
                 Stray::Reset => farm::Stray::Reset,
                 Stray::Silent => farm::Stray::Silent,
             };
-            let served = self.served.get(index).copied().unwrap_or_default();
-            farm::Bucket { owner, stray, former: served && owner != farm::Owner::Me }
+            farm::Bucket { owner, stray, former: bucket.former }
         };
-        let buckets = shares.buckets.iter().enumerate().map(bucket).collect();
+        let buckets = shares.buckets.iter().map(bucket).collect();
         let members = others.iter().map(|(_, places)| places.clone()).collect();
         Table { leader: shares.leader, members, buckets }
     }

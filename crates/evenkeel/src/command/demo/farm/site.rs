@@ -173,7 +173,8 @@ fn module(app: App) -> String {
     let (vip, prefix, run) = (Site::address().ip(), lab::PREFIX, app.command());
     format!(
         "module = \"{MODULE}\"\nkind   = \"farm\"\n\n[[vip]]\naddress = \"{vip}/{prefix}\"\n\n\
-         [[balance]]\nport = {PORT}\n\n[[command]]\nname = \"{MODULE}\"\nrun  = {run}\n"
+         [[balance]]\nport = {PORT}\n\n[[command]]\nname = \"{MODULE}\"\nrun  = {run}\n\n\
+         [[check]]\nname = \"answers\"\nkind = \"tcp\"\nport = {PORT}\ninterval = \"100ms\"\n"
     )
 }
 

@@ -70,6 +70,10 @@ impl<'a> Show<'a> {
 
     fn start(&mut self) -> Result<()> {
         self.screen.step(1, &format!("Three nodes serve {} together", Site::address()));
+        // The first one passes the command on to the others.
+        for node in NODES {
+            self.command(node, &Verb::Status, "the start of the daemons")?;
+        }
         let verb = Verb::Start { module: self.site.module.clone(), node: None };
         self.command(NODES[0], &verb, "starting")?;
         let shares = self.settled("the first answers of all nodes", &NODES)?;
