@@ -158,6 +158,30 @@ fn strays_go_to_who_served_before_and_end_as_the_bucket_says() {
 }
 
 #[test]
+fn nothing_is_reset_or_handed_on_while_packets_still_go_by_the_table_before() {
+    let mut farm = farm(1, 3, Delivery::Directed);
+    let now = Time::ZERO + TIMEOUT;
+    farm.set_part(Time::ZERO, Part::Ready);
+    farm.hear(now, now, said(&farm, 2, 1));
+    let mut told = |sequence, (serial, owner, former), switched| {
+        let stamp = Stamp { term: 5, leader: 0, serial };
+        let line = Line { owner: Some(owner), former: [Some(former), None, None], died: true };
+        let mut leader = said(&farm, 0, sequence);
+        leader.follows = Some(Follows { lead: stamp.lead(), heard: true });
+        leader.table = Some(Table { stamp, lines: vec![line; BUCKETS] });
+        (leader.installed, leader.switched) = (stamp, switched);
+        farm.hear(now, now, leader);
+        farm.shares_set(now, farm.shares.edition);
+        (farm.shares.buckets[7].owner, farm.shares.buckets[7].stray)
+    };
+    // Node 3 may know connections of a bucket in which another node has failed.
+    assert_eq!(told(1, (2, 1, 2), 1), (Some(1), Stray::Silent), "nothing comes by it yet");
+    assert_eq!(told(2, (2, 1, 2), 2), (Some(1), Stray::Pass(2)));
+    assert_eq!(told(3, (3, 2, 1), 2), (Some(1), Stray::Silent), "those of node 3 still come here");
+    assert_eq!(told(4, (3, 2, 1), 3), (Some(2), Stray::Reset));
+}
+
+#[test]
 fn an_early_end_is_no_end_as_long_as_the_kernel_serves() {
     let (mut farm, now) = alone(Delivery::Directed);
     let wished = shares(&farm.set_part(now, Part::Out)).unwrap();
