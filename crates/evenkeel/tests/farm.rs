@@ -167,9 +167,11 @@ fn clients_stay_where_they_are_whoever_drains_comes_or_gets_a_new_daemon() {
         trial.must(drained, &["maintenance", "on", drained]);
         let rest: Vec<&str> = FARM.into_iter().filter(|node| *node != drained).collect();
         trial.even(&rest, &FARM);
-        let since = Instant::now();
-        let by = served(&visitors, since, 100);
-        assert!(!by.contains_key(drained), "{drained} drains, and serves new clients: {by:?}");
+        // The kernel of a leader that drains may take a moment longer than its table.
+        until(&format!("{drained} serves no new clients"), || {
+            let since = Instant::now();
+            !served(&visitors, since, 50).contains_key(drained)
+        });
         trial.must(drained, &["maintenance", "off", drained]);
         trial.even(&FARM, &FARM);
     }
