@@ -77,7 +77,7 @@ pub enum DataState {
 /// What an earlier daemon of this boot left running.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Running {
-    /// What the replicator is doing.
+    /// What the replicator is doing; `Close` where there is none.
     pub assignment: Assignment,
     /// Whether this node holds the virtual addresses.
     pub addresses: bool,

@@ -13,6 +13,7 @@ mod farming;
 pub mod found;
 pub mod input;
 pub mod isolation;
+mod light;
 mod mirror;
 mod module;
 mod node;

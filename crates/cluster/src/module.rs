@@ -13,6 +13,7 @@ use crate::farming::Farming;
 use crate::found::Found;
 use crate::input::{Boot, BootModule, Input};
 use crate::isolation::Reach;
+use crate::light::Light;
 use crate::mirror::Mirror;
 use crate::report::{Heartbeat, Report};
 use crate::status::ModuleStatus;
@@ -23,10 +24,11 @@ use crate::status::ModuleStatus;
 pub(crate) enum Module {
     Mirror(Box<Mirror>),
     Farm(Box<Farming>),
+    Light(Box<Light>),
 }
 
 impl Module {
-    /// A module when a daemon starts, with its first effects; none of a kind that is not run yet.
+    /// A module when a daemon starts, with its first effects; none if it is not run on this node.
     pub(crate) fn new(
         now: Time,
         boot: &Boot,
@@ -44,6 +46,12 @@ impl Module {
                 let effects = farm.run(now, |farm| farm.resume(module.running.as_ref()));
                 Some((Module::Farm(farm), effects))
             }
+            ModuleKind::Light if !module.config.nodes.contains(&boot.name) => None,
+            ModuleKind::Light => {
+                let mut light = Box::new(Light::new(now, boot, module));
+                let effects = light.run(now, |light| light.resume(module.running.as_ref()));
+                Some((Module::Light(light), effects))
+            }
         }
     }
 
@@ -55,6 +63,7 @@ impl Module {
                 mirror.notice_gap(now, gap);
             }
             Module::Farm(farm) => farm.begin_batch(),
+            Module::Light(light) => light.begin_batch(),
         }
     }
 
@@ -64,6 +73,8 @@ impl Module {
             Module::Mirror(mirror) => mirror.run(now, |mirror| mirror.hear_reach(reach.clone())),
             // Each part of a farm goes on: there is nothing that could diverge.
             Module::Farm(_) => Vec::new(),
+            // Nothing of it depends on whether this node is cut off.
+            Module::Light(_) => Vec::new(),
         }
     }
 
@@ -79,7 +90,7 @@ impl Module {
             Module::Mirror(mirror) if *mirror.peer_name() == heartbeat.from => {
                 mirror.run(now, |mirror| mirror.hear(heartbeat, received, echoed))
             }
-            Module::Mirror(_) | Module::Farm(_) => Vec::new(),
+            Module::Mirror(_) | Module::Farm(_) | Module::Light(_) => Vec::new(),
         }
     }
 
@@ -88,6 +99,7 @@ impl Module {
         match self {
             Module::Mirror(mirror) => mirror.run(now, |mirror| mirror.take_in(input)),
             Module::Farm(farm) => farm.run(now, |farm| farm.take_in(now, input)),
+            Module::Light(light) => light.run(now, |light| light.take_in(input)),
         }
     }
 
@@ -95,8 +107,9 @@ impl Module {
     pub(crate) fn wake(&mut self, now: Time) -> Vec<Effect> {
         match self {
             Module::Mirror(mirror) if mirror.is_due(now) => mirror.run(now, |_| {}),
-            Module::Mirror(_) => Vec::new(),
             Module::Farm(farm) => farm.wake_up(now),
+            Module::Light(light) if light.base().is_due(now) => light.run(now, |_| {}),
+            Module::Mirror(_) | Module::Light(_) => Vec::new(),
         }
     }
 
@@ -108,6 +121,7 @@ impl Module {
                 Some(mirror.wake().map_or(tick, |wake| wake.min(tick)))
             }
             Module::Farm(farm) => farm.wake(),
+            Module::Light(light) => light.base().wake(),
         }
     }
 
@@ -116,7 +130,7 @@ impl Module {
         match self {
             Module::Mirror(mirror) => Some(mirror.report()),
             // Its nodes hear of each other by pulses.
-            Module::Farm(_) => None,
+            Module::Farm(_) | Module::Light(_) => None,
         }
     }
 
@@ -124,7 +138,7 @@ impl Module {
     pub(crate) fn farm(&self) -> Option<&Farm> {
         match self {
             Module::Farm(farm) => Some(farm.farm()),
-            Module::Mirror(_) => None,
+            Module::Mirror(_) | Module::Light(_) => None,
         }
     }
 
@@ -132,6 +146,7 @@ impl Module {
         match self {
             Module::Mirror(mirror) => mirror.status(now),
             Module::Farm(farm) => farm.status(),
+            Module::Light(light) => light.status(),
         }
     }
 
@@ -142,6 +157,10 @@ impl Module {
             Module::Farm(farm) => {
                 let base = farm.base();
                 (base.boot, base.wall(now), farm.found())
+            }
+            Module::Light(light) => {
+                let base = light.base();
+                (base.boot, base.wall(now), light.found())
             }
         };
         Found { node, boot, wall, module, status: self.status(now) }

@@ -57,11 +57,17 @@ pub(crate) fn module(data: &Value, name: &str) -> String {
     let row =
         |label: &str, here: String, there: String| format!("  {label:<12}{here:<26}{there}\n");
     let last = &peer["last"];
-    out += &row("", text(data, "node").to_owned(), text(peer, "node").to_owned());
-    out += &row("role", role(module), if last.is_null() { "?".to_owned() } else { role(last) });
-    out += &row("data", copy(module), if last.is_null() { "?".to_owned() } else { copy(last) });
-    let contact = text(peer, "contact").to_owned();
-    out += &row("contact", "–".to_owned(), contact);
+    if peer.is_null() {
+        out += &row("", text(data, "node").to_owned(), String::new());
+        out += &row("role", role(module), String::new());
+    } else {
+        let there =
+            |of: fn(&Value) -> String| if last.is_null() { "?".to_owned() } else { of(last) };
+        out += &row("", text(data, "node").to_owned(), text(peer, "node").to_owned());
+        out += &row("role", role(module), there(role));
+        out += &row("data", copy(module), there(copy));
+        out += &row("contact", "–".to_owned(), text(peer, "contact").to_owned());
+    }
     let vips: Vec<&str> = module["detail"]["addresses_configured"]
         .as_array()
         .into_iter()
@@ -285,7 +291,7 @@ fn copy(of: &Value) -> String {
 
 fn shape_of_headline(headline: &str) -> (char, u8) {
     match headline {
-        "protected" => ('✔', GREEN),
+        "protected" | "runs" => ('✔', GREEN),
         "changing" => ('↻', BLUE),
         "at-risk" => ('▲', AMBER),
         "down" => ('✖', RED),

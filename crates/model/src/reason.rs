@@ -15,6 +15,8 @@ use crate::Time;
 pub enum Headline {
     /// Green: the loss of any one node is survived.
     Protected,
+    /// Green: the application runs, on this node alone, as it is meant to.
+    Runs,
     /// Blue: a change is under way.
     Changing,
     /// Amber: it runs, but a loss may not be survived.
@@ -29,6 +31,7 @@ impl fmt::Display for Headline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Headline::Protected => "PROTECTED",
+            Headline::Runs => "RUNS",
             Headline::Changing => "CHANGING",
             Headline::AtRisk => "AT RISK",
             Headline::Unknown => "UNKNOWN",

@@ -56,6 +56,17 @@ fn a_good_cluster_file_is_read_with_its_defaults() {
 }
 
 #[test]
+fn a_light_module_needs_no_more_than_what_it_runs() {
+    let text = "module = 'web'\nkind = 'light'\nservices = ['nginx']\n";
+    let short = module("web.toml", text).unwrap();
+    assert_eq!((short.kind, short.nodes.len()), (config::ModuleKind::Light, 2));
+    assert!(short.replicate.is_empty() && short.farm.is_none());
+    assert_eq!((short.failover.max_restarts, short.checks.len()), (3, 1));
+    let vip = format!("{text}nodes = ['node2']\n[[vip]]\naddress = '10.77.0.60/24'\n");
+    assert_eq!(module("web.toml", &vip).unwrap().vips.len(), 1);
+}
+
+#[test]
 fn a_good_module_file_is_read_with_its_defaults() {
     let short = "module = 'shop'\nkind = 'mirror'\nreplicate = ['/srv/shop']\n";
     let short = module("shop.toml", short).unwrap();

@@ -7,6 +7,7 @@ use cluster::input::{ReplicatorEvent, ScriptError};
 use cluster::record::StoredCopy;
 use cluster::{Effect, Input, Record};
 
+use crate::light::web;
 use crate::world::{Happening, World, shop};
 
 /// How long addresses take to be taken or dropped.
@@ -22,11 +23,16 @@ impl World {
                 self.power(i);
                 return;
             }
+            if self.is_dropped(i, &effect) {
+                self.hosts[i].unannounced |= matches!(effect, Effect::Announce);
+                continue;
+            }
             let persists = matches!(effect, Effect::Persist { .. });
-            if persists && self.hosts[i].full {
-                let error = "no space left".to_owned();
-                self.give(i, Input::PersistFailed { module: shop(), error });
-                return;
+            if let Effect::Persist { module, .. } = &effect
+                && self.hosts[i].full
+            {
+                self.hosts[i].failed.push(module.clone());
+                continue;
             }
             self.effect(i, effect);
             let slow = self.hosts[i].slow;
@@ -37,6 +43,31 @@ impl World {
                 self.after(slow, Happening::Resume(i));
                 return;
             }
+        }
+        let failed = std::mem::take(&mut self.hosts[i].failed);
+        self.hosts[i].untold += failed.len();
+        for module in failed {
+            let host = &mut self.hosts[i];
+            host.untold = host.untold.saturating_sub(1);
+            let error = "no space left".to_owned();
+            self.give(i, Input::PersistFailed { module, error });
+        }
+        let host = &mut self.hosts[i];
+        if host.unannounced && host.untold == 0 && host.backlog.is_empty() {
+            host.unannounced = false;
+            self.effect(i, Effect::Announce);
+        }
+    }
+
+    /// Whether an effect may not be performed, as its module's record could not be written before.
+    fn is_dropped(&self, i: usize, effect: &Effect) -> bool {
+        let failed = &self.hosts[i].failed;
+        match effect.module() {
+            Some(module) => failed.contains(module),
+            None if matches!(effect, Effect::Announce) => {
+                !failed.is_empty() || self.hosts[i].untold > 0
+            }
+            None => !failed.is_empty(),
         }
     }
 
@@ -62,6 +93,9 @@ impl World {
     }
 
     fn effect(&mut self, i: usize, effect: Effect) {
+        if effect.module() == Some(&web()) {
+            return self.light_effect(i, effect);
+        }
         match effect {
             Effect::Persist { record, .. } => self.persist(i, *record),
             Effect::Announce => {

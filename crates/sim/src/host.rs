@@ -58,6 +58,14 @@ pub struct Host {
     pub service: bool,
     /// What its checks find.
     pub application: Application,
+    /// Its part of the light module, if there is one.
+    pub(crate) light: Option<crate::light::Light>,
+    /// Modules of which a record could not be written, not told yet.
+    pub(crate) failed: Vec<ModuleName>,
+    /// How many of them are being told.
+    pub(crate) untold: usize,
+    /// Something is to be announced once they are.
+    pub(crate) unannounced: bool,
     /// What the script before a resync has kept.
     pub kept: Option<Tree>,
     /// The script before a resync fails.
@@ -111,6 +119,10 @@ impl Host {
             replicator: Replicator::default(),
             service: false,
             application: Application::default(),
+            light: None,
+            failed: Vec::new(),
+            untold: 0,
+            unannounced: false,
             kept: None,
             script_broken: false,
             fence_broken: false,
@@ -142,6 +154,7 @@ impl World {
     pub fn boot(&mut self, i: usize) {
         let (cluster, config) = (self.cluster_config(), self.module_config());
         let own = self.own_time(i);
+        let light = self.light_boot(i);
         let host = &mut self.hosts[i];
         host.up = true;
         host.life += 1;
@@ -164,7 +177,7 @@ impl World {
             boot: host.boot,
             cluster,
             cluster_digest: 0,
-            modules: vec![module],
+            modules: std::iter::once(module).chain(light).collect(),
             wall: self.wall + self.now.since(Time::ZERO),
             seed: (u128::from(self.seed) << 64) | (u128::from(host.life) << 8) | i as u128,
         };
@@ -172,6 +185,9 @@ impl World {
         host.node = Some(node);
         host.ticked = self.now;
         host.wake = None;
+        if let Some(light) = &mut self.hosts[i].light {
+            light.new_daemon();
+        }
         self.forget_checks(i);
         self.perform(i, effects);
         self.tell_looked_back(i);
@@ -190,6 +206,9 @@ impl World {
         self.loose = loose;
         self.hosts[i].service = false;
         self.hosts[i].addresses = false;
+        if let Some(light) = &mut self.hosts[i].light {
+            light.killed();
+        }
         self.replicator_dies(i);
     }
 
@@ -201,6 +220,9 @@ impl World {
         host.up = false;
         host.life += 1;
         host.backlog.clear();
+        host.failed.clear();
+        host.untold = 0;
+        host.unannounced = false;
         host.busy = Time::ZERO;
     }
 
@@ -225,6 +247,9 @@ impl World {
         host.filled = false;
         if machine {
             host.record = Record::default();
+            if let Some(light) = &mut host.light {
+                light.replaced();
+            }
         }
     }
 

@@ -29,11 +29,17 @@ pub enum Promise {
     NoNeedlessFailover,
     /// A copy that is about to become a mixture is kept first.
     KeptBeforeAResync,
+    /// A light module is not started while it runs.
+    ALightModuleRunsOnce,
+    /// No end of a daemon or a node gives a failing application new attempts.
+    RestartsAreCounted,
+    /// A light module comes up again.
+    ALightModuleComesUp,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Promise; 8] = [
+    pub const ALL: [Promise; 11] = [
         Promise::AcknowledgedWritesSurvive,
         Promise::OneNodeAcknowledges,
         Promise::OnlyProvenDataAreServed,
@@ -42,6 +48,9 @@ impl Promise {
         Promise::ThePairSettles,
         Promise::NoNeedlessFailover,
         Promise::KeptBeforeAResync,
+        Promise::ALightModuleRunsOnce,
+        Promise::RestartsAreCounted,
+        Promise::ALightModuleComesUp,
     ];
 
     /// The promise in words.
@@ -60,6 +69,13 @@ impl Promise {
                 "nothing moves while the primary lives and one link remains"
             }
             Promise::KeptBeforeAResync => "a copy is kept before a resync mixes it",
+            Promise::ALightModuleRunsOnce => "a light module never runs twice on a node",
+            Promise::RestartsAreCounted => {
+                "an application is not restarted more often than it may be"
+            }
+            Promise::ALightModuleComesUp => {
+                "after healing a light module runs where it is meant to"
+            }
         }
     }
 }

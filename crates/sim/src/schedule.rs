@@ -4,6 +4,7 @@
 //! schedule can be told, shortened and committed as a story.
 
 use crate::dice::Dice;
+use crate::light;
 use crate::promises::{Promise, Violation};
 use crate::story;
 use crate::world::World;
@@ -19,6 +20,9 @@ const CHECKS: [(&str, &str); 5] = [
     ("disk", "stop"),
     ("lamp", "none"),
 ];
+
+/// What makes a seed of the light module's chance.
+const LIGHT: u64 = 0x11c4_7000_0000;
 
 /// What befalls a pair.
 #[derive(Debug, Clone)]
@@ -74,7 +78,14 @@ impl Schedule {
             18 => Kind::Fencing,
             _ => Kind::GoingOn,
         };
+        // Chance of its own, so that what befalls the mirror is the same with and without it.
+        let mut light = Dice::new(seed ^ LIGHT).percent(30).then(|| Dice::new(seed ^ LIGHT ^ 1));
         let mut commands = beginning(seed, kind, &mut dice);
+        if let Some(light) = &mut light {
+            let boot = commands.iter().position(|command| command == "boot both").unwrap_or(0);
+            commands.insert(boot, "light".to_owned());
+            commands.insert(boot + 2, format!("light {} start", which(light)));
+        }
         for _ in 0..4 + dice.roll(12) {
             match kind {
                 Kind::Storm | Kind::Waiting | Kind::Fencing => fault(&mut dice, &mut commands),
@@ -82,10 +93,20 @@ impl Schedule {
                 Kind::GoingOn => deadly(&mut dice, &mut commands),
                 Kind::Isolated => cut_off(&mut dice, &mut commands),
             }
+            if let Some(light) = &mut light {
+                of_light(light, &mut commands);
+            }
             let longest = dice.pick(&PAUSES).copied().unwrap_or(0);
             commands.push(format!("run {}ms", dice.roll(longest)));
         }
-        let end = end(&mut dice);
+        let mut end = end(&mut dice);
+        if light.is_some() {
+            let start = end.iter().position(|command| command == "start both").unwrap_or(0);
+            for word in ["start", "maintained", "resume"] {
+                end.insert(start, format!("light both {word}"));
+            }
+            end.push("light settle".to_owned());
+        }
         let mending = end.len();
         commands.extend(end);
         Schedule { seed, commands, mending }
@@ -267,6 +288,29 @@ fn of_application(dice: &mut Dice) -> String {
         5 | 6 => format!("mend-check node{n} {check}"),
         _ => format!("break-service node{n}"),
     }
+}
+
+fn which(dice: &mut Dice) -> &'static str {
+    dice.pick(&["node1", "node2", "both"]).copied().unwrap_or("both")
+}
+
+/// Something happens to the light module, or nothing.
+fn of_light(dice: &mut Dice, commands: &mut Vec<String>) {
+    let which = which(dice);
+    let check = dice.pick(&light::CHECKS).map_or("", |(check, _)| *check);
+    let command = match dice.roll(20) {
+        0 | 1 => format!("light {which} start"),
+        2 => format!("light {which} stop"),
+        3..=5 => format!("light {which} crash {check}"),
+        6 | 7 => format!("light {which} fail-check {check}"),
+        8 | 9 => format!("light {which} mend-check {check}"),
+        10 => format!("light {which} break"),
+        11 => format!("light {which} mend"),
+        12 => format!("light {which} {}", if dice.percent(50) { "pause" } else { "resume" }),
+        13 => format!("light {which} {}", if dice.percent(50) { "maintain" } else { "switchover" }),
+        _ => return,
+    };
+    commands.push(command);
 }
 
 fn operator(dice: &mut Dice, commands: &mut Vec<String>) {

@@ -12,6 +12,7 @@ use cluster::witness::Witness;
 use model::config::{AfterDoubleCrash, FailoverMode, WithoutWitness};
 use model::{Phase, Role};
 
+use crate::light::{self, Light};
 use crate::promises::Promise;
 use crate::world::World;
 
@@ -80,6 +81,13 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
             }
             world.log.clear();
         }
+        ["given", "a", "light", "module"] => {
+            for step in ["light", "boot both", "light both start", "run 1s"] {
+                perform(world, step)?;
+            }
+            world.log.clear();
+        }
+        ["light", rest @ ..] => of_light(world, rest)?,
         ["run", time] => world.run_for(span(time)?),
         ["settle"] => settle(world),
         ["compare"] => compare(world),
@@ -311,6 +319,7 @@ fn mend(world: &mut World) {
         host.full = false;
         host.slow = Duration::ZERO;
         world.mend_application(i);
+        world.mend_light(i);
         let host = &mut world.hosts[i];
         let stale = host.config_key != 0 || !host.disk;
         host.config_key = 0;
@@ -358,6 +367,21 @@ fn switch_on(world: &mut World) {
         world.boot(i);
         world.command(i, Command::Start);
     }
+}
+
+/// What befalls the light module, or is expected of it.
+fn of_light(world: &mut World, words: &[&str]) -> Result<(), String> {
+    match words {
+        [] => world.hosts.iter_mut().for_each(|host| host.light = Some(Light::default())),
+        ["settle"] => light::settle(world),
+        ["expect", n, rest @ ..] => light::expect(world, node(n)?, rest)?,
+        ["both", rest @ ..] => {
+            world.befall_light(0, rest)?;
+            world.befall_light(1, rest)?;
+        }
+        [n, rest @ ..] => world.befall_light(node(n)?, rest)?,
+    }
+    Ok(())
 }
 
 fn is_protected(world: &World) -> bool {

@@ -14,10 +14,12 @@ use model::config::{
     FenceConfig, InUse, Isolation, ModuleConfig, ModuleKind, NodeConfig, ReplicationConfig,
     Scripts, WithoutWitness,
 };
-use model::{ModuleName, NodeName, Time};
+use model::{ModuleName, Time};
 
 use crate::dice::Dice;
 use crate::host::Host;
+use crate::names::node_name;
+pub use crate::names::shop;
 use crate::network::{LANDMARK, Network};
 use crate::promises::{Checks, Finding, Promise, Violation};
 use crate::replicator::Message;
@@ -142,25 +144,6 @@ pub struct World {
     pub happened: u64,
 }
 
-/// The one module.
-#[must_use]
-pub fn shop() -> ModuleName {
-    SHOP.with(ModuleName::clone)
-}
-
-fn node_name(i: usize) -> NodeName {
-    NODES.with(|nodes| nodes[i].clone())
-}
-
-// Made once for each thread of a search, as names are asked for very often.
-thread_local! {
-    #[allow(clippy::expect_used, reason = "the name is a constant, and valid")]
-    static SHOP: ModuleName = ModuleName::new("shop").expect("a valid name");
-    #[allow(clippy::expect_used, reason = "the names are constants, and valid")]
-    static NODES: [NodeName; 2] =
-        ["node1", "node2"].map(|name| NodeName::new(name).expect("a valid name"));
-}
-
 impl World {
     /// Two hosts that have never run, and a witness perhaps.
     #[must_use]
@@ -264,12 +247,16 @@ impl World {
 
     /// The operator commands something, if the daemon is there to hear it.
     pub fn command(&mut self, i: usize, command: Command) -> Option<u64> {
+        self.command_of(i, shop(), command)
+    }
+
+    pub(crate) fn command_of(&mut self, i: usize, of: ModuleName, command: Command) -> Option<u64> {
         if !self.hosts[i].up {
             return None;
         }
         self.jobs += 1;
         let job = JobId(self.jobs);
-        self.give_when_free(i, Input::Operator { job, module: shop(), command });
+        self.give_when_free(i, Input::Operator { job, module: of, command });
         Some(self.jobs)
     }
 
@@ -457,6 +444,7 @@ impl World {
     }
 
     fn show(&mut self, i: usize) {
+        self.show_light(i);
         let report = self.hosts[i].node.as_ref().and_then(|n| n.reports().remove(&shop()));
         let Some(report) = report else { return };
         let shown = (report.role, report.phase);

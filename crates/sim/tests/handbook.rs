@@ -55,7 +55,8 @@ fn table(stories: &[PathBuf]) -> String {
 
 /// What a node shows at the end: its state, and the reasons of one that is not green.
 fn shown(world: &World, i: usize) -> String {
-    let Some(status) = world.status(i) else { return "down".to_owned() };
+    let light = world.light_status(i);
+    let Some(status) = light.or_else(|| world.status(i)) else { return "down".to_owned() };
     let mut shown = status.role.to_string();
     for reason in status.reasons {
         write!(shown, " `{}`", reason.code).unwrap();

@@ -35,6 +35,11 @@ pub(crate) use reasons::Found;
 pub(crate) use recover::Failure;
 pub(crate) use spans::spoken;
 
+/// Pause before a record that could not be written is tried again.
+pub(crate) const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// When a record that was tried again counts as written, as no failure was told.
+const TOLD_WITHIN: Duration = Duration::from_millis(50);
+
 /// Addresses and application: what was asked of the shell and what came of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Front {
@@ -81,6 +86,8 @@ pub(crate) struct Base {
     /// What is durable for certain: the record before the first persist of the present batch. Of a
     /// batch everything counts as undone when one persist of it fails.
     last_good: Record,
+    /// What was being done to the application at that moment.
+    last_front: (Front, recover::Recovery),
     pub(crate) persisted: bool,
     pub(crate) persist_error: Option<String>,
     /// The record that could not be written is being written again.
@@ -111,6 +118,7 @@ impl Base {
             boot: boot.boot,
             record: module.record.clone(),
             last_good: module.record.clone(),
+            last_front: Default::default(),
             persisted: false,
             persist_error: None,
             rewritten: false,
@@ -214,6 +222,13 @@ impl Base {
         self.persist_error.replace(error).is_some()
     }
 
+    /// What was wanted of the shell after a record of that batch, it has not done: no effect that
+    /// comes after a record that could not be written is performed.
+    pub(crate) fn undo_front(&mut self) {
+        (self.front, self.recovery) = self.last_front.clone();
+        self.retry.at = self.now + RETRY_FIRST;
+    }
+
     /// Whether the record, which is being written again, is written: a failure would have been told
     /// before this.
     pub(crate) fn is_written_again(&mut self) -> bool {
@@ -227,9 +242,9 @@ impl Base {
         true
     }
 
-    /// A record that could not be written is tried again, as it was, before anything is decided:
-    /// a disk that was full may have room again.
-    pub(crate) fn write_again(&mut self, error: &str) -> bool {
+    /// A record that could not be written is tried again, as it was: a disk that was full may have
+    /// room again.
+    pub(crate) fn write_again(&mut self) {
         let retry = self.retry.at;
         if !self.rewritten && self.due(retry) {
             self.back_off();
@@ -240,9 +255,5 @@ impl Base {
             let next = self.now + TOLD_WITHIN;
             self.due(next);
         }
-        self.block("record-failed", format!("the record cannot be written: {error}"))
     }
 }
-
-/// When a record that was tried again counts as written, as no failure was told.
-const TOLD_WITHIN: Duration = Duration::from_millis(50);

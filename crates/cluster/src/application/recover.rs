@@ -62,19 +62,18 @@ impl Base {
 
     /// A start has ended.
     pub(crate) fn service_started(&mut self, error: Option<ScriptError>) {
-        match &error {
+        self.recovery.taking &= error.is_some();
+        self.recovery.start_failed.clone_from(&error);
+        match error {
             Some(error) => {
                 let sentence = format!("the application did not start: {}", error.how);
-                let said = error.said.clone();
-                self.explain_with(Severity::Warning, "service-failed", sentence, said);
+                self.explain_with(Severity::Warning, "service-failed", sentence, error.said);
             }
             None if self.record.recovery.given_up.is_some() => {
                 self.persist(|record| record.recovery.given_up = None);
             }
             None => {}
         }
-        self.recovery.taking &= error.is_some();
-        self.recovery.start_failed = error;
     }
 
     /// A stop has ended. In a restart what failed is shown until the next start is through.

@@ -19,6 +19,7 @@ impl Base {
     pub(crate) fn persist(&mut self, change: impl FnOnce(&mut Record)) {
         if !self.persisted {
             self.last_good = self.record.clone();
+            self.last_front = (self.front.clone(), self.recovery.clone());
             self.persisted = true;
         }
         change(&mut self.record);

@@ -4,14 +4,10 @@
 //! killed. Only then the node looks for its place anew. A node that cannot write its record lets
 //! go too, for what it decides would not be durable.
 
-use std::time::Duration;
-
 use super::facts::Standing;
 use super::{Mirror, State};
+use crate::application::RETRY_FIRST;
 use crate::effect::{Ending, ServiceAction};
-
-/// Pause before a record that could not be written is tried again.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
 
 impl Mirror {
     /// An acting node that sees its peer in an epoch that follows its own has lost.
@@ -40,7 +36,9 @@ impl Mirror {
     /// A record that could not be written is tried again before anything is decided.
     pub(crate) fn record_anew(&mut self, error: &str) -> bool {
         if !self.is_written_again() {
-            return self.write_again(error);
+            self.write_again();
+            let sentence = format!("the record cannot be written: {error}");
+            return self.block("record-failed", sentence);
         }
         if self.replicator.restored {
             self.note_restored();

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::CommandConfig;
 use super::cluster_file::twice;
 use super::reader::{Keys, Problem, Report, Section, allowed};
 use super::values;
+use super::{CommandConfig, ModuleKind};
 use crate::ModuleName;
 
 /// A check of the application.
@@ -153,6 +153,7 @@ const FAIL_AFTER: u32 = 2;
 pub(super) fn read_checks(
     report: &mut Report<'_>,
     root: &Section<'_, '_>,
+    kind: Option<ModuleKind>,
     commands: &[CommandConfig],
     services: &[String],
 ) -> Vec<CheckConfig> {
@@ -163,6 +164,7 @@ pub(super) fn read_checks(
         report.add(root.span_of("check"), Problem::new(problem));
     }
     for section in sections {
+        refuse_action(report, &section, kind);
         let Some(check) = read_check(report, &section, commands, services) else { continue };
         if checks.iter().any(|known| known.name == check.name) {
             let problem = twice("check", check.name.as_str());
@@ -247,6 +249,16 @@ fn read_check(
         fail_after: fail_after.unwrap_or(if is_process { 1 } else { FAIL_AFTER }),
         action: action_value,
     })
+}
+
+/// A light module has nobody to leave the application to.
+fn refuse_action(report: &mut Report<'_>, section: &Section<'_, '_>, kind: Option<ModuleKind>) {
+    if kind != Some(ModuleKind::Light) || !section.is_text("action", "failover") {
+        return;
+    }
+    let problem = Problem::new("no other node can take over what a light module runs")
+        .help("allowed here: restart, wait, stop, none");
+    report.add(section.span_of("action"), problem);
 }
 
 fn kind_word(text: &str) -> Result<&'static str, Problem> {

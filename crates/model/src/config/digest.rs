@@ -123,6 +123,7 @@ impl Fnv {
         match kind {
             ModuleKind::Mirror => self.text("mirror"),
             ModuleKind::Farm => self.text("farm"),
+            ModuleKind::Light => self.text("light"),
         }
     }
 

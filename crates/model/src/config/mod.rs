@@ -11,6 +11,7 @@ mod diagnostic;
 mod digest;
 mod farm;
 mod files;
+mod light;
 mod module_file;
 mod nearest;
 mod reader;
@@ -164,6 +165,8 @@ pub enum ModuleKind {
     Mirror,
     /// The application on every node, clients spread over them.
     Farm,
+    /// An application that each node runs by itself, with nothing replicated.
+    Light,
 }
 
 /// A virtual address with its prefix length.

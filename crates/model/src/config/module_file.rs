@@ -10,6 +10,7 @@ use super::check::read_checks;
 use super::cluster_file::{twice, unknown};
 use super::diagnostic::{Diagnostics, Source};
 use super::farm::{FARM_NODES_MAX, read_farm, refuse_farm};
+use super::light::refuse_foreign;
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
 use super::{
     Ack, AfterDoubleCrash, ClusterConfig, CommandConfig, Compression, FailoverConfig, FailoverMode,
@@ -130,15 +131,22 @@ fn read(
             refuse_farm(report, root);
             (None, read_directories(report, root))
         }
+        Some(ModuleKind::Light) => {
+            refuse_farm(report, root);
+            (None, Vec::new())
+        }
         None => (None, read_directories(report, root)),
     };
     let vips = read_vips(report, root, cluster);
+    if known_kind == Some(ModuleKind::Light) {
+        refuse_foreign(report, root, &nodes, &vips);
+    }
     let services = read_services(report, root);
     let commands = read_commands(report, root);
     let scripts = read_scripts(report, root);
     let replication = read_replication(report, root);
     let failover = read_failover(report, root, cluster, &nodes);
-    let checks = read_checks(report, root, &commands, &services);
+    let checks = read_checks(report, root, known_kind, &commands, &services);
     Some(ModuleConfig {
         name: name?.value,
         kind: kind?.value,
@@ -159,10 +167,9 @@ fn kind(text: &str) -> Result<ModuleKind, Problem> {
     match text {
         "mirror" => Ok(ModuleKind::Mirror),
         "farm" => Ok(ModuleKind::Farm),
-        "light" => Err(Problem::new(format!("kind \"{text}\" is not supported in this version"))
-            .help("allowed here: mirror, farm")),
+        "light" => Ok(ModuleKind::Light),
         _ => Err(Problem::new(format!("there is no kind \"{text}\""))
-            .help(allowed(text, &["mirror", "farm"]))),
+            .help(allowed(text, &["mirror", "farm", "light"]))),
     }
 }
 
@@ -202,7 +209,11 @@ fn read_nodes(
             Problem::new(format!("a farm has {FARM_NODES_MAX} nodes at most, not {count}"))
                 .help("name fewer in `nodes`, or make two farms of them")
         }
-        Some(ModuleKind::Mirror | ModuleKind::Farm) | None => return nodes,
+        Some(ModuleKind::Light) if count == 0 => {
+            Problem::new("a light module has at least one node")
+                .help(format!("name it in `nodes`; the cluster has {known}"))
+        }
+        Some(ModuleKind::Mirror | ModuleKind::Farm | ModuleKind::Light) | None => return nodes,
     };
     if report.count() == count_before {
         report.missing(root.span_of("nodes"), problem);

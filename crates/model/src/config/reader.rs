@@ -361,6 +361,11 @@ impl<'t, 'i> Section<'t, 'i> {
         table.is_some_and(|table| table.contains_key(entry))
     }
 
+    /// Whether the value of `key` is this text.
+    pub(super) fn is_text(&self, key: &str, text: &str) -> bool {
+        self.get(key).and_then(|value| value.get_ref().as_str()) == Some(text)
+    }
+
     fn get(&self, key: &str) -> Option<&'t Value<'i>> {
         self.table.get(key)
     }

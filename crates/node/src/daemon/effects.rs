@@ -25,15 +25,12 @@ use crate::layout::Layout;
 
 impl Daemon {
     /// Performs effects. When a record cannot be made durable, the rest of its module's effects is
-    /// dropped, nothing is announced, and the core is told before anything else happens.
+    /// dropped, nothing is announced before the core knows, and it is told before anything else
+    /// happens.
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
         let mut failed = BTreeMap::new();
         for effect in effects {
-            let dropped = match effect.module() {
-                Some(module) => failed.contains_key(module),
-                None => !failed.is_empty() && matches!(effect, Effect::Announce),
-            };
-            if dropped {
+            if effect.module().is_some_and(|module| failed.contains_key(module)) {
                 continue;
             }
             match effect {
@@ -42,7 +39,7 @@ impl Daemon {
                         failed.insert(module, error.to_string());
                     }
                 }
-                Effect::Announce => self.heartbeats.announce(self.node.reports()),
+                Effect::Announce => self.unwritten.unannounced = true,
                 Effect::AskWitness { module, request } => self.ask_witness(&module, request),
                 Effect::Assign { module, serial, assignment } => {
                     self.assign(&module, serial, assignment);
@@ -69,16 +66,27 @@ impl Daemon {
                 Effect::Answer { job, outcome } => self.answer(job, outcome),
             }
         }
+        self.unwritten.untold += failed.len();
+        self.announce();
         for (module, error) in failed {
             let input = Input::PersistFailed { module, error };
-            if self.told_of_failure {
+            if self.unwritten.telling {
                 // What follows from a failure fails too: later, so that the loop goes on turning.
                 self.later(input);
             } else {
-                self.told_of_failure = true;
+                self.unwritten.telling = true;
                 self.input(input);
-                self.told_of_failure = false;
+                self.unwritten.telling = false;
             }
+        }
+    }
+
+    /// Lets peers hear what the core reports, unless that says more than what is written down. That
+    /// is the last effect of each batch, so that nothing of a batch comes after it.
+    fn announce(&mut self) {
+        if self.unwritten.unannounced && self.unwritten.untold == 0 {
+            self.unwritten.unannounced = false;
+            self.heartbeats.announce(self.node.reports());
         }
     }
 
@@ -217,6 +225,7 @@ impl Daemon {
         let path = self.layout.running_file(name);
         let mut running: RunningState = durable::read(&path).ok().flatten().unwrap_or_default();
         change(&mut running);
+        running.boot = clock::boot_id().ok();
         if let Err(error) = durable::write(&path, &running) {
             eprintln!("! {}: {error}", path.display());
         }

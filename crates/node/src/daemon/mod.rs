@@ -28,6 +28,7 @@ mod heartbeat;
 mod hold_off;
 mod isolation;
 mod journal;
+mod left;
 mod listen;
 mod membership;
 mod module;
@@ -114,8 +115,19 @@ struct Daemon {
     next_generation: u64,
     witness: WitnessSeen,
     house: House,
-    /// Whether the core is just being told that a record could not be written.
-    told_of_failure: bool,
+    unwritten: Unwritten,
+}
+
+/// Records that could not be written.
+#[derive(Debug, Default)]
+struct Unwritten {
+    /// Whether the core is just being told of one.
+    telling: bool,
+    /// How many there are of which it does not know yet: until then no peer may hear what it
+    /// reports.
+    untold: usize,
+    /// Something is to be announced once it knows.
+    unannounced: bool,
 }
 
 /// An operator's job without an outcome.
@@ -201,6 +213,9 @@ impl Daemon {
     fn input(&mut self, input: Input) {
         let now = clock::now();
         self.recorder.input(now, &input);
+        if matches!(input, Input::PersistFailed { .. }) {
+            self.unwritten.untold = self.unwritten.untold.saturating_sub(1);
+        }
         let effects = self.node.handle(now, input);
         self.record(now, &effects);
         self.perform(effects);

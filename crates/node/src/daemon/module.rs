@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::marker::{self, Marker};
 use cluster::input::DataState;
-use model::EpochId;
 use model::config::ModuleConfig;
+use model::{BootId, EpochId};
 use serde::{Deserialize, Serialize};
 use wire::local::Progress;
 
@@ -49,6 +49,9 @@ pub(crate) struct Module {
 /// What a daemon of the same boot must know of a running module.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunningState {
+    /// The boot in which that was so: where the directory of what runs outlives one, it is void.
+    #[serde(default)]
+    pub(crate) boot: Option<BootId>,
     /// Whether the addresses were held.
     pub(crate) addresses: bool,
     /// Whether the application was started and not stopped.

@@ -13,13 +13,13 @@ use cluster::status::{ModuleStatus, NodeStatus};
 use model::config::ModuleConfig;
 use model::{Headline, ModuleName, NodeName, Role, Time};
 use serde_json::{Value, json};
-use wire::control::{Exit, Reply, Verb};
+use wire::control::{Exit, Reply, Verb, WaitFor};
 
 use crate::clock;
 use crate::daemon::ask::Peer;
 use crate::daemon::effects::check_openers;
 use crate::daemon::event::{Event, Line};
-use crate::daemon::waiting::Waiting;
+use crate::daemon::waiting::{Waiting, never_comes};
 use crate::daemon::{Daemon, JOB_MAX, Pending};
 
 impl Daemon {
@@ -71,16 +71,25 @@ impl Daemon {
             Verb::Maintenance { node, module, seconds } => {
                 return self.maintenance(node, module, seconds, lines);
             }
-            Verb::Wait { module, state, timeout_ms } => match self.module_config(&module) {
-                Err(reply) => *reply,
-                Ok(_) => {
-                    let until = clock::now() + Duration::from_millis(timeout_ms);
-                    self.waiting.push(Waiting::new(module, state, until, lines));
-                    return;
-                }
-            },
+            Verb::Wait { module, state, timeout_ms } => {
+                let until = clock::now() + Duration::from_millis(timeout_ms);
+                return self.wait(module, state, until, lines);
+            }
         };
         let _ = lines.send(Line::Reply(reply));
+    }
+
+    fn wait(&mut self, module: ModuleName, state: WaitFor, until: Time, lines: Sender<Line>) {
+        let refusal = match self.module_config(&module) {
+            Err(reply) => Some(*reply),
+            Ok(config) => {
+                never_comes(config, &self.name, state).map(|why| Reply::new(Exit::Usage, why))
+            }
+        };
+        match refusal {
+            Some(reply) => drop(lines.send(Line::Reply(reply))),
+            None => self.waiting.push(Waiting::new(module, state, until, lines)),
+        }
     }
 
     /// Has a command carried out on one node, or on all nodes of the module.
@@ -137,7 +146,7 @@ impl Daemon {
             let part = Part::Remote(Box::new(self.peer(&node)), verb);
             return gather_apart(vec![(node, part)], lines);
         }
-        let carried: Vec<ModuleName> = self.modules.keys().cloned().collect();
+        let carried: Vec<ModuleName> = self.node.status(clock::now()).modules.into_keys().collect();
         if carried.is_empty() {
             let what = format!("{node} carries no module");
             let _ = lines.send(Line::Reply(Reply::new(Exit::Done, what)));
@@ -302,7 +311,9 @@ impl Daemon {
         let status = self.node.status(now);
         let sentence = self.sentence(&status);
         let mut data = serde_json::to_value(&status).unwrap_or(Value::Null);
-        for (name, module) in &self.modules {
+        // What is not run on this node is not shown on it.
+        let shown = self.modules.iter().filter(|(name, _)| status.modules.contains_key(*name));
+        for (name, module) in shown {
             let extra = json!({
                 "progress": module.progress,
                 "resync_rate": module.resync_rate,
@@ -333,6 +344,12 @@ impl Daemon {
                 let others = status.modules.len() - 1;
                 let more = if others == 0 { String::new() } else { format!(" and {others} more") };
                 format!("{name}{more} is protected: the loss of any one node is survived")
+            }
+            Some((name, ModuleStatus { headline: Headline::Runs, .. })) => {
+                let is_light = |module: &&ModuleStatus| module.headline == Headline::Runs;
+                let others = status.modules.values().filter(is_light).count() - 1;
+                let more = if others == 0 { String::new() } else { format!(" and {others} more") };
+                format!("all is well; {name}{more} runs on {} alone", status.node)
             }
             Some((name, module)) => {
                 let why = module.reasons.first().map_or("", |reason| reason.sentence.as_str());

@@ -12,8 +12,7 @@ use std::time::Duration;
 
 use cluster::Node;
 use cluster::contact::Contact;
-use cluster::effect::Assignment;
-use cluster::input::{Boot, BootModule, DataState, Running};
+use cluster::input::{Boot, BootModule, DataState};
 use cluster::record::Record;
 use cluster::report::Heartbeat;
 use model::config::{self, ClusterConfig, ModuleConfig, ModuleKind, Stand};
@@ -31,19 +30,20 @@ use crate::daemon::before_resync::BeforeResync;
 use crate::daemon::checks::Checks;
 use crate::daemon::configuring::{Configuring, reserved_by};
 use crate::daemon::event::Event;
-use crate::daemon::farms::{self, Driver, Pulses};
+use crate::daemon::farms::{self, Pulses};
 use crate::daemon::guard::Guard;
 use crate::daemon::health::Health;
 use crate::daemon::heartbeat::Heartbeats;
 use crate::daemon::hold_off::HoldOff;
 use crate::daemon::journal::Journal;
+use crate::daemon::left::{adopt, left_running};
 use crate::daemon::membership::Membership;
-use crate::daemon::module::{Module, RunningState, data_state};
+use crate::daemon::module::{Module, data_state};
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
 use crate::daemon::{
-    Daemon, DaemonOptions, Ending, House, WitnessSeen, isolation, listen, requests,
+    Daemon, DaemonOptions, Ending, House, Unwritten, WitnessSeen, isolation, listen, requests,
 };
 use crate::durable;
 use crate::files::{Configuration, ConfigurationError};
@@ -284,7 +284,7 @@ fn build(
         waiting: Vec::new(),
         witness: WitnessSeen::default(),
         house: House { kept: now, quarantines: None },
-        told_of_failure: false,
+        unwritten: Unwritten::default(),
     };
     daemon.record(now, &effects);
     daemon.perform(effects);
@@ -311,7 +311,8 @@ fn wedged_after(modules: &BTreeMap<ModuleName, Module>) -> Duration {
 }
 
 fn shortest_timeout(modules: &BTreeMap<ModuleName, Module>) -> Duration {
-    let timeouts = modules.values().map(|module| module.config.failover.timeout);
+    let mirrors = modules.values().filter(|module| module.config.kind == ModuleKind::Mirror);
+    let timeouts = mirrors.map(|module| module.config.failover.timeout);
     timeouts.min().unwrap_or(NO_TIMEOUT)
 }
 
@@ -410,7 +411,7 @@ fn prepare(
             (data_of(&record), Some(adopt(layout, &mut module, found.assignment)))
         }
         None => {
-            let running = left_running(layout, &mut module)?;
+            let running = left_running(layout, node, &mut module)?;
             (data_state(&config), running)
         }
     };
@@ -423,72 +424,6 @@ fn data_of(record: &Record) -> DataState {
     match &record.epoch {
         Some(epoch) => DataState::Marked { root: record.root, epoch: epoch.id },
         None => DataState::Empty,
-    }
-}
-
-fn adopt(layout: &Layout, module: &mut Module, assignment: Assignment) -> Running {
-    let noted: RunningState =
-        durable::read(&layout.running_file(&module.config.name)).ok().flatten().unwrap_or_default();
-    let mut farm = None;
-    if let Some(driver) = &mut module.farm {
-        farm = driver.adopt().map(Box::new);
-    } else if noted.addresses {
-        // Taking again is harmless and gives this daemon what it needs to renew them.
-        if let Err(error) = module.addresses.take(&module.config.vips, clock::now()) {
-            eprintln!("! {} address: {error}", module.config.name);
-        }
-    }
-    let service = runs(module, noted.service);
-    Running { assignment, addresses: noted.addresses, service, farm }
-}
-
-/// What an earlier daemon of this boot left running without a replicator. Only a kind of module
-/// that needs none goes on like that; of others nothing may run or be held.
-fn left_running(layout: &Layout, module: &mut Module) -> io::Result<Option<Running>> {
-    let noted = fs::exists(layout.running_file(&module.config.name))?;
-    let runs = match module.config.kind {
-        ModuleKind::Mirror => false,
-        ModuleKind::Farm => noted && module.farm.as_ref().is_some_and(Driver::is_kept),
-    };
-    if !runs {
-        clear_away(layout, module)?;
-        return Ok(None);
-    }
-    Ok(Some(adopt(layout, module, Assignment::Close)))
-}
-
-/// Whether the application runs, as an earlier daemon left it. If that had begun to stop it, the
-/// rest is ended: half of an application must not be taken for the whole.
-fn runs(module: &Module, noted: bool) -> bool {
-    let name = &module.config.name;
-    if !noted {
-        if let Err(error) = module.application.kill_now() {
-            // A start ends it first, or fails and says so.
-            eprintln!("! what is left of the application of {name} cannot be ended: {error}");
-        }
-        return false;
-    }
-    module.application.is_running().unwrap_or_else(|error| {
-        eprintln!("! {name}: {error}; the application counts as running, as it was started");
-        true
-    })
-}
-
-/// Without a replicator nothing of the module may run or be held on this node.
-fn clear_away(layout: &Layout, module: &mut Module) -> io::Result<()> {
-    module.application.kill_now()?;
-    if let Err(error) = module.addresses.release(&module.config.vips) {
-        eprintln!("! {} address: {error}", module.config.name);
-    }
-    if module.config.farm.is_some()
-        && let Err(error) = net::farm::remove(module.config.name.as_str())
-    {
-        eprintln!("! {} filter: {error}", module.config.name);
-    }
-    module.clean_leftovers(layout);
-    match fs::remove_file(layout.running_file(&module.config.name)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -4,7 +4,8 @@
 use std::sync::mpsc::Sender;
 
 use cluster::status::ModuleStatus;
-use model::{Headline, ModuleName, Phase, Role, Time};
+use model::config::{ModuleConfig, ModuleKind};
+use model::{Headline, ModuleName, NodeName, Phase, Role, Time};
 use wire::control::{Exit, Reply, WaitFor};
 
 use crate::daemon::Daemon;
@@ -84,6 +85,10 @@ impl Waiting {
         let serves = |role| matches!(role, Role::Prim | Role::Alone);
         match self.state {
             WaitFor::Protected => module.headline == Headline::Protected,
+            // Each node of a light module is as good as it can be once it runs it.
+            WaitFor::Serving if module.role == Role::Up => {
+                module.service && module.phase == Phase::Ready
+            }
             WaitFor::Serving => {
                 (serves(module.role) && module.service) || ready.is_some_and(serves)
             }
@@ -95,6 +100,26 @@ impl Waiting {
                 module.role == Role::Stop && peer.is_none_or(|role| role == Role::Stop)
             }
         }
+    }
+}
+
+/// Why it would be waited for in vain.
+pub(super) fn never_comes(
+    config: &ModuleConfig,
+    node: &NodeName,
+    state: WaitFor,
+) -> Option<String> {
+    let name = &config.name;
+    match (config.kind, state) {
+        (ModuleKind::Light, _) if !config.nodes.contains(node) => {
+            Some(format!("module {name} is not run on {node}: ask one of its nodes"))
+        }
+        (ModuleKind::Light, WaitFor::Protected | WaitFor::Alone) => Some(format!(
+            "{name} is a light module, which no other node takes over: wait for `serving` or \
+             `stopped`"
+        )),
+        (ModuleKind::Light, WaitFor::Serving | WaitFor::Stopped) => None,
+        (ModuleKind::Mirror | ModuleKind::Farm, _) => None,
     }
 }
 

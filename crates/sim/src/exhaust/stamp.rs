@@ -23,6 +23,7 @@ const IGNORED: &[&str] = &[
     "evidence",
     "handled",
     "jobs",
+    "last_front",
     "last_good",
     "module",
     "now",

@@ -27,7 +27,7 @@ const LEFT_OUT: &[&str] = &[
 /// The field with what all kinds of modules keep.
 const BASE: &str = "base";
 /// What is left out with everything below it.
-const LEFT_OUT_BELOW: &[&str] = &["last_good.", "peer.report.config."];
+const LEFT_OUT_BELOW: &[&str] = &["last_good.", "last_front.", "peer.report.config."];
 
 /// A field that differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
