@@ -257,9 +257,6 @@ impl World {
             ["maintained"] => (None, Some(Command::EndMaintenance)),
             _ => return Err(format!("there is no command `light {}`", words.join(" "))),
         };
-        if matches!(command, Some(Command::Start | Command::Stop)) && self.hosts[i].up {
-            self.light_word(i);
-        }
         if let Some(command) = command {
             self.command_of(i, web(), command);
         }
@@ -269,9 +266,12 @@ impl World {
         Ok(())
     }
 
-    /// The operator's word gives the application all its restarts again.
-    fn light_word(&mut self, i: usize) {
-        if let Some(light) = &mut self.hosts[i].light {
+    /// The operator's word gives the application all its restarts again, once the node hears it.
+    pub(crate) fn light_hears(&mut self, i: usize, input: &Input) {
+        let Input::Operator { module, command: Command::Start | Command::Stop, .. } = input else {
+            return;
+        };
+        if let Some(light) = self.hosts[i].light.as_mut().filter(|_| *module == web()) {
             light.restarts = 0;
         }
     }

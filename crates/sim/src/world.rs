@@ -412,6 +412,7 @@ impl World {
 
     /// Tells a daemon something and performs what it wants done.
     pub fn give(&mut self, i: usize, input: Input) {
+        self.light_hears(i, &input);
         let own = self.own_time(i);
         let now = self.now;
         let host = &mut self.hosts[i];
