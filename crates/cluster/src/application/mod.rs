@@ -6,6 +6,7 @@
 //!   recover     failures: how many there were, restart in place, giving it up
 //!   spans       what the operator wants for a time: pause, maintenance
 //!   reasons     why the application is not as it should be
+//!   unaided     what the kinds share whose application no other node takes over
 //!   wanted      what is asked of the shell
 //! ```
 //!
@@ -16,6 +17,7 @@ mod checks;
 mod reasons;
 mod recover;
 mod spans;
+mod unaided;
 mod wanted;
 
 use std::borrow::Cow;
@@ -34,6 +36,7 @@ pub(crate) use checks::down;
 pub(crate) use reasons::Found;
 pub(crate) use recover::Failure;
 pub(crate) use spans::spoken;
+pub(crate) use unaided::{Answered, PATIENCE, Stand};
 
 /// Pause before a record that could not be written is tried again.
 pub(crate) const RETRY_FIRST: Duration = Duration::from_secs(1);

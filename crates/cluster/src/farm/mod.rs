@@ -287,6 +287,20 @@ impl Farm {
         })
     }
 
+    /// Whether the kernel goes by the shares that were wished last.
+    #[must_use]
+    pub fn is_followed(&self) -> bool {
+        self.asked.is_empty()
+    }
+
+    /// What was wished last, once more: it may not have been done.
+    #[must_use]
+    pub fn wish_again(&self) -> Vec<Wish> {
+        let shares = (!self.is_followed()).then(|| Wish::SetShares(Box::new(self.shares.clone())));
+        let pulse = self.said.clone().map(Wish::Pulse);
+        shares.into_iter().chain(pulse).collect()
+    }
+
     /// Time has passed.
     pub fn tick(&mut self, now: Time) -> Vec<Wish> {
         self.run(now, |_| {})

@@ -20,11 +20,10 @@ mod tests;
 
 use std::time::Duration;
 
-use model::config::CheckAction;
 use model::{Severity, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::application::{Base, Failure, down, spoken};
+use crate::application::{Answered, Base};
 use crate::effect::{Effect, ServiceAction};
 use crate::farm::{Farm, Part, Settings, Told, Wish};
 use crate::input::{Boot, BootModule, Input, Running};
@@ -79,10 +78,12 @@ pub(crate) struct Farming {
     base: Base,
     farm: Farm,
     state: State,
-    /// What it was before the newest decision that is to be recorded.
-    before: State,
+    /// What it was before the newest decision that is to be recorded, and whether it was proving.
+    before: (State, bool),
     /// Why the kernel does not go by the shares, and when to try again.
     filter_failed: Option<(String, Time)>,
+    /// When the filter may be put up again that could not be.
+    take_at: Time,
     /// Two parts of the farm served apart until then.
     healed: Option<Time>,
     /// The application was started, and its checks have not all been up since: it has no clients.
@@ -100,8 +101,9 @@ impl Farming {
             base: Base::new(now, boot, module),
             farm: Farm::new(now, settings, alive, left),
             state,
-            before: state,
+            before: (state, false),
             filter_failed: None,
+            take_at: now,
             healed: None,
             proving: false,
         })
@@ -110,7 +112,7 @@ impl Farming {
     /// Applies `change` to the facts and decides until nothing is left to do.
     pub(crate) fn run(&mut self, now: Time, change: impl FnOnce(&mut Farming)) -> Vec<Effect> {
         self.base.begin(now);
-        let before = self.state;
+        let before = (self.state, self.proving);
         change(self);
         for _ in 0..ROUNDS_MAX {
             if !self.step() {
@@ -229,7 +231,7 @@ impl Farming {
 
     /// One decision. Returns whether anything changed, so that it is worth looking again.
     fn step(&mut self) -> bool {
-        if self.base.end_spans() {
+        if self.base.end_spans() || self.base.retry_record() {
             return true;
         }
         match self.state {
@@ -242,7 +244,11 @@ impl Farming {
                     self.proving = true;
                     changed
                 }
-                None => self.answer_failure(),
+                None => match self.base.answer_failure() {
+                    Answered::Nothing => false,
+                    Answered::Restarts => true,
+                    Answered::GivesUp => self.leave(),
+                },
             },
             State::Leave(step) => self.leave_step(step),
         }
@@ -259,13 +265,7 @@ impl Farming {
         if !self.base.record.started {
             return self.go(State::Stop);
         }
-        if let Some((check, evidence)) = self.base.down_for(CheckAction::Wait) {
-            let (me, why) = (&self.base.me, down(&check, &evidence));
-            let sentence = format!("{me} does not start the application before: {why}");
-            return self.base.block("check-waits", sentence);
-        }
-        let retry = self.base.retry.at;
-        if !self.base.due(retry) {
+        if self.base.blocked_by_check() || !self.base.due(self.take_at) {
             return false;
         }
         self.base.set_addresses(true);
@@ -277,7 +277,7 @@ impl Farming {
             Take::Filter if self.base.front.addresses_busy => false,
             Take::Filter => {
                 if let Some(error) = self.base.front.address_error.clone() {
-                    self.base.retry.at = self.base.now + RETRY;
+                    self.take_at = self.base.now + RETRY;
                     self.base.front.addresses = false;
                     self.go(State::Wait);
                     let sentence = format!("{} cannot take part: {error}", self.base.me);
@@ -336,54 +336,13 @@ impl Farming {
         }
     }
 
-    fn answer_failure(&mut self) -> bool {
-        let recorded = self.base.persist_error.is_none();
-        if !recorded || self.base.front.busy.is_some() || self.base.is_paused() {
-            return false;
-        }
-        let Some(failure) = self.base.failure() else { return false };
-        match failure.action {
-            CheckAction::None => false,
-            CheckAction::Restart | CheckAction::Failover => self.restart_or_stop(failure),
-            CheckAction::Wait => {
-                let me = &self.base.me;
-                let sentence = format!("{me} stops the application until: {}", failure.sentence);
-                let severity = Severity::Warning;
-                self.base.explain_with(severity, "check-waits", sentence, failure.evidence);
-                self.leave()
-            }
-            CheckAction::Stop => {
-                let sentence = format!("{} stops the module: {}", self.base.me, failure.sentence);
-                self.stop_for("stopped-by-check", sentence, failure.evidence)
-            }
-        }
-    }
-
-    fn restart_or_stop(&mut self, failure: Failure) -> bool {
-        let Err(failure) = self.base.restart(failure) else { return true };
-        let failover = &self.base.config.failover;
-        let sentence = format!(
-            "{} stops the module, as restarts within {} are used up ({}): {}",
-            self.base.me,
-            spoken(failover.restart_window),
-            failover.max_restarts,
-            failure.sentence
-        );
-        self.stop_for("gave-up", sentence, failure.evidence)
-    }
-
-    fn stop_for(&mut self, code: &str, sentence: String, evidence: Vec<String>) -> bool {
-        self.base.give_up(code, sentence, evidence);
-        self.base.persist(|record| record.started = false);
-        self.leave()
-    }
-
-    /// All of the batch counts as undone.
+    /// All of the batch counts as undone. What the farm wished in it is wished once more, as it may
+    /// not have been done.
     fn persist_failed(&mut self, error: String) {
-        let told = format!("the record cannot be written: {error}");
-        if !self.base.undo_batch(error) {
-            self.base.warn("record-failed", told);
-        }
+        self.base.record_failed(error);
+        (self.state, self.proving) = self.before;
+        let wishes = self.farm.wish_again();
+        self.wish(wishes);
     }
 
     /// Tells the farm what this node takes part in.

@@ -4,15 +4,11 @@
 
 use std::time::Duration;
 
-use model::Phase;
-
+use super::view::next_steps;
 use super::{Farming, State};
-use crate::application::{Job, spoken};
+use crate::application::{Job, PATIENCE, Stand, spoken};
 use crate::effect::Outcome;
 use crate::input::{Command, JobId};
-
-/// How long a start may be blocked by something that may pass before it is answered as refused.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Farming {
     pub(super) fn command(&mut self, id: JobId, command: Command) {
@@ -54,22 +50,12 @@ impl Farming {
     }
 
     fn begin_start(&mut self) {
-        self.base.persist_error = None;
-        self.base.rewritten = false;
-        self.base.retry.at = self.base.now;
-        self.base.forget_failures();
-        if !self.base.record.started {
-            self.base.persist(|record| record.started = true);
-        }
+        self.take_at = self.base.now;
+        self.base.operator_wants(true);
     }
 
     fn begin_stop(&mut self) {
-        self.base.persist_error = None;
-        self.base.rewritten = false;
-        self.base.forget_failures();
-        if self.base.record.started {
-            self.base.persist(|record| record.started = false);
-        }
+        self.base.operator_wants(false);
         match self.state {
             State::Take(_) | State::Up => {
                 let sentence =
@@ -91,30 +77,14 @@ impl Farming {
     }
 
     fn outcome(&mut self, job: &Job) -> Option<Outcome> {
-        if let Some(error) = &self.base.persist_error {
-            return Some(Outcome::Failed(format!("the record cannot be written: {error}")));
+        if let Command::Maintain(length) = job.command
+            && self.base.persist_error.is_none()
+        {
+            return self.maintain_outcome(job, length);
         }
-        let (me, module) = (self.base.me.clone(), self.base.module.clone());
-        let done = match job.command {
-            Command::Start => return self.start_outcome(job),
-            Command::Stop | Command::StopAll => {
-                if self.base.record.started {
-                    return Some(Outcome::Failed("it was started again".to_owned()));
-                }
-                if self.state != State::Stop {
-                    return None;
-                }
-                format!("{me} is stopped")
-            }
-            Command::Pause(length) => {
-                format!("{me} answers no failure of {module} for {}", spoken(length))
-            }
-            Command::Resume => format!("{me} answers failures of {module} by itself"),
-            Command::Maintain(length) => return self.maintain_outcome(job, length),
-            Command::EndMaintenance => format!("{me} is not in maintenance"),
-            Command::Switchover | Command::ForcePrimary | Command::Discard => return None,
-        };
-        Some(Outcome::Done(done))
+        let (up, stopped) = (self.state == State::Up, self.state == State::Stop);
+        let stand = Stand { up, stopped, shown: self.role() };
+        self.base.outcome(job, stand, next_steps)
     }
 
     /// Maintenance is in force once the clients are with others, as far as others can take them.
@@ -125,7 +95,7 @@ impl Farming {
         if self.state != State::Up {
             return Some(Outcome::Done(format!("{told}, and does not run {module}")));
         }
-        if self.farm.count() == 0 {
+        if self.farm.count() == 0 && self.farm.is_followed() {
             return Some(Outcome::Done(format!("{told}, and serves no new clients of {module}")));
         }
         let until = job.since + PATIENCE;
@@ -134,26 +104,5 @@ impl Farming {
             let what = "goes on serving clients of";
             Outcome::Done(format!("{told}; {me} {what} {module}, as nobody else can"))
         })
-    }
-
-    fn start_outcome(&mut self, job: &Job) -> Option<Outcome> {
-        let me = self.base.me.clone();
-        if !self.base.record.started {
-            return Some(Outcome::Failed(format!("{me} was stopped")));
-        }
-        if let (State::Up, Some(why)) = (self.state, self.base.start_failure()) {
-            return Some(Outcome::Failed(format!("it did not start: {why}")));
-        }
-        let (role, phase) = self.role();
-        if self.state == State::Up && phase == Phase::Ready {
-            return Some(Outcome::Done(format!("{me} is {role}")));
-        }
-        let block = self.base.block.clone()?;
-        let until = job.since + PATIENCE;
-        if block.code == "address-failed" || self.base.due(until) {
-            let next = self.next_steps(&block.code);
-            return Some(Outcome::Refused { why: block.sentence, next });
-        }
-        None
     }
 }

@@ -35,6 +35,8 @@ struct Shell {
     events: Vec<String>,
     outcomes: BTreeMap<JobId, Outcome>,
     done: Vec<String>,
+    /// Records cannot be written.
+    full: bool,
     /// What has come of effects, and is to be told.
     queue: VecDeque<Input>,
 }
@@ -71,6 +73,7 @@ impl Shell {
             events: Vec::new(),
             outcomes: BTreeMap::new(),
             done: Vec::new(),
+            full: false,
             queue: VecDeque::new(),
         };
         shell.perform(effects);
@@ -89,6 +92,11 @@ impl Shell {
     fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
+                Effect::Persist { module, .. } if self.full => {
+                    let error = "no space left".to_owned();
+                    self.queue.push_front(Input::PersistFailed { module, error });
+                    return;
+                }
                 Effect::SetAddresses { module, held } => {
                     self.done.push(format!("addresses {held}"));
                     self.queue.push_back(Input::AddressesSet { module, held, error: None });
@@ -318,4 +326,32 @@ fn an_application_that_is_given_up_is_stopped_without_a_drain() {
     assert!(shell.events.iter().any(|code| code == "gave-up"), "{:?}", shell.events);
     assert_eq!((shell.status().role, shell.part()), (Role::Stop, Part::Out));
     assert!(!shell.kernel.serves());
+}
+
+#[test]
+fn what_was_decided_with_a_record_that_cannot_be_written_is_undone_and_done_later() {
+    let mut shell = Shell::start(None, true);
+    shell.check(true);
+    shell.together(400);
+    shell.done.clear();
+    shell.full = true;
+    shell.check(false);
+    assert_eq!(shell.done.len(), 0, "a restart that is not counted is not made");
+    assert_eq!(shell.part(), Part::Standby, "others serve its clients nevertheless");
+    let reasons = shell.status().reasons;
+    assert!(reasons.iter().any(|reason| reason.code == "record-failed"), "{reasons:?}");
+    shell.command(1, Command::Stop);
+    assert!(matches!(shell.outcomes[&JobId(1)], Outcome::Failed(_)));
+    shell.full = false;
+    shell.pass(5_000);
+    assert_eq!(shell.done, ["Stop", "Start"], "{:?}", shell.events);
+    shell.check(true);
+    shell.together(400);
+    let status = shell.status();
+    assert_eq!((shell.part(), status.headline), (Part::Ready, Headline::Protected));
+    assert_eq!(status.farm.unwrap().members[0].percent, 50);
+    shell.full = true;
+    shell.command(2, Command::Maintain(Duration::from_secs(600)));
+    assert!(matches!(shell.outcomes[&JobId(2)], Outcome::Failed(_)));
+    assert_eq!((shell.part(), shell.kernel.leader), (Part::Ready, true));
 }

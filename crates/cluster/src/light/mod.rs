@@ -19,10 +19,9 @@ mod operator;
 mod view;
 
 use model::Time;
-use model::config::CheckAction;
 use serde::{Deserialize, Serialize};
 
-use crate::application::{Base, Failure, down, spoken};
+use crate::application::{Answered, Base};
 use crate::effect::{Effect, ServiceAction};
 use crate::input::{Boot, BootModule, Input, Running};
 
@@ -141,16 +140,8 @@ impl Light {
 
     /// One decision. Returns whether anything changed, so that it is worth looking again.
     fn step(&mut self) -> bool {
-        if self.base.end_spans() {
+        if self.base.end_spans() || self.base.retry_record() {
             return true;
-        }
-        if self.base.persist_error.is_some() {
-            if self.base.is_written_again() {
-                let sentence = format!("the record of {} can be written again", self.base.me);
-                self.base.info("record-written", sentence);
-                return true;
-            }
-            self.base.write_again();
         }
         match self.state {
             State::Stop if self.base.record.started => self.go(State::Wait),
@@ -159,7 +150,11 @@ impl Light {
             State::Take(step) => self.take_step(step),
             State::Up => match self.base.restart_step() {
                 Some(changed) => changed,
-                None => self.answer_failure(),
+                None => match self.base.answer_failure() {
+                    Answered::Nothing => false,
+                    Answered::Restarts => true,
+                    Answered::GivesUp => self.leave(),
+                },
             },
             State::Leave(step) => self.leave_step(step),
         }
@@ -176,10 +171,8 @@ impl Light {
         if !self.base.record.started {
             return self.go(State::Stop);
         }
-        if let Some((check, evidence)) = self.base.down_for(CheckAction::Wait) {
-            let (me, why) = (&self.base.me, down(&check, &evidence));
-            let sentence = format!("{me} does not start the application before: {why}");
-            return self.base.block("check-waits", sentence);
+        if self.base.blocked_by_check() {
+            return false;
         }
         self.base.set_addresses(true);
         self.go(State::Take(Step::Address))
@@ -236,57 +229,9 @@ impl Light {
         }
     }
 
-    fn answer_failure(&mut self) -> bool {
-        // What is not written down would be forgotten by the next daemon: restarts are counted.
-        let recorded = self.base.persist_error.is_none();
-        if !recorded || self.base.front.busy.is_some() || self.base.is_paused() {
-            return false;
-        }
-        let Some(failure) = self.base.failure() else { return false };
-        match failure.action {
-            CheckAction::None => false,
-            // Nobody else could have it, not even if it fails as it is first started.
-            CheckAction::Restart | CheckAction::Failover => self.restart_or_stop(failure),
-            CheckAction::Wait => {
-                let me = &self.base.me;
-                let sentence = format!("{me} stops the application until: {}", failure.sentence);
-                let severity = model::Severity::Warning;
-                self.base.explain_with(severity, "check-waits", sentence, failure.evidence);
-                self.leave()
-            }
-            CheckAction::Stop => {
-                let sentence = format!("{} stops the module: {}", self.base.me, failure.sentence);
-                self.stop_for("stopped-by-check", sentence, failure.evidence)
-            }
-        }
-    }
-
-    fn restart_or_stop(&mut self, failure: Failure) -> bool {
-        let Err(failure) = self.base.restart(failure) else { return true };
-        let failover = &self.base.config.failover;
-        let sentence = format!(
-            "{} stops the module, as restarts within {} are used up ({}): {}",
-            self.base.me,
-            spoken(failover.restart_window),
-            failover.max_restarts,
-            failure.sentence
-        );
-        self.stop_for("gave-up", sentence, failure.evidence)
-    }
-
-    fn stop_for(&mut self, code: &str, sentence: String, evidence: Vec<String>) -> bool {
-        self.base.give_up(code, sentence, evidence);
-        self.base.persist(|record| record.started = false);
-        self.leave()
-    }
-
     /// All of the batch counts as undone.
     fn persist_failed(&mut self, error: String) {
-        let told = format!("the record cannot be written: {error}");
-        if !self.base.undo_batch(error) {
-            self.base.warn("record-failed", told);
-        }
-        self.base.undo_front();
+        self.base.record_failed(error);
         self.state = self.before;
     }
 }

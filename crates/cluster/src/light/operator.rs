@@ -2,17 +2,10 @@
 //!
 //! A refusal changes nothing and says what to do instead.
 
-use std::time::Duration;
-
-use model::Phase;
-
 use super::{Light, State};
-use crate::application::{Job, spoken};
+use crate::application::{Base, Job, Stand, spoken};
 use crate::effect::Outcome;
 use crate::input::{Command, JobId};
-
-/// How long a start may be blocked by something that may pass before it is answered as refused.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Light {
     pub(super) fn command(&mut self, id: JobId, command: Command) {
@@ -22,7 +15,7 @@ impl Light {
         }
         self.base.jobs.push(Job { id, command, since: self.base.now, begun: false });
         match command {
-            Command::Start => self.begin_start(),
+            Command::Start => self.base.operator_wants(true),
             Command::Stop | Command::StopAll => self.begin_stop(),
             Command::Pause(length) => self.base.pause(length),
             Command::Resume => self.base.end_pause(),
@@ -50,22 +43,8 @@ impl Light {
         Some((why, format!("evenkeel start {module} or evenkeel stop {module}")))
     }
 
-    fn begin_start(&mut self) {
-        self.base.persist_error = None;
-        self.base.rewritten = false;
-        self.base.forget_failures();
-        if !self.base.record.started {
-            self.base.persist(|record| record.started = true);
-        }
-    }
-
     fn begin_stop(&mut self) {
-        self.base.persist_error = None;
-        self.base.rewritten = false;
-        self.base.forget_failures();
-        if self.base.record.started {
-            self.base.persist(|record| record.started = false);
-        }
+        self.base.operator_wants(false);
         match self.state {
             State::Take(_) | State::Up => {
                 let sentence = format!("{} stops the application", self.base.me);
@@ -87,52 +66,19 @@ impl Light {
     }
 
     fn outcome(&mut self, job: &Job) -> Option<Outcome> {
-        if let Some(error) = &self.base.persist_error {
-            return Some(Outcome::Failed(format!("the record cannot be written: {error}")));
+        if let Command::Maintain(length) = job.command
+            && self.base.persist_error.is_none()
+        {
+            return Some(Outcome::Done(format!(
+                "{} is in maintenance for {}; what it runs of {} goes on, as that runs on each node \
+                 by itself",
+                self.base.me,
+                spoken(length),
+                self.base.module
+            )));
         }
-        let (me, module) = (self.base.me.clone(), self.base.module.clone());
-        let done = match job.command {
-            Command::Start => return self.start_outcome(job),
-            Command::Stop | Command::StopAll => {
-                if self.base.record.started {
-                    return Some(Outcome::Failed("it was started again".to_owned()));
-                }
-                if self.state != State::Stop {
-                    return None;
-                }
-                format!("{me} is stopped")
-            }
-            Command::Pause(length) => {
-                format!("{me} answers no failure of {module} for {}", spoken(length))
-            }
-            Command::Resume => format!("{me} answers failures of {module} by itself"),
-            Command::Maintain(length) => format!(
-                "{me} is in maintenance for {}; what it runs of {module} goes on, as that runs on \
-                 each node by itself",
-                spoken(length)
-            ),
-            Command::EndMaintenance => format!("{me} is not in maintenance"),
-            Command::Switchover | Command::ForcePrimary | Command::Discard => return None,
-        };
-        Some(Outcome::Done(done))
-    }
-
-    fn start_outcome(&mut self, job: &Job) -> Option<Outcome> {
-        let (role, phase) = self.role();
-        if !self.base.record.started {
-            return Some(Outcome::Failed(format!("{} was stopped", self.base.me)));
-        }
-        if let (State::Up, Some(error)) = (self.state, self.base.start_failure()) {
-            return Some(Outcome::Failed(format!("it did not start: {error}")));
-        }
-        if self.state == State::Up && phase == Phase::Ready {
-            return Some(Outcome::Done(format!("{} is {role}", self.base.me)));
-        }
-        let block = self.base.block.clone()?;
-        if !self.base.due(job.since + PATIENCE) {
-            return None;
-        }
-        let next = self.next_steps(&block.code);
-        Some(Outcome::Refused { why: block.sentence, next })
+        let (up, stopped) = (self.state == State::Up, self.state == State::Stop);
+        let stand = Stand { up, stopped, shown: self.role() };
+        self.base.outcome(job, stand, Base::next_steps)
     }
 }

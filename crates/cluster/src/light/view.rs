@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use model::{Copy, Headline, Phase, Role, Severity};
 
 use super::{Light, State};
-use crate::application::{Found, spoken};
+use crate::application::Base;
 use crate::effect::Assignment;
 use crate::input::{BootModule, DataState, Running};
 use crate::status::{ModuleStatus, WitnessState};
@@ -82,68 +82,6 @@ impl Light {
     pub(super) fn update_reasons(&mut self) {
         let shown = self.role();
         self.base.note_shown(shown);
-        let mut found = Vec::new();
-        if let Some(block) = &self.base.block {
-            let severity = Severity::Warning;
-            found.push((block.code.clone(), severity, block.sentence.clone(), true));
-        }
-        let mut others = Vec::new();
-        if let Some(error) = &self.base.persist_error {
-            let sentence = format!("the record cannot be written: {error}");
-            others.push(("record-failed", Severity::Warning, sentence));
-        }
-        self.base.application_reasons(&mut others);
-        self.span_reasons(&mut others);
-        let others = others.into_iter();
-        found.extend(
-            others.map(|(code, severity, sentence)| (code.into(), severity, sentence, false)),
-        );
-        let found = found.into_iter().map(|(code, severity, sentence, told)| Found {
-            told,
-            evidence: [self.base.failure_said(&code), self.base.span_says(&code)].concat(),
-            next: self.next_steps(&code),
-            code,
-            severity,
-            sentence,
-        });
-        let found = found.collect();
-        self.base.keep_reasons(found);
-    }
-
-    fn span_reasons(&mut self, found: &mut Vec<(&'static str, Severity, String)>) {
-        let me = self.base.me.clone();
-        if let Some(span) = self.base.record.paused.filter(|_| self.base.is_paused()) {
-            let length = spoken(span.length);
-            let sentence = format!("{me} answers no failure, for {length}: the operator's wish");
-            found.push(("paused", Severity::Warning, sentence));
-        }
-        if let Some(span) = self.base.record.maintenance.filter(|_| self.base.is_maintained()) {
-            let length = spoken(span.length);
-            let sentence = format!("{me} is in maintenance for {length}");
-            found.push(("maintenance", Severity::Warning, sentence));
-        }
-    }
-
-    /// What to do about a reason.
-    pub(super) fn next_steps(&self, code: &str) -> Vec<String> {
-        let (module, me) = (&self.base.module, &self.base.me);
-        let start = format!("evenkeel start {module} --node {me}");
-        match code {
-            "service-failed" => vec![format!("evenkeel events {module}"), start],
-            "gave-up" | "stopped-by-check" => vec![
-                "mend what the facts above name".to_owned(),
-                format!("then: {start}, which also forgets earlier failures"),
-            ],
-            "check-down" => vec![format!("evenkeel checks {module}")],
-            "check-waits" => vec![
-                "mend what the check looks at: the application starts by itself then".to_owned(),
-            ],
-            "record-failed" => {
-                vec![format!("make room on the disk of {me} that holds Evenkeel's state")]
-            }
-            "paused" => vec![format!("evenkeel resume {module}")],
-            "maintenance" => vec![format!("evenkeel maintenance off {me}")],
-            _ => Vec::new(),
-        }
+        self.base.show_reasons(Vec::new(), "", Base::next_steps);
     }
 }
