@@ -132,11 +132,11 @@ pub enum Input {
         /// What happened.
         event: ReplicatorEvent,
     },
-    /// The virtual addresses of a module were taken or dropped.
+    /// The virtual addresses of a module were taken or dropped, or could not be.
     AddressesSet {
         /// Module.
         module: ModuleName,
-        /// Whether they are held now.
+        /// Whether they were to be held.
         held: bool,
         /// What went wrong, if anything.
         error: Option<String>,

@@ -72,11 +72,18 @@ impl Watch {
     }
 
     /// The gateways are these now. When there is none any more the last ones are asked on: that a
-    /// route is gone is how a cut cable shows.
+    /// route is gone is how a cut cable shows. So is that another one is left: until one of the new
+    /// ones has answered, those that have are asked on too.
     pub fn found(&mut self, gateways: Vec<IpAddr>) {
-        if !gateways.is_empty() {
-            self.landmarks = gateways;
+        if gateways.is_empty() {
+            return;
         }
+        if gateways.iter().any(|gateway| self.proven.contains(gateway)) {
+            self.landmarks = gateways;
+            return;
+        }
+        self.landmarks.retain(|landmark| self.proven.contains(landmark));
+        self.landmarks.extend(gateways);
     }
 
     /// All landmarks are asked.
@@ -134,6 +141,24 @@ mod tests {
         watch.hears(ip(2), at(1000));
         watch.hears(ip(3), at(1500));
         assert_eq!(watch.reach(at(1000)), Reach::Answers { asked: at(1000) });
+    }
+
+    #[test]
+    fn a_gateway_that_never_answers_does_not_take_the_place_of_one_that_did() {
+        let mut watch = Watch::detected(BTreeSet::new());
+        watch.found(vec![ip(1)]);
+        watch.asks(at(1000));
+        watch.hears(ip(1), at(1000));
+        for round in 2..10 {
+            watch.found(vec![ip(9)]);
+            watch.asks(at(round * 1000));
+        }
+        assert_eq!(watch.landmarks(), [ip(1), ip(9)]);
+        assert!(matches!(watch.reach(at(10_000)), Reach::Silent { .. }));
+        watch.hears(ip(9), at(10_000));
+        assert!(matches!(watch.reach(at(10_000)), Reach::Answers { .. }));
+        watch.found(vec![ip(9)]);
+        assert_eq!(watch.landmarks(), [ip(9)]);
     }
 
     #[test]

@@ -45,6 +45,9 @@ impl Node {
 
     /// Handles one input; the effects are to be performed in this order.
     pub fn handle(&mut self, now: Time, input: Input) -> Vec<Effect> {
+        if let Input::PersistFailed { module, .. } = &input {
+            return self.undo(now, &module.clone(), input);
+        }
         let gap = now.since(self.handled);
         self.handled = self.handled.max(now);
         let mut effects = Vec::new();
@@ -71,6 +74,18 @@ impl Node {
         }
         for module in self.modules.values_mut() {
             effects.extend(module.wake(now));
+        }
+        self.announce(&mut effects);
+        effects
+    }
+
+    /// A record of a module could not be written. No other module decides anything before it, too,
+    /// knows whether its own record of the same batch could.
+    fn undo(&mut self, now: Time, name: &ModuleName, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if let Some(module) = self.modules.get_mut(name) {
+            module.begin(now, Duration::ZERO);
+            effects.extend(module.take_in(now, input));
         }
         self.announce(&mut effects);
         effects

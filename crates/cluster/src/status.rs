@@ -51,6 +51,8 @@ pub struct ModuleStatus {
     pub addresses: bool,
     /// Whether the application is meant to run here and was started.
     pub service: bool,
+    /// Whether a balancer may send new clients here.
+    pub takes_clients: bool,
     /// The checks of the application.
     pub checks: BTreeMap<ModuleName, CheckStatus>,
     /// The farm, if it is one.

@@ -216,7 +216,7 @@ mod tests {
             switched: u64::MAX,
             heir: Some(7),
             table: Some(Table { stamp, lines }),
-            place: vec![9; PLACE_BYTES_MAX - 63],
+            place: vec![9; PLACE_BYTES_MAX],
         };
         (ModuleName::new(&"m".repeat(63)).unwrap(), pulse)
     }

@@ -38,6 +38,8 @@ pub(crate) use recover::Failure;
 pub(crate) use spans::spoken;
 pub(crate) use unaided::{Answered, PATIENCE, Stand};
 
+/// Pause before addresses that could not be taken or dropped are tried again.
+const ADDRESS_RETRY: Duration = Duration::from_secs(5);
 /// Pause before a record that could not be written is tried again.
 pub(crate) const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// When a record that was tried again counts as written, as no failure was told.
@@ -49,6 +51,8 @@ pub(crate) struct Front {
     pub(crate) addresses: bool,
     pub(crate) addresses_busy: bool,
     pub(crate) address_error: Option<String>,
+    /// When what could not be done about the addresses is tried again.
+    address_at: Option<Time>,
     pub(crate) busy: Option<ServiceAction>,
     pub(crate) running: bool,
 }
@@ -184,11 +188,24 @@ impl Base {
         self.effects.push(Effect::Answer { job, outcome });
     }
 
-    /// Addresses were taken or dropped, or could not be.
+    /// Addresses were taken or dropped, or could not be: that is tried again, and nothing that
+    /// comes after they are dropped begins before.
     pub(crate) fn addresses_set(&mut self, held: bool, error: Option<String>) {
-        if held == self.front.addresses {
-            self.front.addresses_busy = false;
-            self.front.address_error = error;
+        if held != self.front.addresses {
+            return;
+        }
+        self.front.addresses_busy = !held && error.is_some();
+        self.front.address_at = error.is_some().then(|| self.now + ADDRESS_RETRY);
+        self.front.address_error = error;
+    }
+
+    /// Tries again what could not be done about the addresses.
+    pub(crate) fn retry_addresses(&mut self) {
+        let Some(at) = self.front.address_at else { return };
+        if self.due(at) {
+            self.front.address_at = None;
+            let (module, held) = (self.module.clone(), self.front.addresses);
+            self.effects.push(Effect::SetAddresses { module, held });
         }
     }
 

@@ -58,7 +58,8 @@ impl Base {
     /// Why the application is not as it should be on this node.
     pub(crate) fn application_reasons(&self, found: &mut Vec<(&'static str, Severity, String)>) {
         if let Some(error) = &self.front.address_error {
-            let sentence = format!("the virtual addresses could not be set: {error}");
+            let verb = if self.front.addresses { "taken" } else { "dropped" };
+            let sentence = format!("the virtual addresses could not be {verb}: {error}");
             found.push(("address-failed", Severity::Critical, sentence));
         }
         if let Some(why) = self.start_failure().filter(|_| self.front.running) {

@@ -166,9 +166,11 @@ impl Base {
         if stand.up && phase == Phase::Ready {
             return Some(Outcome::Done(format!("{me} is {role}")));
         }
+        if let Some(error) = self.front.address_error.clone().filter(|_| !stand.up) {
+            return Some(Outcome::Failed(format!("its addresses could not be taken: {error}")));
+        }
         let block = self.block.clone()?;
-        let ended = block.code == "address-failed" || self.due(job.since + PATIENCE);
-        ended.then(|| {
+        self.due(job.since + PATIENCE).then(|| {
             let next = next(self, &block.code);
             Outcome::Refused { why: block.sentence, next }
         })
@@ -228,6 +230,9 @@ impl Base {
                 format!("then: {start}, which also forgets earlier failures"),
             ],
             "check-down" => vec![format!("evenkeel checks {module}")],
+            "address-failed" => {
+                vec!["mend what the sentence names: it is tried again by itself".to_owned()]
+            }
             "check-waits" => vec![
                 "mend what the check looks at: the application starts by itself then".to_owned(),
             ],

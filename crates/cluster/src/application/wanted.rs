@@ -31,6 +31,7 @@ impl Base {
         self.front.addresses = held;
         self.front.addresses_busy = true;
         self.front.address_error = None;
+        self.front.address_at = None;
         self.effects.push(Effect::SetAddresses { module: self.module.clone(), held });
     }
 

@@ -185,8 +185,7 @@ impl Farm {
     /// lead, or there is nobody to take them.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        let fit = |member: &Pulse| matches!(member.part, Part::Ready);
-        if !self.members().any(fit) {
+        if !self.has_another_fit() {
             return true;
         }
         let Standing::Follows(lead) = self.standing else { return false };
@@ -201,6 +200,12 @@ impl Farm {
             && released
             && led
             && self.asked.is_empty()
+    }
+
+    /// Whether a node other than this one may have clients.
+    #[must_use]
+    pub fn has_another_fit(&self) -> bool {
+        self.members().any(|member| member.part == Part::Ready)
     }
 }
 

@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::table::{Lead, Seat, Stamp, Table};
 
-/// Longest place, in bytes.
-pub const PLACE_BYTES_MAX: usize = 160;
+/// Longest place, in bytes: that of six addresses of version 6. It fits beside the longest name of
+/// a module.
+pub const PLACE_BYTES_MAX: usize = 138;
 
 /// So many nodes a farm may have: a seat is a bit of `Pulse::hears`.
 pub const SEATS_MAX: usize = 32;

@@ -32,6 +32,8 @@ use crate::input::{Boot, BootModule, Input, Running};
 const ROUNDS_MAX: usize = 16;
 /// How long a node that stops waits until its clients are with others.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// How long it serves on where a balancer sends the clients, which has to ask first.
+const BALANCER_DRAIN: Duration = Duration::from_secs(15);
 /// Pause before the filter is put up again, or told again what it could not be told.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -67,7 +69,9 @@ enum Leave {
     },
     Service,
     /// The kernel serves nobody any more.
-    Out,
+    Out {
+        since: Time,
+    },
     /// The filter is taken away, with the addresses.
     Filter,
 }
@@ -82,8 +86,6 @@ pub(crate) struct Farming {
     before: (State, bool),
     /// Why the kernel does not go by the shares, and when to try again.
     filter_failed: Option<(String, Time)>,
-    /// When the filter may be put up again that could not be.
-    take_at: Time,
     /// Two parts of the farm served apart until then.
     healed: Option<Time>,
     /// The application was started, and its checks have not all been up since: it has no clients.
@@ -103,7 +105,6 @@ impl Farming {
             state,
             before: (state, false),
             filter_failed: None,
-            take_at: now,
             healed: None,
             proving: false,
         })
@@ -127,6 +128,7 @@ impl Farming {
         self.proving &= !runs || self.base.awaits_checks();
         self.take_part();
         self.try_filter_again();
+        self.base.retry_addresses();
         self.finish_jobs();
         self.update_reasons();
         std::mem::take(&mut self.base.effects)
@@ -143,6 +145,8 @@ impl Farming {
             }
         } else if running.service && running.addresses {
             self.state = State::Up;
+            // One that had no clients has to show anew that it may have some.
+            self.proving = self.farm.count() == 0;
             let sentence = format!("{} goes on running the application", self.base.me);
             self.base.info("carries-on", sentence);
         }
@@ -211,8 +215,10 @@ impl Farming {
                 self.wish(wishes);
             }
             Some(error) if edition == self.farm.shares().edition => {
-                let sentence = format!("the kernel does not take the shares: {error}");
-                self.base.explain(Severity::Critical, "farm-filter-failed", sentence);
+                if self.filter_failed.is_none() {
+                    let sentence = format!("the kernel does not take the shares: {error}");
+                    self.base.explain(Severity::Critical, "farm-filter-failed", sentence);
+                }
                 self.filter_failed = Some((error, self.base.now + RETRY));
             }
             Some(_) => {}
@@ -265,7 +271,7 @@ impl Farming {
         if !self.base.record.started {
             return self.go(State::Stop);
         }
-        if self.base.blocked_by_check() || !self.base.due(self.take_at) {
+        if self.base.blocked_by_check() {
             return false;
         }
         self.base.set_addresses(true);
@@ -275,14 +281,9 @@ impl Farming {
     fn take_step(&mut self, step: Take) -> bool {
         match step {
             Take::Filter if self.base.front.addresses_busy => false,
+            // It is tried again.
+            Take::Filter if self.base.front.address_error.is_some() => false,
             Take::Filter => {
-                if let Some(error) = self.base.front.address_error.clone() {
-                    self.take_at = self.base.now + RETRY;
-                    self.base.front.addresses = false;
-                    self.go(State::Wait);
-                    let sentence = format!("{} cannot take part: {error}", self.base.me);
-                    return self.base.block("address-failed", sentence);
-                }
                 self.base.start_service();
                 self.go(State::Take(Take::Service))
             }
@@ -312,17 +313,22 @@ impl Farming {
     fn leave_step(&mut self, step: Leave) -> bool {
         match step {
             Leave::Drain { since } => {
-                let drains = self.farm.part() != Part::Draining || !self.farm.is_drained();
-                if drains && !self.base.due(since + DRAIN_MAX) {
+                if !self.is_drained(since) {
                     return false;
                 }
                 self.base.run_service(ServiceAction::Stop);
                 self.go(State::Leave(Leave::Service))
             }
             Leave::Service if self.base.front.busy.is_some() => false,
-            Leave::Service => self.go(State::Leave(Leave::Out)),
-            Leave::Out if !self.farm.is_out() => false,
-            Leave::Out => {
+            Leave::Service => {
+                let since = self.base.now;
+                self.go(State::Leave(Leave::Out { since }))
+            }
+            // What the kernel is not told goes away with the filter.
+            Leave::Out { since } if !self.farm.is_out() && !self.base.due(since + DRAIN_MAX) => {
+                false
+            }
+            Leave::Out { .. } => {
                 self.base.set_addresses(false);
                 self.go(State::Leave(Leave::Filter))
             }
@@ -334,6 +340,18 @@ impl Farming {
                 self.go(State::Stop)
             }
         }
+    }
+
+    /// Whether nobody sends clients here any more, or long enough was waited for that.
+    fn is_drained(&mut self, since: Time) -> bool {
+        if self.base.start_failure().is_some() {
+            return true;
+        }
+        if self.base.config.vips.is_empty() {
+            return !self.farm.has_another_fit() || self.base.due(since + BALANCER_DRAIN);
+        }
+        let drained = self.farm.part() == Part::Draining && self.farm.is_drained();
+        drained || self.base.due(since + DRAIN_MAX)
     }
 
     /// All of the batch counts as undone. What the farm wished in it is wished once more, as it may
@@ -357,17 +375,23 @@ impl Farming {
     }
 
     fn part(&mut self) -> Part {
+        let able = self.is_able();
         match self.state {
             State::Stop | State::Wait | State::Take(Take::Filter) => Part::Out,
             State::Take(Take::Service) | State::Leave(Leave::Service) => Part::Standby,
+            State::Up if !able => Part::Standby,
             State::Up if self.base.is_maintained() => Part::Draining,
-            State::Up if self.proving => Part::Standby,
-            State::Up if self.base.is_paused() => Part::Ready,
-            State::Up if self.base.is_at_rest() && self.base.failure().is_none() => Part::Ready,
-            State::Up => Part::Standby,
+            State::Up => Part::Ready,
             State::Leave(Leave::Drain { .. }) => Part::Draining,
-            State::Leave(Leave::Out | Leave::Filter) => Part::Out,
+            State::Leave(Leave::Out { .. } | Leave::Filter) => Part::Out,
         }
+    }
+
+    /// Whether the application and the kernel are fit to serve. Whoever wants no failure answered
+    /// wants clients to stay where they are.
+    fn is_able(&mut self) -> bool {
+        let runs = self.base.is_at_rest() && self.base.failure().is_none();
+        !self.proving && self.filter_failed.is_none() && (runs || self.base.is_paused())
     }
 
     fn wish(&mut self, wishes: Vec<Wish>) {

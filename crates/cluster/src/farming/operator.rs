@@ -18,7 +18,7 @@ impl Farming {
         }
         self.base.jobs.push(Job { id, command, since: self.base.now, begun: false });
         match command {
-            Command::Start => self.begin_start(),
+            Command::Start => self.base.operator_wants(true),
             Command::Stop | Command::StopAll => self.begin_stop(),
             Command::Pause(length) => self.base.pause(length),
             Command::Resume => self.base.end_pause(),
@@ -47,11 +47,6 @@ impl Farming {
             why,
             format!("to free this node of clients: evenkeel maintenance on {}", self.base.me),
         ))
-    }
-
-    fn begin_start(&mut self) {
-        self.take_at = self.base.now;
-        self.base.operator_wants(true);
     }
 
     fn begin_stop(&mut self) {

@@ -18,6 +18,7 @@ const CLUSTER: &str = "cluster = 'c'\n\
     [[node]]\nname = 'node2'\naddresses = { lan0 = '10.0.0.2' }\n";
 const MODULE: &str = "module = 'web'\nkind = 'farm'\nscripts = { start = 'true' }\n\
     check = [{ kind = 'tcp', port = 80, grace = '0s', fail_after = 1 }]\n";
+const VIP: &str = "[[vip]]\naddress = '10.0.0.9/24'\n";
 
 fn web() -> ModuleName {
     ModuleName::new("web").unwrap()
@@ -37,14 +38,20 @@ struct Shell {
     done: Vec<String>,
     /// Records cannot be written.
     full: bool,
+    /// Why addresses cannot be set.
+    addresses_fail: Option<&'static str>,
     /// What has come of effects, and is to be told.
     queue: VecDeque<Input>,
 }
 
 impl Shell {
     fn start(running: Option<Running>, started: bool) -> Shell {
+        Self::with(&format!("{MODULE}{VIP}"), running, started)
+    }
+
+    fn with(module: &str, running: Option<Running>, started: bool) -> Shell {
         let cluster = parse_cluster(&Source { file: "cluster.toml", text: CLUSTER }).unwrap();
-        let config = parse_module(&Source { file: "web.toml", text: MODULE }, &cluster).unwrap();
+        let config = parse_module(&Source { file: "web.toml", text: module }, &cluster).unwrap();
         let module = BootModule {
             digest: model::config::digest(&config),
             config,
@@ -74,6 +81,7 @@ impl Shell {
             outcomes: BTreeMap::new(),
             done: Vec::new(),
             full: false,
+            addresses_fail: None,
             queue: VecDeque::new(),
         };
         shell.perform(effects);
@@ -99,7 +107,8 @@ impl Shell {
                 }
                 Effect::SetAddresses { module, held } => {
                     self.done.push(format!("addresses {held}"));
-                    self.queue.push_back(Input::AddressesSet { module, held, error: None });
+                    let error = self.addresses_fail.map(str::to_owned);
+                    self.queue.push_back(Input::AddressesSet { module, held, error });
                 }
                 Effect::RunService { module, action } => {
                     self.done.push(format!("{action:?}"));
@@ -273,6 +282,67 @@ fn the_last_node_stops_without_waiting() {
 }
 
 #[test]
+fn where_a_balancer_sends_the_clients_it_is_given_the_time_to_see_that_the_node_goes() {
+    let mut shell = Shell::with(MODULE, None, true);
+    shell.check(true);
+    shell.together(400);
+    shell.done.clear();
+    shell.command(1, Command::Stop);
+    shell.together(14_000);
+    assert_eq!((shell.part(), shell.done.len()), (Part::Draining, 0), "{:?}", shell.done);
+    assert!(!shell.status().takes_clients);
+    shell.together(2_000);
+    assert_eq!(shell.done[0], "Stop");
+    // With nobody else to send them to, nothing is waited for.
+    let mut shell = Shell::with(MODULE, None, true);
+    shell.check(true);
+    shell.pass(250);
+    shell.command(1, Command::Stop);
+    shell.pass(5);
+    assert_eq!(shell.status().role, Role::Stop);
+}
+
+#[test]
+fn addresses_that_cannot_be_taken_keep_it_waiting_with_the_reason_and_are_tried_again() {
+    let mut shell = Shell::start(None, false);
+    shell.addresses_fail = Some("10.0.0.9 is in use by 02:00:00:00:00:07");
+    shell.command(1, Command::Start);
+    assert_eq!(shell.done, ["addresses true"]);
+    assert!(matches!(&shell.outcomes[&JobId(1)], Outcome::Failed(why) if why.contains("in use")));
+    let status = shell.status();
+    assert_eq!((status.role, status.phase), (Role::Wait, Phase::NotReady));
+    let reason = status.reasons.iter().find(|reason| reason.code == "address-failed").unwrap();
+    assert!(reason.sentence.contains("02:00:00:00:00:07"), "{}", reason.sentence);
+    shell.pass(4_900);
+    assert_eq!(shell.done.len(), 1);
+    shell.addresses_fail = None;
+    shell.pass(200);
+    assert_eq!(shell.done, ["addresses true", "addresses true", "Start"]);
+    shell.check(true);
+    shell.pass(250);
+    assert_eq!(shell.status().role, Role::Up);
+    assert!(shell.status().reasons.iter().all(|reason| reason.code != "address-failed"));
+}
+
+#[test]
+fn addresses_that_cannot_be_dropped_keep_a_stop_going_until_they_are() {
+    let mut shell = Shell::start(None, true);
+    shell.check(true);
+    shell.pass(250);
+    shell.done.clear();
+    shell.addresses_fail = Some("no such device");
+    shell.command(1, Command::Stop);
+    shell.pass(20_000);
+    assert_eq!(shell.done[..2], ["Stop", "addresses false"]);
+    assert!(!shell.outcomes.contains_key(&JobId(1)), "{:?}", shell.outcomes);
+    assert!(shell.status().reasons.iter().any(|reason| reason.sentence.contains("be dropped")));
+    shell.addresses_fail = None;
+    shell.pass(5_000);
+    assert!(matches!(shell.outcomes[&JobId(1)], Outcome::Done(_)), "{:?}", shell.done);
+    assert_eq!(shell.status().role, Role::Stop);
+}
+
+#[test]
 fn maintenance_drains_and_its_end_brings_the_share_back() {
     let mut shell = Shell::start(None, true);
     shell.check(true);
@@ -299,6 +369,7 @@ fn what_a_mirror_does_is_refused_with_what_to_do_instead() {
 #[test]
 fn a_following_daemon_goes_on_with_what_the_kernel_does() {
     let mut shell = Shell::start(None, true);
+    shell.check(true);
     shell.together(400);
     let left: Left = shell.node.farm_left(&web()).unwrap();
     let running = Running {
@@ -308,7 +379,7 @@ fn a_following_daemon_goes_on_with_what_the_kernel_does() {
         farm: Some(Box::new(left)),
     };
     let next = Shell::start(Some(running), true);
-    assert_eq!(next.kernel.buckets, shell.kernel.buckets);
+    assert!(next.kernel.buckets == shell.kernel.buckets);
     assert_eq!((next.part(), next.status().role), (Part::Ready, Role::Up));
     assert!(next.kernel.leader && next.done.is_empty());
     assert_eq!(next.pulse.unwrap().hears, 2);

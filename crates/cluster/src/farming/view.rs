@@ -16,12 +16,16 @@ impl Farming {
         match self.state {
             State::Stop => (Role::Stop, Phase::Ready),
             State::Wait if self.base.block.is_some() => (Role::Wait, Phase::NotReady),
+            State::Take(_) if self.base.front.address_error.is_some() => {
+                (Role::Wait, Phase::NotReady)
+            }
             State::Wait | State::Take(_) => (Role::Wait, Phase::Transient),
             State::Leave(_) if self.base.record.started => (Role::Wait, Phase::Transient),
             State::Leave(_) => (Role::Stop, Phase::Transient),
             State::Up if self.base.start_failure().is_some() => (Role::Up, Phase::NotReady),
             State::Up if self.farm.is_estranged() => (Role::Up, Phase::NotReady),
             State::Up if self.base.is_restarting() => (Role::Up, Phase::Transient),
+            State::Up if self.proving => (Role::Up, Phase::Transient),
             State::Up if self.farm.leader().is_none() => (Role::Up, Phase::Transient),
             State::Up if self.awaits_share() => (Role::Up, Phase::Transient),
             State::Up => (Role::Up, Phase::Ready),
@@ -52,6 +56,7 @@ impl Farming {
             session: None,
             addresses: self.base.front.addresses,
             service: self.base.front.running,
+            takes_clients: self.state == State::Up && self.farm.part() == Part::Ready,
             checks: self.base.check_statuses(),
             farm: Some(self.farm.view()),
         }
@@ -139,9 +144,7 @@ impl Farming {
 /// What to do about a reason.
 pub(super) fn next_steps(base: &Base, code: &str) -> Vec<String> {
     match code {
-        "address-failed" | "farm-filter-failed" => {
-            vec!["mend what the sentence names: it is tried again by itself".to_owned()]
-        }
+        "farm-filter-failed" => base.next_steps("address-failed"),
         "farm-estranged" => vec!["mend the network between the nodes".to_owned()],
         "farm-incomplete" => vec!["start the module there, or bring the node back".to_owned()],
         "farm-nobody" => vec![format!("evenkeel start {}", base.module)],

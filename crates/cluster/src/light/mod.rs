@@ -81,6 +81,7 @@ impl Light {
         }
         let runs = self.state == State::Up && self.base.is_at_rest();
         self.base.run_checks(runs);
+        self.base.retry_addresses();
         self.finish_jobs();
         self.update_reasons();
         std::mem::take(&mut self.base.effects)

@@ -70,8 +70,8 @@ impl Light {
             && self.base.persist_error.is_none()
         {
             return Some(Outcome::Done(format!(
-                "{} is in maintenance for {}; what it runs of {} goes on, as that runs on each node \
-                 by itself",
+                "{} is in maintenance for {}; what it runs of {} goes on, as that runs on each \
+                 node by itself",
                 self.base.me,
                 spoken(length),
                 self.base.module

@@ -44,6 +44,7 @@ impl Light {
             session: None,
             addresses: self.base.front.addresses,
             service: self.base.front.running,
+            takes_clients: (role, phase) == (Role::Up, Phase::Ready),
             checks: self.base.check_statuses(),
         }
     }

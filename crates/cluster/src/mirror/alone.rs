@@ -65,6 +65,10 @@ impl Mirror {
             let sentence = format!("{me} went down uncleanly, and what {peer} holds may be newer");
             return self.block("crashed-copy", sentence);
         }
+        if !(self.has_witness || pending) && self.in_contact() {
+            // Neither the policy nor a command is for a peer that is there.
+            return false;
+        }
         match self.verdict(&epoch, self.in_sync_since_boot) {
             Verdict::Granted => self.won(epoch, true, "the witness grants"),
             Verdict::Policy => self.won(epoch, false, "no witness is configured and policy allows"),

@@ -25,7 +25,9 @@ impl Mirror {
         self.peer.report = heartbeat.reports.get(&self.module).cloned();
         self.peer.cluster_digest = heartbeat.cluster_digest;
         self.peer.two_way = echoed.is_some();
-        self.forget_hold_off();
+        if self.peer.two_way {
+            self.forget_hold_off();
+        }
         self.peer.received = self.peer.received.max(Some(received));
         self.peer.echoed = self.peer.echoed.max(echoed);
     }

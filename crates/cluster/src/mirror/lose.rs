@@ -54,6 +54,7 @@ impl Mirror {
         // Given anew once it can be noted; what is not durable must not be said.
         self.consent = None;
         self.handover = None;
+        self.undo_hold_off();
         if self.state == State::Stop || (known && self.state == State::Wait) {
             return;
         }

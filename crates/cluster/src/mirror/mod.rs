@@ -324,6 +324,7 @@ impl Mirror {
         self.probe_witness();
         let runs = self.state == State::Serve && self.is_at_rest();
         self.run_checks(runs);
+        self.retry_addresses();
         self.finish_jobs();
         self.update_reasons();
         std::mem::take(&mut self.effects)
@@ -344,6 +345,11 @@ impl Mirror {
                 if fit && current == Some(serve.epoch) && self.record.holds_role =>
             {
                 self.resume_serving(&serve.clone());
+                if !self.record.started {
+                    // An earlier daemon was stopping it.
+                    self.set_addresses(false);
+                    self.quit(Quit::Address);
+                }
             }
             Assignment::Receive { session, .. } if fit && self.record.started => {
                 let step = if self.record.promotable { Follow::Done } else { Follow::Ready };
@@ -357,6 +363,10 @@ impl Mirror {
                 // Whether it could be done is found out by telling it once more.
                 self.replicator.assigned = None;
                 self.replicator.ack = None;
+                if !self.record.started {
+                    self.close();
+                    self.quit(Quit::Close);
+                }
             }
             Assignment::Serve(_)
             | Assignment::Receive { .. }

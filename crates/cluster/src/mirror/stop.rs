@@ -71,6 +71,7 @@ impl Mirror {
     }
 
     pub(super) fn quit(&mut self, step: Quit) {
+        self.fenced = false;
         self.go(State::Quit { step, since: self.now });
     }
 

@@ -131,6 +131,11 @@ impl Mirror {
         }
     }
 
+    /// A record that was to be written with it could not be: it may not have been begun.
+    pub(super) fn undo_hold_off(&mut self) {
+        self.hold_off.under_way = None;
+    }
+
     /// The peer is there again: what failed is forgotten.
     pub(super) fn forget_hold_off(&mut self) {
         self.hold_off.failed = None;

@@ -177,6 +177,9 @@ impl Mirror {
             session: self.session_report().map(|session| session.step),
             addresses: self.front.addresses,
             service: self.front.running,
+            takes_clients: matches!(role, Role::Prim | Role::Alone)
+                && phase == Phase::Ready
+                && self.front.running,
             checks: self.check_statuses(),
             farm: None,
         }

@@ -87,7 +87,7 @@ const BALANCE: Keys =
 
 /// Keys of a mirror that mean nothing to a farm: at the top, in `[failover]` and in `[scripts]`.
 const FOREIGN: &[&str] = &["replicate", "replication"];
-const FOREIGN_FAILOVER: &[&str] =
+pub(super) const FOREIGN_FAILOVER: &[&str] =
     &["timeout", "mode", "prefer", "without_witness", "after_double_crash"];
 const FOREIGN_SCRIPTS: &[&str] = &["before_resync"];
 
@@ -108,6 +108,19 @@ const DELIVERIES: &[(&str, Delivery)] =
 const PROTOCOLS: &[(&str, Protocol)] = &[("tcp", Protocol::Tcp), ("udp", Protocol::Udp)];
 const AFFINITIES: &[(&str, Affinity)] =
     &[("client-ip-port", Affinity::ClientIpPort), ("client-ip", Affinity::ClientIp)];
+
+/// Most virtual addresses of a farm: where each node is to be found for them has to fit into a
+/// pulse.
+const ADDRESSES_MAX: usize = 6;
+
+/// Refuses more virtual addresses than a farm can have.
+pub(super) fn limit_addresses(report: &mut Report<'_>, root: &Section<'_, '_>, count: usize) {
+    if count > ADDRESSES_MAX {
+        let message = format!("a farm has at most {ADDRESSES_MAX} virtual addresses, not {count}");
+        let help = "make another farm with the same application for the others";
+        report.add(root.span_of("vip"), Problem::new(message).help(help));
+    }
+}
 
 /// Reads what a farm has of its own, and refuses what it cannot have.
 pub(super) fn read_farm(

@@ -4,13 +4,12 @@
 //! not have too.
 
 use super::Vip;
+use super::farm::FOREIGN_FAILOVER;
 use super::reader::{Problem, Report, Section};
 use crate::NodeName;
 
 /// Keys that are about data on two nodes.
 const FOREIGN: &[&[&str]] = &[&["replicate"], &["replication"], &["scripts", "before_resync"]];
-/// Keys that are about who runs the application.
-const FOREIGN_FAILOVER: &[&str] = &["timeout", "mode", "prefer", "without_witness"];
 
 /// Refuses what a light module cannot have.
 pub(super) fn refuse_foreign(

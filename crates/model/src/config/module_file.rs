@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::check::read_checks;
 use super::cluster_file::{twice, unknown};
 use super::diagnostic::{Diagnostics, Source};
-use super::farm::{FARM_NODES_MAX, read_farm, refuse_farm};
+use super::farm::{FARM_NODES_MAX, limit_addresses, read_farm, refuse_farm};
 use super::light::refuse_foreign;
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
 use super::{
@@ -138,8 +138,10 @@ fn read(
         None => (None, read_directories(report, root)),
     };
     let vips = read_vips(report, root, cluster);
-    if known_kind == Some(ModuleKind::Light) {
-        refuse_foreign(report, root, &nodes, &vips);
+    match known_kind {
+        Some(ModuleKind::Light) => refuse_foreign(report, root, &nodes, &vips),
+        Some(ModuleKind::Farm) => limit_addresses(report, root, vips.len()),
+        Some(ModuleKind::Mirror) | None => {}
     }
     let services = read_services(report, root);
     let commands = read_commands(report, root);

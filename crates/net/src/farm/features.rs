@@ -9,7 +9,7 @@ use crate::nft::commit;
 use crate::nft::encode::{Batch, Family, Kind, Table};
 use crate::nft::expression::{self, Expression, Register};
 
-const TABLE: &str = "evenkeel-probe";
+const TABLE: &str = "evenkeel_probe";
 const CHAIN: &str = "probe";
 
 /// Something that a kernel may be built without.

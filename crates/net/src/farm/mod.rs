@@ -214,8 +214,8 @@ pub fn address(vip: &Vip) -> Result<Address, Error> {
         other.index == link.index
             && other.ip != vip.address
             && other.ip.is_ipv4() == vip.address.is_ipv4()
-            // A virtual address of another module has a lifetime and comes and goes.
-            && other.lifetime.is_none()
+            // A virtual address of another module has a short lifetime and comes and goes.
+            && other.lifetime.is_none_or(|left| left > vip::LIFETIME)
     });
     let address = own.min_by_key(|other| !vip::same_subnet(other.ip, vip.address, vip.prefix));
     let address = address.ok_or_else(|| unsuitable("an address of its own of that version"))?.ip;

@@ -25,8 +25,8 @@ use crate::layout::Layout;
 
 impl Daemon {
     /// Performs effects. When a record cannot be made durable, the rest of its module's effects is
-    /// dropped, nothing is announced before the core knows, and it is told before anything else
-    /// happens.
+    /// dropped, an operator who asked for it hears so, nothing is announced before the core knows,
+    /// and it is told before anything else happens.
     pub(super) fn perform(&mut self, effects: Vec<Effect>) {
         let mut failed = BTreeMap::new();
         for effect in effects {
@@ -63,28 +63,26 @@ impl Daemon {
                 Effect::Pulse { module, pulse } => self.heartbeats.say(&module, *pulse),
                 Effect::SetShares { module, shares } => self.set_shares(&module, shares),
                 Effect::Explain(event) => self.journal.write(event),
-                Effect::Answer { job, outcome } => self.answer(job, outcome),
+                Effect::Answer { job, outcome } => {
+                    let module = self.jobs.get(&job).map(|pending| &pending.module);
+                    let error = module.and_then(|module| failed.get(module));
+                    let unwritten = error.map(|error| {
+                        Outcome::Failed(format!("the record cannot be written: {error}"))
+                    });
+                    self.answer(job, unwritten.unwrap_or(outcome));
+                }
             }
         }
-        self.unwritten.untold += failed.len();
+        let failed = failed.into_iter();
+        let failed = failed.map(|(module, error)| Input::PersistFailed { module, error });
+        self.unwritten.untold.extend(failed);
         self.announce();
-        for (module, error) in failed {
-            let input = Input::PersistFailed { module, error };
-            if self.unwritten.telling {
-                // What follows from a failure fails too: later, so that the loop goes on turning.
-                self.later(input);
-            } else {
-                self.unwritten.telling = true;
-                self.input(input);
-                self.unwritten.telling = false;
-            }
-        }
     }
 
     /// Lets peers hear what the core reports, unless that says more than what is written down. That
     /// is the last effect of each batch, so that nothing of a batch comes after it.
     fn announce(&mut self) {
-        if self.unwritten.unannounced && self.unwritten.untold == 0 {
+        if self.unwritten.unannounced && self.unwritten.untold.is_empty() {
             self.unwritten.unannounced = false;
             self.heartbeats.announce(self.node.reports());
         }
@@ -193,9 +191,9 @@ impl Daemon {
         } else {
             module.addresses.release(vips)
         };
-        let held = module.addresses.is_held() || (held && vips.is_empty());
+        let holds = module.addresses.is_held() || (held && vips.is_empty());
         let error = result.err();
-        self.note_running(name, |running| running.addresses = held);
+        self.note_running(name, |running| running.addresses = holds);
         self.later(Input::AddressesSet { module: name.clone(), held, error });
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cluster::status::{ModuleStatus, NodeStatus};
-use model::{ModuleName, Phase, Role, Time};
+use model::{ModuleName, Time};
 
 use crate::clock;
 use crate::complaint::Complaints;
@@ -62,15 +62,10 @@ impl Health {
     /// How the node is now.
     pub(super) fn tell(&self, now: Time, status: &NodeStatus) {
         let Some(said) = &self.said else { return };
-        let each = |(name, module): (&ModuleName, &ModuleStatus)| (name.clone(), serves(module));
+        let each =
+            |(name, module): (&ModuleName, &ModuleStatus)| (name.clone(), module.takes_clients);
         *lock(said) = Said { serving: status.modules.iter().map(each).collect(), at: now };
     }
-}
-
-/// Whether clients may be sent to a module on this node.
-fn serves(module: &ModuleStatus) -> bool {
-    let acts = matches!(module.role, Role::Prim | Role::Alone | Role::Up);
-    acts && module.phase == Phase::Ready && module.service
 }
 
 fn listen(address: SocketAddr, said: &Arc<Mutex<Said>>) {

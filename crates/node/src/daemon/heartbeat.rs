@@ -86,7 +86,9 @@ impl Heartbeats {
     ) -> io::Result<Heartbeats> {
         let mut paths = Vec::new();
         let own = heartbeat.from.clone();
-        let outgoing = Outgoing { heartbeat, main_loop_ticked: clock::now(), wedged_after };
+        // Nothing is sent before the main loop turns: what is to be said first may have to be
+        // written down before.
+        let outgoing = Outgoing { heartbeat, main_loop_ticked: Time::ZERO, wedged_after };
         let (wake, woken) = channel();
         let shared = Arc::new(Shared {
             guard,

@@ -34,10 +34,12 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Begins to ping, if this cluster is one of those that need it.
 pub(super) fn begin(
     cluster: &ClusterConfig,
-    shortest_timeout: Duration,
+    shortest_timeout: Option<Duration>,
     notes: PathBuf,
     events: &Sender<Event>,
 ) -> io::Result<()> {
+    // Only mirrors go on, or not, by what is reached.
+    let Some(shortest_timeout) = shortest_timeout else { return Ok(()) };
     let watch = match &cluster.isolation {
         Isolation::Off => return Ok(()),
         _ if cluster.witness.is_some() => return Ok(()),

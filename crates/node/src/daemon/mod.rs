@@ -43,7 +43,7 @@ mod start;
 mod verify;
 mod waiting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -121,11 +121,8 @@ struct Daemon {
 /// Records that could not be written.
 #[derive(Debug, Default)]
 struct Unwritten {
-    /// Whether the core is just being told of one.
-    telling: bool,
-    /// How many there are of which it does not know yet: until then no peer may hear what it
-    /// reports.
-    untold: usize,
+    /// Those of which the core does not know yet: until then no peer may hear what it reports.
+    untold: VecDeque<Input>,
     /// Something is to be announced once it knows.
     unannounced: bool,
 }
@@ -164,6 +161,7 @@ impl Daemon {
         loop {
             let now = clock::now();
             self.heartbeats.tick(now);
+            self.tell_unwritten();
             let pause = self.node.deadline().map_or(PULSE, |at| at.since(now)).min(PULSE);
             match events.recv_timeout(pause) {
                 Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => return Ending::End,
@@ -211,11 +209,23 @@ impl Daemon {
 
     /// Hands an input to the core and performs what it wants done.
     fn input(&mut self, input: Input) {
+        self.tell_unwritten();
+        self.hand_in(input);
+    }
+
+    /// Tells the core which records could not be written. What follows from that may fail too, and
+    /// is told later, so that the loop goes on turning.
+    fn tell_unwritten(&mut self) {
+        for _ in 0..self.unwritten.untold.len() {
+            if let Some(failed) = self.unwritten.untold.pop_front() {
+                self.hand_in(failed);
+            }
+        }
+    }
+
+    fn hand_in(&mut self, input: Input) {
         let now = clock::now();
         self.recorder.input(now, &input);
-        if matches!(input, Input::PersistFailed { .. }) {
-            self.unwritten.untold = self.unwritten.untold.saturating_sub(1);
-        }
         let effects = self.node.handle(now, input);
         self.record(now, &effects);
         self.perform(effects);

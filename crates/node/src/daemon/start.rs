@@ -307,13 +307,14 @@ fn boot_of(cluster: &ClusterConfig, name: &NodeName, modules: Vec<BootModule>) -
 /// How long the main loop may stand still before the node must not look alive: as long as nobody
 /// takes it for lost.
 fn wedged_after(modules: &BTreeMap<ModuleName, Module>) -> Duration {
-    shortest_timeout(modules) / 2
+    shortest_timeout(modules).unwrap_or(NO_TIMEOUT) / 2
 }
 
-fn shortest_timeout(modules: &BTreeMap<ModuleName, Module>) -> Duration {
+/// Of the mirrors; none where there is none.
+fn shortest_timeout(modules: &BTreeMap<ModuleName, Module>) -> Option<Duration> {
     let mirrors = modules.values().filter(|module| module.config.kind == ModuleKind::Mirror);
     let timeouts = mirrors.map(|module| module.config.failover.timeout);
-    timeouts.min().unwrap_or(NO_TIMEOUT)
+    timeouts.min()
 }
 
 /// The farms among the modules, for those who send and hear their pulses.

@@ -26,8 +26,10 @@ use crate::daemon::event::Event;
 
 /// How long the network is asked whether somebody else has an address.
 const PROBE: Duration = Duration::from_millis(300);
-/// How often, as a member whose pulses are still to come may be the one that answers.
-const PROBES: u32 = 4;
+/// How often, and the pause before the next time: a member whose pulses are still to come may be
+/// the one that answers.
+const PROBES: u32 = 8;
+const PROBE_PAUSE: Duration = Duration::from_millis(400);
 /// When a new leader tells the network again where the addresses are: some switch or router may
 /// miss it, and then it is told now and then for those that have forgotten.
 const ANNOUNCE_AFTER_MS: [u64; 6] = [0, 100, 300, 1000, 3000, 10_000];
@@ -80,6 +82,7 @@ impl Driver {
             shares: None,
             announcing: None,
             renew_at: Instant::now(),
+            ailing: false,
         };
         let name = format!("farm-{}", config.name);
         std::thread::Builder::new().name(name).spawn(move || worker.run(&received))?;
@@ -120,6 +123,8 @@ struct Worker {
     /// As leader: since when it announces, and how often it did.
     announcing: Option<(Instant, usize)>,
     renew_at: Instant,
+    /// The addresses could not be kept.
+    ailing: bool,
 }
 
 impl Worker {
@@ -147,11 +152,11 @@ impl Worker {
             Order::Hold => {
                 let held = self.probe().and_then(|()| self.install());
                 let error = held.and_then(|()| self.write(None)).err();
-                self.answer_addresses(error.is_none(), error);
+                self.answer_addresses(true, error);
             }
             Order::Release => {
                 let error = self.release().err();
-                self.answer_addresses(error.is_some(), error);
+                self.answer_addresses(false, error);
             }
             Order::Apply(shares, left) => {
                 let edition = shares.edition;
@@ -173,7 +178,10 @@ impl Worker {
     fn probe(&self) -> Result<(), String> {
         for vip in &self.config.vips {
             let mut stranger = None;
-            for _ in 0..PROBES {
+            for round in 0..PROBES {
+                if round > 0 {
+                    std::thread::sleep(PROBE_PAUSE);
+                }
                 let found = vip::probe(vip, PROBE).map_err(|error| error.to_string())?;
                 stranger = found.filter(|mac| !self.is_member(mac));
                 if stranger.is_none() {
@@ -249,9 +257,17 @@ impl Worker {
     }
 
     fn fill(&mut self, shares: &Shares) -> Result<(), String> {
+        if self.plan.is_none() && shares.serves() {
+            // An adoption that failed. A farm without addresses has none here either.
+            self.install()?;
+        }
         if self.plan.is_none() {
             // A farm without addresses, or one that takes no part: nothing is served by the kernel.
             return Ok(());
+        }
+        if self.ailing {
+            self.engine.renew().map_err(|error| error.to_string())?;
+            self.ailing = false;
         }
         let table = self.table(shares);
         self.engine.apply(&table).map_err(|error| error.to_string())
@@ -291,7 +307,11 @@ impl Worker {
         if self.next_renewal().is_some_and(|at| at <= now) {
             self.renew_at = now + RENEW_EVERY;
             if let Err(error) = self.engine.renew() {
-                self.complain("cannot keep its addresses", &error.to_string());
+                // Told like shares that the kernel does not take: they are told again then.
+                self.ailing = true;
+                let edition = self.shares.as_ref().map_or(0, |shares| shares.edition);
+                let error = Some(format!("its addresses cannot be kept: {error}"));
+                self.tell(Input::SharesSet { module: self.config.name.clone(), edition, error });
             }
         }
         if self.next_announcement().is_some_and(|at| at <= now) {

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(decode(&group), None);
         assert_eq!(decode(&[0, 0, 0, 0, 0, 0, 4, 10, 0, 0, 1]), None);
         assert_eq!(decode(&[2, 0, 0, 0, 0, 1, 5, 10, 0, 0, 1, 1]), None);
-        assert!(encode(&vec![place(1); 15]).is_none(), "more than fit into a pulse");
+        assert!(encode(&vec![place(1); 13]).is_none(), "more than fit into a pulse");
     }
 
     #[test]

@@ -121,11 +121,12 @@ impl Pulses {
                 continue;
             }
             if said.due <= now
-                && let Some(bytes) =
-                    said.pulse.clone().and_then(|pulse| self.bytes(module, farm, pulse))
+                && let Some(pulse) = said.pulse.clone()
             {
                 let others = farm.nodes.iter().filter(|node| **node != farm.own);
-                due.push((module.clone(), others.cloned().collect(), bytes));
+                if let Some(bytes) = self.bytes(module, farm, pulse) {
+                    due.push((module.clone(), others.cloned().collect(), bytes));
+                }
                 said.due = now + farm.pace;
                 said.left = said.left.map(|left| left - 1);
             }
