@@ -26,7 +26,10 @@ pub(crate) fn overview(data: &Value, verbose: bool) -> String {
         }
     }
     for reason in data["configuration"]["reasons"].as_array().into_iter().flatten() {
-        out += &node_reason(reason);
+        out += &node_reason("configuration", reason);
+    }
+    for reason in data["watchdog"]["reasons"].as_array().into_iter().flatten() {
+        out += &node_reason("watchdog", reason);
     }
     if verbose {
         for name in modules.keys() {
@@ -37,13 +40,13 @@ pub(crate) fn overview(data: &Value, verbose: bool) -> String {
 }
 
 /// A reason that concerns no single module.
-fn node_reason(reason: &Value) -> String {
+fn node_reason(of: &str, reason: &Value) -> String {
     let (code, sentence) = (text(reason, "code"), text(reason, "sentence"));
     let facts = reason["evidence"].as_array().into_iter().flatten();
     let facts: String =
         facts.map(|fact| format!("      · {}\n", fact.as_str().unwrap_or("?"))).collect();
     let next = reason["next"][0].as_str().map(|next| format!("  → {next}")).unwrap_or_default();
-    format!("{} configuration  {code}  {sentence}{next}\n{facts}", shape_of_severity(reason))
+    format!("{} {of}  {code}  {sentence}{next}\n{facts}", shape_of_severity(reason))
 }
 
 /// One module in detail.
@@ -143,11 +146,17 @@ pub(crate) fn why(data: &Value, name: &str) -> String {
     let headline = text(module, "headline");
     let count = module["reasons"].as_array().map_or(0, Vec::len);
     let checks = checks(data, name);
+    // What concerns the whole machine is no matter of the module's state.
+    let checks = checks.trim_end();
+    let rest = match reasons(data, &data["watchdog"]) {
+        watchdog if watchdog.is_empty() => checks.to_owned(),
+        watchdog => format!("{checks}\nand its machine\n{}", watchdog.trim_end()),
+    };
     if count == 0 {
-        return format!("{name} is {}; nothing is wrong\n{}", spoken(headline), checks.trim_end());
+        return format!("{name} is {}; nothing is wrong\n{rest}", spoken(headline));
     }
     let reasons = reasons(data, module);
-    format!("{name} is {} because\n{reasons}{}", spoken(headline), checks.trim_end())
+    format!("{name} is {} because\n{reasons}{rest}", spoken(headline))
 }
 
 /// Events, a line each.
@@ -267,9 +276,13 @@ fn footer(data: &Value) -> String {
         Some(number) if number > 0 => format!(" · configuration {number}"),
         _ => String::new(),
     };
+    let watchdog = match data["watchdog"]["state"].as_str() {
+        Some(state) => format!(" · watchdog {state}"),
+        None => String::new(),
+    };
     format!(
         "cluster {cluster} · seen from {node} · links {good}/{all} · \
-         {witness}{certificate}{configuration}"
+         {witness}{watchdog}{certificate}{configuration}"
     )
 }
 

@@ -74,8 +74,18 @@ fn who_is_cut_off_waits_and_the_other_goes_on() {
 
 #[test]
 fn a_silent_landmark_moves_nothing_and_nobody_goes_on_without_it() {
-    let cluster = pair("[isolation]\nping = [\"CLIENT\"]\n");
+    // A watchdog that is not there is told, and is no reason not to run.
+    let watchdog = "[watchdog]\ndevice = \"/dev/watchdog-none\"\n";
+    let cluster = pair(&format!("[isolation]\nping = [\"CLIENT\"]\n{watchdog}"));
     let primary = cluster.primary();
+    for node in NODES {
+        let watchdog = &cluster.status(node).unwrap()["watchdog"];
+        assert_eq!(watchdog["state"], "absent", "{watchdog}");
+        assert_eq!(watchdog["reasons"][0]["code"], "watchdog-missing", "{watchdog}");
+        assert!(cluster.must(node, &["status"]).contains("watchdog absent"));
+        assert!(cluster.must(node, &["why", cluster.module()]).contains("watchdog-missing"));
+        assert!(cluster.must(node, &["events"]).contains("watchdog-missing"));
+    }
     cluster.lab().cut_network(CLIENT, NETWORK).unwrap();
     for node in NODES {
         wait_to_show(&cluster, node, "landmark-silent");

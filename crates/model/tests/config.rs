@@ -53,6 +53,13 @@ fn a_good_cluster_file_is_read_with_its_defaults() {
     assert_eq!(with("[]"), config::Isolation::Off);
     let landmarks = vec!["10.77.0.1".parse().unwrap()];
     assert_eq!(with("['10.77.0.1']"), config::Isolation::Landmarks(landmarks));
+    assert_eq!(cluster.watchdog, None);
+    let text = format!("{CLUSTER}[watchdog]\n");
+    let watched = config::parse_cluster(&Source { file: "cluster.toml", text: &text }).unwrap();
+    assert_ne!(config::cluster_digest(&watched), config::cluster_digest(&cluster));
+    let watchdog = watched.watchdog.unwrap();
+    assert_eq!(watchdog.device, Path::new("/dev/watchdog"));
+    assert_eq!(watchdog.timeout.as_secs(), 15);
 }
 
 #[test]

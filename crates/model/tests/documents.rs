@@ -45,6 +45,8 @@ fn every_key_is_on_the_page_on_configuration() {
         "[witness]",
         "[isolation]",
         "[fence]",
+        "[health]",
+        "[watchdog]",
         "[[vip]]",
         "[[command]]",
         "[scripts]",

@@ -89,6 +89,12 @@ impl Layout {
         self.run_directory().join("gateways.json")
     }
 
+    /// The watchdog that a daemon of this boot has started, for one that follows.
+    #[must_use]
+    pub fn watchdog_file(&self) -> PathBuf {
+        self.run_directory().join("watchdog.json")
+    }
+
     /// The recordings of what this node decided.
     #[must_use]
     pub fn recording_directory(&self) -> PathBuf {

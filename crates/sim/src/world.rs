@@ -203,6 +203,7 @@ impl World {
             },
             fence: self.fence.map(|timeout| FenceConfig { exec: Vec::new(), timeout }),
             health: None,
+            watchdog: None,
         }
     }
 

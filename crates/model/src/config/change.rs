@@ -163,7 +163,8 @@ fn cluster_change(difference: Difference, old: &Side<'_>, new: &Side<'_>) -> Cha
         | ["network", ..]
         | ["network (order)"]
         | ["isolation", ..]
-        | ["health", ..] => of(ChangeEffect::Hot),
+        | ["health", ..]
+        | ["watchdog", ..] => of(ChangeEffect::Hot),
         ["witness", ..] => of(ChangeEffect::Restart)
             .note("a node that asks another witness than its peer is unsafe"),
         ["fence", ..] => of(ChangeEffect::Restart)

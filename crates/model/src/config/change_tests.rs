@@ -51,9 +51,11 @@ fn check_cluster(text: &str, expected: &[(&str, ChangeEffect)]) {
 }
 
 #[test]
-fn what_a_node_pings_is_hot() {
+fn what_a_node_pings_and_what_watches_it_is_hot() {
     let text = format!("{CLUSTER}[isolation]\nping = ['10.0.0.9']\n");
     check_cluster(&text, &[("isolation.ping", ChangeEffect::Hot)]);
+    let text = format!("{CLUSTER}[watchdog]\ntimeout = '10s'\n");
+    check_cluster(&text, &[("watchdog.timeout", ChangeEffect::Hot)]);
 }
 
 #[test]

@@ -2,17 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::diagnostic::{Diagnostics, Source};
 use super::module_file::read_run;
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
-use super::{ClusterConfig, FenceConfig, Isolation, Network, NodeConfig, ReplicationUse, values};
+use super::{
+    ClusterConfig, FenceConfig, Isolation, Network, NodeConfig, ReplicationUse, WatchdogConfig,
+    values,
+};
 use crate::{ModuleName, NetworkName, NodeName};
 
 const ROOT: Keys = Keys {
     place: "cluster.toml",
-    known: &["cluster", "network", "node", "witness", "isolation", "fence", "health"],
+    known: &["cluster", "network", "node", "witness", "isolation", "fence", "health", "watchdog"],
     later: &["notify"],
 };
 const NETWORK: Keys = Keys { place: "[[network]]", known: &["name", "replication"], later: &[] };
@@ -21,6 +25,14 @@ const WITNESS: Keys = Keys { place: "[witness]", known: &["address", "fingerprin
 const HEALTH: Keys = Keys { place: "[health]", known: &["address", "port"], later: &[] };
 const ISOLATION: Keys = Keys { place: "[isolation]", known: &["ping"], later: &[] };
 const FENCE: Keys = Keys { place: "[fence]", known: &["exec", "timeout"], later: &[] };
+
+const WATCHDOG: Keys = Keys { place: "[watchdog]", known: &["device", "timeout"], later: &[] };
+
+const WATCHDOG_DEVICE: &str = "/dev/watchdog";
+const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
+/// A main loop that hands a module to another process may be busy for some seconds.
+const WATCHDOG_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+const WATCHDOG_TIMEOUT_MAX: Duration = Duration::from_secs(120);
 
 const FENCE_TIMEOUT: Duration = Duration::from_secs(30);
 const FENCE_TIMEOUT_MIN: Duration = Duration::from_secs(1);
@@ -73,6 +85,19 @@ fn read(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<ClusterConfig
         isolation,
         fence,
         health,
+        watchdog: read_watchdog(report, root),
+    })
+}
+
+fn read_watchdog(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<WatchdogConfig> {
+    let section = root.section(report, "watchdog", &WATCHDOG)?;
+    let device = section.text(report, "device", values::watchdog);
+    let timeout = section.text(report, "timeout", |text| {
+        values::duration(text, WATCHDOG_TIMEOUT_MIN, WATCHDOG_TIMEOUT_MAX)
+    });
+    Some(WatchdogConfig {
+        device: device.map_or_else(|| PathBuf::from(WATCHDOG_DEVICE), |device| device.value),
+        timeout: timeout.map_or(WATCHDOG_TIMEOUT, |timeout| timeout.value),
     })
 }
 

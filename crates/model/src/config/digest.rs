@@ -13,7 +13,7 @@ use super::{
     Ack, Affinity, AfterDoubleCrash, Balance, CheckAction, CheckConfig, CheckKind, ClusterConfig,
     CommandConfig, Compression, Delivery, FailoverConfig, FailoverMode, FarmConfig, FenceConfig,
     InUse, Isolation, ModuleConfig, ModuleKind, Protocol, ReplicationConfig, ReplicationUse,
-    Scripts, StopSignal, Vip, Watched, WithoutWitness,
+    Scripts, StopSignal, Vip, WatchdogConfig, Watched, WithoutWitness,
 };
 
 /// A fingerprint of each top-level key of a module's file, whether written or by default.
@@ -64,6 +64,7 @@ pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
         isolation,
         fence,
         health,
+        watchdog,
     } = cluster;
     let mut hash = Fnv::new()
         .text(name.as_str())
@@ -101,6 +102,9 @@ pub fn cluster_digest(cluster: &ClusterConfig) -> u64 {
     }
     if let Some(health) = health {
         hash = hash.text("health").address(health.ip()).number(health.port().into());
+    }
+    if let Some(WatchdogConfig { device, timeout }) = watchdog {
+        hash = hash.text("watchdog").path(device).number(timeout.as_millis());
     }
     hash.finish()
 }

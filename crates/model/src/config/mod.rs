@@ -64,6 +64,18 @@ pub struct ClusterConfig {
     /// Where each node tells a balancer whether it serves (TCP), if it is to.
     #[serde(default)]
     pub health: Option<SocketAddr>,
+    /// What resets a machine whose daemon stands still while it serves, if anything is to.
+    #[serde(default)]
+    pub watchdog: Option<WatchdogConfig>,
+}
+
+/// The device that resets a machine unless the daemon says again and again that it is alive.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchdogConfig {
+    /// Its device file.
+    pub device: PathBuf,
+    /// How long the daemon may be silent.
+    pub timeout: Duration,
 }
 
 /// The command that holds a peer off, so that a node can go on without it.

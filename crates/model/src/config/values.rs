@@ -194,6 +194,17 @@ pub(super) fn file(text: &str) -> Result<PathBuf, Problem> {
         .help("name the file with its whole path, such as \"/run/prog.pid\""))
 }
 
+/// The device of a watchdog. Nothing else may be opened in its place and written to.
+pub(super) fn watchdog(text: &str) -> Result<PathBuf, Problem> {
+    let rest = text.strip_prefix("/dev/watchdog");
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    if rest.is_some_and(|rest| rest.len() <= NAME_BYTES_MAX && rest.chars().all(plain)) {
+        return Ok(PathBuf::from(text));
+    }
+    Err(Problem::new(format!("`{text}` is not the device of a watchdog"))
+        .help("name one such as \"/dev/watchdog\" or \"/dev/watchdog1\""))
+}
+
 /// The name of a program's file, without its directory.
 pub(super) fn file_name(text: &str) -> Result<String, Problem> {
     let named = filled(text)?;

@@ -33,6 +33,7 @@ impl Daemon {
             if effect.module().is_some_and(|module| failed.contains_key(module)) {
                 continue;
             }
+            self.watchdog.order(clock::now(), &effect);
             match effect {
                 Effect::Persist { module, record } => {
                     if let Err(error) = self.persist(&module, &record) {

@@ -42,6 +42,7 @@ mod rotation;
 mod start;
 mod verify;
 mod waiting;
+mod watchdog;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpStream;
@@ -70,6 +71,7 @@ use crate::daemon::module::Module;
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::waiting::Waiting;
+use crate::daemon::watchdog::Watchdog;
 use crate::keys::Keys;
 use crate::layout::Layout;
 use crate::stream::Stream;
@@ -114,6 +116,7 @@ struct Daemon {
     waiting: Vec<Waiting>,
     next_generation: u64,
     witness: WitnessSeen,
+    watchdog: Watchdog,
     house: House,
     unwritten: Unwritten,
 }
@@ -161,11 +164,20 @@ impl Daemon {
         loop {
             let now = clock::now();
             self.heartbeats.tick(now);
+            for event in self.watchdog.tick(now) {
+                self.journal.write(event);
+            }
             self.tell_unwritten();
             let pause = self.node.deadline().map_or(PULSE, |at| at.since(now)).min(PULSE);
             match events.recv_timeout(pause) {
-                Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => return Ending::End,
-                Ok(Event::Again) => return Ending::Again,
+                Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => {
+                    self.watchdog.end();
+                    return Ending::End;
+                }
+                Ok(Event::Again) => {
+                    self.watchdog.hand_on();
+                    return Ending::Again;
+                }
                 Ok(event) => self.take(event),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -226,6 +238,7 @@ impl Daemon {
     fn hand_in(&mut self, input: Input) {
         let now = clock::now();
         self.recorder.input(now, &input);
+        self.watchdog.hear(&input);
         let effects = self.node.handle(now, input);
         self.record(now, &effects);
         self.perform(effects);

@@ -332,6 +332,7 @@ impl Daemon {
         data["certificate"] = self.renewal.status();
         data["turned_away"]["callers"] = json!(self.door.refused());
         data["witness"] = self.witness_status(now);
+        data["watchdog"] = self.watchdog.status(now);
         data["heartbeats"] = json!(self.heartbeats.urgency().map(|urgency| urgency.to_string()));
         Reply { data, ..Reply::new(Exit::Done, sentence) }
     }
@@ -364,8 +365,7 @@ impl Daemon {
         for network in &self.cluster.networks {
             let mut peers = BTreeMap::new();
             for node in self.cluster.nodes.iter().filter(|node| node.name != self.name) {
-                let key = (network.name.clone(), node.name.clone());
-                let heard = heard.get(&key);
+                let heard = heard.get(&(network.name.clone(), node.name.clone()));
                 let silent = heard.map(|heard| now.since(heard.at).as_millis());
                 let longest = heard.map(|heard| heard.longest.as_millis());
                 let late = heard.map(|heard| heard.late);

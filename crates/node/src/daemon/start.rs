@@ -42,6 +42,7 @@ use crate::daemon::module::{Module, data_state};
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
+use crate::daemon::watchdog::Watchdog;
 use crate::daemon::{
     Daemon, DaemonOptions, Ending, House, Unwritten, WitnessSeen, isolation, listen, requests,
 };
@@ -116,8 +117,10 @@ pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     if let Err(error) = urgent::lock_memory() {
         eprintln!("! memory of the daemon may be swapped out: {error}");
     }
+    let watchdog = configuration.cluster.watchdog.clone();
+    let watchdog = Watchdog::take_over(watchdog, layout.watchdog_file());
     let (sender, events) = channel();
-    let daemon = build(layout, (configuration, configuring), name, &sender)
+    let daemon = build(layout, (configuration, configuring), name, watchdog, &sender)
         .and_then(|daemon| daemon.watch_configuration().map(|()| daemon))
         .map_err(|error| system("the daemon cannot start", error))?;
     match daemon.serve(&events) {
@@ -238,6 +241,7 @@ fn build(
     layout: Layout,
     (configuration, configuring): (Configuration, Arc<Configuring>),
     name: NodeName,
+    mut watchdog: Watchdog,
     sender: &Sender<Event>,
 ) -> io::Result<Daemon> {
     let cluster = configuration.cluster;
@@ -252,6 +256,7 @@ fn build(
     }
     let boot = boot_of(&cluster, &name, boots)?;
     let mut heartbeat = first_heartbeat(&boot, configuring.stand(), now);
+    watchdog.begin(&boot.modules);
     let recorder = Recorder::start(&layout.recording_directory(), now, &boot)?;
     let (node, effects) = Node::new(now, boot);
     heartbeat.reports = node.reports();
@@ -283,6 +288,7 @@ fn build(
         next_job: 0,
         waiting: Vec::new(),
         witness: WitnessSeen::default(),
+        watchdog,
         house: House { kept: now, quarantines: None },
         unwritten: Unwritten::default(),
     };

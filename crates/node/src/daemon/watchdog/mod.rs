@@ -1,0 +1,306 @@
+//! The watchdog of this machine, fed by the main loop and by nobody else: what resets a machine
+//! whose daemon stands still while it serves, or that could not let go.
+//!
+//! What is fed, and when it is not, is decided by `policy`; here it is carried out and told. Only
+//! where `[watchdog]` is configured anything is opened. A device that is not to be had is told, and
+//! is no reason not to serve.
+
+mod device;
+mod policy;
+
+use std::io;
+use std::path::PathBuf;
+
+use cluster::effect::{Effect, Event};
+use cluster::input::{BootModule, Input};
+use model::config::WatchdogConfig;
+use model::{BootId, Reason, Severity, Time};
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::clock;
+use crate::daemon::watchdog::device::Device;
+use crate::daemon::watchdog::policy::{Act, Open, Policy, Stand, Verdict, act};
+use crate::durable;
+
+/// The watchdog, as the main loop has it.
+pub(super) struct Watchdog {
+    config: Option<WatchdogConfig>,
+    policy: Policy,
+    device: Option<Device>,
+    fed: Time,
+    /// When it was tried to open last.
+    tried: Option<Time>,
+    /// What it called itself when it was open last.
+    identity: Option<String>,
+    /// Whether it stops when it is told, as far as was known when it was looked at last.
+    stops: bool,
+    note: Note,
+    /// Why it is not as it should be.
+    reason: Option<Reason>,
+    untold: Vec<Event>,
+}
+
+/// What a daemon that follows must know: a device runs on when its daemon dies, and whoever follows
+/// may be configured to use another one, or none.
+struct Note {
+    file: PathBuf,
+    noted: Option<Noted>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Noted {
+    boot: Option<BootId>,
+    watchdog: WatchdogConfig,
+}
+
+impl Watchdog {
+    /// Takes over what an earlier daemon of this boot has left running. That comes before all else
+    /// of a start, so that the whole time of the device is left for it.
+    pub(super) fn take_over(config: Option<WatchdogConfig>, note: PathBuf) -> Watchdog {
+        let noted = durable::read::<Noted>(&note).ok().flatten();
+        let noted = noted.filter(|noted| noted.boot.is_some() && noted.boot == this_boot());
+        let left = noted.clone().map(|noted| noted.watchdog);
+        let same =
+            config.as_ref().map(|config| &config.device) == left.as_ref().map(|left| &left.device);
+        let mut watchdog = Watchdog {
+            stops: config.as_ref().is_none_or(|config| device::stops(&config.device)),
+            config,
+            policy: Policy::default(),
+            device: None,
+            fed: clock::now(),
+            tried: None,
+            identity: None,
+            note: Note { file: note, noted },
+            reason: None,
+            untold: Vec::new(),
+        };
+        match left {
+            Some(_) if same => watchdog.open(clock::now()),
+            Some(left) => watchdog.leave(&left),
+            None => {}
+        }
+        watchdog
+    }
+
+    /// What is in the node's hands when it starts.
+    pub(super) fn begin(&mut self, modules: &[BootModule]) {
+        self.policy = Policy::of(modules);
+    }
+
+    /// This is about to be done.
+    pub(super) fn order(&mut self, now: Time, effect: &Effect) {
+        if self.config.is_some() {
+            self.policy.order(now, effect);
+        }
+    }
+
+    /// This has happened.
+    pub(super) fn hear(&mut self, input: &Input) {
+        if self.config.is_some() {
+            self.policy.hear(input);
+        }
+    }
+
+    /// The main loop turns. What is to be told of it.
+    #[must_use]
+    pub(super) fn tick(&mut self, now: Time) -> Vec<Event> {
+        if self.config.is_some() {
+            let verdict = self.policy.verdict(now);
+            let open = self.device.as_ref();
+            let stand = Stand {
+                open: open.map(|device| Open { timeout: device.timeout, fed: self.fed }),
+                stops: self.stops,
+                runs: self.note.noted.is_some(),
+                tried: self.tried,
+                failed: self.reason.is_some(),
+            };
+            match act(now, &verdict, stand) {
+                Act::Nothing => {}
+                Act::Open => self.open(now),
+                Act::Probe => {
+                    self.open(now);
+                    // One whose driver came only now may be of those that do not.
+                    if self.stops {
+                        self.stop();
+                    }
+                }
+                Act::Feed => self.feed(now),
+                Act::Stop => self.stop(),
+            }
+            self.tell_of(now, &verdict);
+        }
+        std::mem::take(&mut self.untold)
+    }
+
+    /// The daemon ends in order, and what it started goes on: nobody will feed the device.
+    pub(super) fn end(&mut self) {
+        if self.device.is_some() {
+            self.stop();
+        }
+    }
+
+    /// Another daemon follows in this process: it has the whole time of the device for that.
+    pub(super) fn hand_on(&mut self) {
+        let starves = matches!(self.policy.verdict(clock::now()), Verdict::Starve(_));
+        if !starves && self.device.is_some() {
+            self.feed(clock::now());
+        }
+    }
+
+    /// For the status.
+    pub(super) fn status(&self, now: Time) -> Value {
+        let Some(config) = &self.config else { return Value::Null };
+        let verdict = self.policy.verdict(now);
+        let state = match (&self.device, &verdict) {
+            (_, Verdict::Starve(_)) => "starves",
+            (Some(_), Verdict::Feed | Verdict::Idle) => "armed",
+            (None, _) if self.reason.is_some() => "absent",
+            (None, Verdict::Feed | Verdict::Idle) => "ready",
+        };
+        let timeout = self.device.as_ref().map_or(config.timeout, |device| device.timeout);
+        json!({
+            "device": config.device,
+            "timeout_ms": timeout.as_millis(),
+            "identity": self.identity,
+            "state": state,
+            "reasons": self.reason.iter().collect::<Vec<_>>(),
+        })
+    }
+
+    fn open(&mut self, now: Time) {
+        let Some(config) = self.config.clone() else { return };
+        self.tried = Some(now);
+        match Device::open(&config.device, config.timeout) {
+            Ok(device) => {
+                self.identity = Some(device.identity.clone());
+                self.fed = now;
+                self.reason = None;
+                self.stops = device::stops(&config.device);
+                if !device.outlives {
+                    eprintln!("! {} stops when its daemon dies", config.device.display());
+                }
+                self.device = Some(device);
+                self.note.write(Some(config));
+            }
+            Err(error) => self.fail(now, &error, "cannot be opened"),
+        }
+    }
+
+    fn feed(&mut self, now: Time) {
+        let Some(device) = &mut self.device else { return };
+        self.fed = now;
+        match device.feed() {
+            Ok(()) => self.reason = None,
+            Err(error) => self.fail(now, &error, "cannot be fed"),
+        }
+    }
+
+    fn stop(&mut self) {
+        let Some(device) = self.device.take() else { return };
+        match device.stop() {
+            Ok(()) if self.stops => self.note.write(None),
+            // It runs on, as a following daemon must know.
+            Ok(()) => eprintln!("! the watchdog does not stop: this machine will be reset"),
+            Err(error) => eprintln!("! the watchdog cannot be stopped: {error}"),
+        }
+    }
+
+    /// Stops one that is not configured any more.
+    fn leave(&mut self, left: &WatchdogConfig) {
+        let opened = Device::open(&left.device, left.timeout);
+        match opened.and_then(Device::stop) {
+            Ok(()) if device::stops(&left.device) => self.note.write(None),
+            Ok(()) => {
+                eprintln!("! {} does not stop: this machine will be reset", left.device.display())
+            }
+            Err(error) => eprintln!("! {} cannot be stopped: {error}", left.device.display()),
+        }
+    }
+
+    fn fail(&mut self, now: Time, error: &io::Error, what: &str) {
+        let Some(config) = &self.config else { return };
+        let device = config.device.display();
+        let errno = error.raw_os_error().map(Errno::from_raw_os_error);
+        let (code, why, next) = match errno {
+            Some(Errno::NOENT | Errno::NODEV | Errno::NXIO) => (
+                "watchdog-missing",
+                format!("there is no watchdog {device}"),
+                "load its driver, such as `modprobe softdog`, or leave [watchdog] out",
+            ),
+            Some(Errno::BUSY) => (
+                "watchdog-busy",
+                format!("another program has the watchdog {device}"),
+                "systemd has it with RuntimeWatchdogSec in /etc/systemd/system.conf: take that \
+                 out, or [watchdog]",
+            ),
+            _ => (
+                "watchdog-failed",
+                format!("the watchdog {device} {what}"),
+                "see to the device and its driver",
+            ),
+        };
+        let sentence = format!("{why}: this machine is not reset if its daemon stands still");
+        self.because(now, (code, Severity::Warning), sentence, error.to_string(), next);
+    }
+
+    /// That the machine is about to be reset, or is not to be any more.
+    fn tell_of(&mut self, now: Time, verdict: &Verdict) {
+        const CODE: &str = "watchdog-starves";
+        let starves = self.reason.as_ref().is_some_and(|reason| reason.code == CODE);
+        match (verdict, &self.device) {
+            (Verdict::Starve(why), Some(device)) if !starves => {
+                let seconds = device.timeout.as_secs();
+                let sentence = format!(
+                    "this node could not let go, so its watchdog is not fed any more: this machine \
+                     is reset within {seconds} seconds"
+                );
+                let next = "wait for it to come back; what it could not let go is told here";
+                self.because(now, (CODE, Severity::Critical), sentence, why.clone(), next);
+            }
+            (Verdict::Feed | Verdict::Idle, _) if starves => self.reason = None,
+            (Verdict::Starve(_) | Verdict::Feed | Verdict::Idle, _) => {}
+        }
+    }
+
+    fn because(
+        &mut self,
+        now: Time,
+        (code, severity): (&str, Severity),
+        sentence: String,
+        fact: String,
+        next: &str,
+    ) {
+        let known = self.reason.as_ref().filter(|reason| reason.code == code);
+        let since = known.map_or(now, |reason| reason.since);
+        let (code, evidence) = (code.to_owned(), vec![fact]);
+        if known.is_none() {
+            let (code, sentence, evidence) = (code.clone(), sentence.clone(), evidence.clone());
+            self.untold.push(Event { module: None, code, severity, sentence, evidence });
+        }
+        let next = vec![next.to_owned()];
+        self.reason = Some(Reason { code, sentence, severity, since, evidence, next });
+    }
+}
+
+impl Note {
+    fn write(&mut self, watchdog: Option<WatchdogConfig>) {
+        let noted = watchdog.map(|watchdog| Noted { boot: this_boot(), watchdog });
+        if noted == self.noted {
+            return;
+        }
+        let written = match &noted {
+            Some(noted) => durable::write(&self.file, noted),
+            None => durable::remove(&self.file),
+        };
+        if let Err(error) = written {
+            eprintln!("! {}: {error}", self.file.display());
+        }
+        self.noted = noted;
+    }
+}
+
+fn this_boot() -> Option<BootId> {
+    clock::boot_id().ok()
+}
