@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 
 use lab::web::Visitors;
 use lab::{Host, HostSpec, Lab, LabOptions, Process, SpawnSpec};
+use model::NodeName;
+use node::Authority;
 use serde_json::Value;
 
 use support::{BINARY, CLIENT, INSIDE, NETWORK, PATIENCE, ROOT, only_lab, status_of};
@@ -27,6 +29,7 @@ const MODULE: &str = "web";
 /// Visitors that keep their connection.
 const KEPT: usize = 30;
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+const SIGNAL_KILL: i32 = 9;
 const SIGNAL_TERM: i32 = 15;
 
 struct Trial {
@@ -39,6 +42,10 @@ struct Trial {
 impl Trial {
     /// Three nodes and a client; the module is started on all.
     fn start(more: &str) -> Trial {
+        Trial::begin(more, None)
+    }
+
+    fn begin(more: &str, keys: Option<&Authority>) -> Trial {
         let only = only_lab();
         let mut hosts: Vec<HostSpec> = FARM.into_iter().map(HostSpec::node).collect();
         hosts.push(HostSpec::client(CLIENT));
@@ -65,10 +72,33 @@ impl Trial {
         for node in FARM {
             trial.write(node, "etc/evenkeel/cluster.toml", &cluster);
             trial.write(node, "etc/evenkeel/modules/web.toml", &module);
+            if let Some(authority) = keys {
+                let keys = Path::new(ROOT).join("etc/evenkeel/keys");
+                let directory = trial.host(node).path(keys).unwrap();
+                authority.furnish(&NodeName::new(node).unwrap(), &directory).unwrap();
+            }
             trial.start_daemon(node);
         }
         trial.must(FARM[0], &["start", MODULE]);
         trial
+    }
+
+    /// Ends a daemon as systemd does, and starts the next one.
+    fn replace_daemon(&mut self, node: &str, visitors: &Visitors) {
+        let daemon = self.daemons.remove(node).unwrap();
+        daemon.kill(SIGNAL_TERM).unwrap();
+        daemon.wait().unwrap();
+        let since = Instant::now();
+        // They come for longer than any silence that would be noticed.
+        served(visitors, since, 60);
+        self.start_daemon(node);
+    }
+
+    /// What the nodes have told of the farm.
+    fn events(&self, node: &str) -> String {
+        let words = ["timeout", "60", INSIDE, "--root", ROOT, "events", MODULE];
+        let output = self.host(node).run(words).unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     fn host(&self, name: &str) -> Host {
@@ -125,11 +155,16 @@ impl Trial {
     }
 
     fn visitors(&self) -> Visitors {
+        self.staying(KEPT)
+    }
+
+    /// Visitors of which so many keep their connection.
+    fn staying(&self, kept: usize) -> Visitors {
         let address: SocketAddr = format!("{ADDRESS}:80").parse().unwrap();
         let namespace = self.host(CLIENT).netns().unwrap();
-        let visitors = Visitors::start(address, KEPT, Some(namespace)).unwrap();
+        let visitors = Visitors::start(address, kept, Some(namespace)).unwrap();
         until("all visitors that stay are served", || {
-            visitors.kept().values().sum::<usize>() == KEPT
+            visitors.kept().values().sum::<usize>() == kept
         });
         visitors
     }
@@ -180,7 +215,8 @@ fn clients_stay_where_they_are_whoever_drains_comes_or_gets_a_new_daemon() {
     let leader = trial.leader();
     let before = trial.buckets(&leader);
     let daemon = trial.daemons.remove(&leader).unwrap();
-    daemon.kill(SIGNAL_TERM).unwrap();
+    // It says nothing as it ends, unlike one that is replaced.
+    daemon.kill(SIGNAL_KILL).unwrap();
     daemon.wait().unwrap();
     let since = Instant::now();
     served(&visitors, since, 20);
@@ -190,6 +226,41 @@ fn clients_stay_where_they_are_whoever_drains_comes_or_gets_a_new_daemon() {
     assert_eq!(trial.leader(), leader);
     let tally = visitors.since(mark);
     assert!(tally.broken.is_empty(), "connections broke: {tally:?}");
+    println!("{} new visitors, {} had no answer in time", tally.new, tally.lost);
+}
+
+#[test]
+fn a_daemon_that_is_replaced_is_missed_by_nobody() {
+    let mut trial = Trial::begin("", Some(&Authority::new("tests").unwrap()));
+    trial.even(&FARM, &FARM);
+    let visitors = trial.staying(2 * KEPT);
+    let leader = trial.leader();
+    let before = trial.buckets(&leader);
+    let mark = Instant::now();
+    let other = FARM.into_iter().find(|node| *node != leader).unwrap();
+    for node in [other, &leader] {
+        trial.replace_daemon(node, &visitors);
+        // It serves whom it served, and decides again with the others.
+        trial.even(&FARM, &FARM);
+        let since = Instant::now();
+        served(&visitors, since, 50);
+    }
+    // All daemons start anew at once.
+    let module = "module = \"beside\"\nkind = \"light\"\nnodes = [\"node1\"]\n\
+                  [[command]]\nname = \"sleep\"\nrun = [\"/bin/sleep\", \"1000000\"]\n";
+    trial.write(other, "etc/evenkeel/modules/beside.toml", module);
+    trial.must(other, &["apply"]);
+    trial.even(&FARM, &FARM);
+    let since = Instant::now();
+    served(&visitors, since, 100);
+    assert_eq!(trial.buckets(&leader), before, "nobody moved");
+    assert_eq!(trial.leader(), leader);
+    let tally = visitors.since(mark);
+    assert!(tally.broken.is_empty(), "connections broke: {tally:?}");
+    for node in FARM {
+        let events = trial.events(node);
+        assert!(!events.contains("farm-node-lost"), "{node}: {events}");
+    }
     println!("{} new visitors, {} had no answer in time", tally.new, tally.lost);
 }
 
@@ -237,11 +308,7 @@ fn a_farm_that_fell_apart_heals_and_says_so() {
     trial.even(&[FARM[1], FARM[2]], &[FARM[1], FARM[2]]);
     trial.lab.heal().unwrap();
     trial.even(&FARM, &FARM);
-    let said = |node: &str| {
-        let words = ["timeout", "60", INSIDE, "--root", ROOT, "events", MODULE];
-        let output = trial.host(node).run(words).unwrap();
-        String::from_utf8_lossy(&output.stdout).contains("farm-healed")
-    };
+    let said = |node: &str| trial.events(node).contains("farm-healed");
     until("it is said that it has healed", || FARM.iter().any(|node| said(node)));
 }
 

@@ -28,6 +28,7 @@ const DIED: u8 = 0x80;
 const FOLLOWS: u8 = 1;
 const HEARD: u8 = 2;
 const TABLE: u8 = 4;
+const AWAY: u8 = 8;
 
 /// Whether a datagram is a pulse in the clear, of any version.
 #[must_use]
@@ -43,13 +44,14 @@ pub fn put_pulse(module: &ModuleName, pulse: &Pulse) -> Result<Vec<u8>, WireErro
     let follows =
         pulse.follows.map_or(0, |follows| FOLLOWS | if follows.heard { HEARD } else { 0 });
     let table = if pulse.table.is_some() { TABLE } else { 0 };
+    let away = if pulse.away { AWAY } else { 0 };
     let part = match pulse.part {
         Part::Out => 0,
         Part::Standby => 1,
         Part::Draining => 2,
         Part::Ready => 3,
     };
-    out.extend_from_slice(&[follows | table, part, pulse.from, seat_byte(pulse.heir)]);
+    out.extend_from_slice(&[follows | table | away, part, pulse.from, seat_byte(pulse.heir)]);
     out.extend_from_slice(&pulse.roster.to_le_bytes());
     out.extend_from_slice(&pulse.boot.0.to_le_bytes());
     out.extend_from_slice(&pulse.incarnation.to_le_bytes());
@@ -89,7 +91,7 @@ pub fn take_pulse(datagram: &[u8]) -> Result<(ModuleName, Pulse), WireError> {
     let module = name.and_then(|name| ModuleName::new(name).ok());
     let module = module.ok_or(WireError::Value("module"))?;
     let flags = bytes.u8()?;
-    if flags & !(FOLLOWS | HEARD | TABLE) != 0 || flags & (FOLLOWS | HEARD) == HEARD {
+    if flags & !(FOLLOWS | HEARD | TABLE | AWAY) != 0 || flags & (FOLLOWS | HEARD) == HEARD {
         return Err(WireError::Value("flag"));
     }
     let part = match bytes.u8()? {
@@ -108,6 +110,7 @@ pub fn take_pulse(datagram: &[u8]) -> Result<(ModuleName, Pulse), WireError> {
         incarnation: bytes.u64()?,
         sequence: bytes.u64()?,
         part,
+        away: flags & AWAY != 0,
         weight: bytes.u32()?,
         hears: bytes.u32()?,
         follows: None,
@@ -208,6 +211,7 @@ mod tests {
             incarnation: 3,
             sequence: 4,
             part: Part::Ready,
+            away: true,
             weight: 1000,
             hears: u32::MAX,
             follows: Some(Follows { lead: stamp.lead(), heard: true }),
@@ -231,7 +235,14 @@ mod tests {
             assert!(take_pulse(&bytes[..length]).is_err(), "{length}");
         }
         assert!(take_pulse(&[&*bytes, &[0]].concat()).is_err());
-        let small = Pulse { follows: None, table: None, heir: None, place: Vec::new(), ..pulse };
+        let small = Pulse {
+            away: false,
+            follows: None,
+            table: None,
+            heir: None,
+            place: Vec::new(),
+            ..pulse
+        };
         let bytes = put_pulse(&module, &small).unwrap();
         assert_eq!(take_pulse(&bytes), Ok((module, small)));
     }
@@ -248,7 +259,7 @@ mod tests {
         assert_eq!(other(0, b'X'), Err(WireError::Magic));
         assert_eq!(other(4, 2), Err(WireError::Version { theirs: 2, ours: 1 }));
         let fields = 7 + 63;
-        assert_eq!(other(fields, 8), Err(WireError::Value("flag")));
+        assert_eq!(other(fields, 16), Err(WireError::Value("flag")));
         assert_eq!(other(fields + 1, 4), Err(WireError::Value("part")));
         assert_eq!(other(fields + 2, 32), Err(WireError::Value("seat")));
         assert_eq!(other(fields + 2, NOBODY), Err(WireError::Value("seat")));

@@ -1,6 +1,8 @@
 //! Who is heard, who is a member, and whom a node follows.
 
-use super::pulse::bit;
+use std::time::Duration;
+
+use super::pulse::{AWAY, bit};
 use super::{Farm, Follows, Lead, Part, Peer, Pulse, Seat, Stamp, Standing, Table, Told};
 
 /// A table that the leader has not told for so many pulses was drawn up without this node.
@@ -37,7 +39,7 @@ impl Farm {
     /// What a node said last, if that was not too long ago.
     pub(super) fn fresh(&self, seat: Seat) -> Option<&Pulse> {
         let peer = self.peers.get(usize::from(seat))?;
-        let heard = self.now < peer.received + self.settings.timeout;
+        let heard = self.now < peer.received + peer.patience(self.settings.timeout);
         peer.pulse.as_deref().filter(|_| heard)
     }
 
@@ -49,6 +51,11 @@ impl Farm {
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Pulse> {
         self.seats().filter_map(|seat| self.member(seat))
+    }
+
+    /// The members whose daemons run. The others of them can neither decide nor confirm anything.
+    pub(super) fn running(&self) -> impl Iterator<Item = &Pulse> {
+        self.members().filter(|pulse| !pulse.away)
     }
 
     pub(super) fn seats(&self) -> impl Iterator<Item = Seat> + use<> {
@@ -88,7 +95,7 @@ impl Farm {
 
     /// The greatest leadership that members hear and follow, and this node does not hear.
     fn vouched(&self) -> Option<Lead> {
-        let followed = self.members().filter_map(|pulse| pulse.follows);
+        let followed = self.running().filter_map(|pulse| pulse.follows);
         let leads = followed.filter(|follows| follows.heard).map(|follows| follows.lead);
         let unheard =
             |lead: &Lead| lead.seat != self.settings.me && self.member(lead.seat).is_none();
@@ -115,7 +122,9 @@ impl Farm {
         };
         // It may be that the leader has just come, or gone, and not everybody knows.
         let since = *self.outranked.get_or_insert(self.now);
-        if self.due(since + self.settings.timeout) {
+        // A daemon that was started anew does not hear everybody at once.
+        let resumes = self.is_listening() && self.standing == Standing::Follows(unheard);
+        if !resumes && self.due(since + self.settings.timeout) {
             return self.estrange(unheard);
         }
         match best {
@@ -127,8 +136,9 @@ impl Farm {
 
     /// Wakes the node when somebody whom it hears has been silent for too long.
     fn wake_at_silence(&mut self) {
-        let received = self.peers.iter().map(|peer| peer.received + self.settings.timeout);
-        let next = received.filter(|at| *at > self.now).min();
+        let timeout = self.settings.timeout;
+        let silent = self.peers.iter().map(|peer| peer.received + peer.patience(timeout));
+        let next = silent.filter(|at| *at > self.now).min();
         if let Some(at) = next {
             self.due(at);
         }
@@ -188,7 +198,7 @@ impl Farm {
             (installed.term, installed.serial, part, Seat::MAX - seat)
         };
         let mine = order(self.installed, self.part, self.settings.me);
-        let before = self.members().filter(|p| order(p.installed, p.part, p.from) > mine);
+        let before = self.running().filter(|p| order(p.installed, p.part, p.from) > mine);
         u32::try_from(before.count()).unwrap_or(u32::MAX)
     }
 
@@ -234,7 +244,8 @@ impl Farm {
         let later = |pulse: &Pulse| {
             pulse.installed.is_of(mine.lead()) && pulse.installed.serial > mine.serial
         };
-        if !self.members().any(later) {
+        // A leader that went on with an older table draws up a later one.
+        if self.own_lead().is_some() || !self.members().any(later) {
             self.behind = None;
             return false;
         }
@@ -277,6 +288,12 @@ impl Farm {
 }
 
 impl Peer {
+    /// How long its silence says nothing.
+    pub(super) fn patience(&self, timeout: Duration) -> Duration {
+        let away = self.pulse.as_ref().is_some_and(|pulse| pulse.away);
+        if away { timeout.max(AWAY) } else { timeout }
+    }
+
     /// Whether a pulse is later than all that was heard of this node. What is left of a boot
     /// that is over comes too late.
     fn is_news(&mut self, pulse: &Pulse) -> bool {

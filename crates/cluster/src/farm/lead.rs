@@ -3,7 +3,7 @@
 //! A failure changes the table at once. Whatever else is to be changed waits until the table before
 //! is in force everywhere, so that each step moves as little as possible.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use model::config::Delivery;
 
@@ -43,7 +43,7 @@ impl Farm {
     /// It is the leader once nobody follows another: then no two act as leaders at once.
     fn establish(&mut self, term: u64, since: model::Time, established: bool) -> bool {
         let mine = Lead { term, seat: self.settings.me };
-        let known = self.members().all(|member| member.installed.is_of(mine));
+        let known = self.running().all(|member| member.installed.is_of(mine));
         // With directed delivery a second leader does little harm, and none at all much.
         let patience = match self.settings.delivery {
             Delivery::Directed => since + self.settings.timeout / 2,
@@ -57,26 +57,44 @@ impl Farm {
         true
     }
 
-    /// The table as it should be now, if that is another one.
+    /// The table as it should be now, if that is another one. What a node serves whose daemon is
+    /// away stays there: its kernel cannot be told otherwise.
     fn draw_up(&mut self) -> bool {
         let mut lines = self.table.lines.clone();
         self.drop_lost(&mut lines);
         let weights = self.weights();
         let had_owners = self.table.lines.iter().any(|line| line.owner.is_some());
+        let away: BTreeSet<Seat> = self.members().filter(|p| p.away).map(|p| p.from).collect();
+        let stays = |line: &Line| line.owner.is_some_and(|owner| away.contains(&owner));
+        let mut free: Vec<Line> = lines.iter().filter(|line| !stays(line)).copied().collect();
         if weights.is_empty() {
-            lines.iter_mut().for_each(|line| line.give(None));
-        } else if self.is_in_force() || lines.iter().any(|line| !serves(line, &weights)) {
-            balance(&mut lines, &weights);
+            free.iter_mut().for_each(|line| line.give(None));
+        } else if (away.is_empty() && self.is_in_force())
+            || free.iter().any(|line| !serves(line, &weights))
+        {
+            balance(&mut free, &weights);
         }
-        if lines == self.table.lines {
+        let places = lines.iter_mut().filter(|line| !stays(line));
+        places.zip(free).for_each(|(line, new)| *line = new);
+        let newest = self.newest_serial();
+        if lines == self.table.lines && newest == self.table.stamp.serial {
             return false;
         }
-        if weights.is_empty() && had_owners {
+        if had_owners && lines.iter().all(|line| line.owner.is_none()) {
             self.tell(Told::Nobody);
         }
         self.table.lines = lines;
-        self.table.stamp.serial += 1;
+        self.table.stamp.serial = newest + 1;
         true
+    }
+
+    /// Of its tables as far as any member knows: a daemon that was started anew may have forgotten
+    /// its last ones.
+    fn newest_serial(&self) -> u64 {
+        let own = self.table.stamp;
+        let known = self.members().map(|member| member.installed);
+        let known = known.filter(|stamp| stamp.is_of(own.lead())).map(|stamp| stamp.serial);
+        known.fold(own.serial, u64::max)
     }
 
     /// Takes out of the table who is no member any more, and from its buckets whose application
@@ -105,7 +123,7 @@ impl Farm {
         // Who follows a greater leadership takes nothing from this one.
         let takes = |member: &Pulse| member.follows.map(|follows| follows.lead) <= mine;
         let of = |part: Part| -> BTreeMap<Seat, u32> {
-            let others = self.members().filter(|member| member.part == part && takes(member));
+            let others = self.running().filter(|member| member.part == part && takes(member));
             let own = (self.part == part).then_some((self.settings.me, self.settings.weight));
             others.map(|member| (member.from, member.weight)).chain(own).collect()
         };
@@ -124,9 +142,15 @@ impl Farm {
         installed.is_some_and(|theirs| theirs.is_of(stamp.lead()) && theirs.serial >= stamp.serial)
     }
 
-    /// Whether the table is in force at all members.
+    /// Whether the table is in force at all members that can say so and that it concerns: with
+    /// directed delivery nothing reaches one that stands by and has no clients.
     pub(super) fn is_at_all(&self) -> bool {
-        self.members().all(|member| self.has_installed(member.from))
+        let idle = |member: &Pulse| {
+            self.settings.delivery == Delivery::Directed
+                && member.part == Part::Standby
+                && self.table.count(member.from) == 0
+        };
+        self.running().all(|member| self.has_installed(member.from) || idle(member))
     }
 
     /// Whether the table is in force everywhere, and the packets go by it.
@@ -162,7 +186,7 @@ impl Farm {
             && self.is_in_force()
             && self.table.count(self.settings.me) == 0;
         let fit = |member: &&Pulse| member.part == Part::Ready;
-        let heir = leaves.then(|| self.members().filter(fit).map(|member| member.from).min());
+        let heir = leaves.then(|| self.running().filter(fit).map(|member| member.from).min());
         let heir = heir.flatten();
         let changed = heir != self.heir;
         self.heir = heir;

@@ -42,6 +42,9 @@ pub use view::{Member, View};
 
 /// Rounds of `step` after one input; more would be a loop of decisions undoing each other.
 const ROUNDS_MAX: usize = 32;
+/// A daemon that goes on where another one ended waits so long until it has heard all whom that one
+/// heard: theirs may be starting anew just as well.
+const RESUMES: Duration = Duration::from_secs(2);
 /// Boots of a peer that are over: what is still under way of them is not believed.
 const PAST: usize = 4;
 
@@ -97,6 +100,9 @@ pub struct Left {
     pub shares: Shares,
     /// Whom it heard: a bit for each seat.
     pub hears: u32,
+    /// Digest of the list of nodes, which seats count in.
+    #[serde(default)]
+    pub roster: u64,
 }
 
 /// What a farm wants done.
@@ -189,6 +195,9 @@ pub struct Farm {
     /// Editions of the shares that are not in the kernel yet, and the table each is of.
     asked: BTreeMap<u64, Stamp>,
     installed: Stamp,
+    /// Whom it heard as it wished that.
+    #[serde(default)]
+    kept: u32,
     /// Leads: its packets go by this table entirely.
     switched: u64,
     heir: Option<Seat>,
@@ -211,7 +220,6 @@ impl Farm {
         left: Option<Left>,
     ) -> Farm {
         let count = settings.nodes.len();
-        let left = left.filter(|left| left.table.is_sound(count));
         let mut farm = Farm {
             boot,
             incarnation,
@@ -228,6 +236,7 @@ impl Farm {
             shares: Shares::none(),
             asked: BTreeMap::new(),
             installed: Stamp::default(),
+            kept: 0,
             switched: 0,
             heir: None,
             other_roster: None,
@@ -237,15 +246,22 @@ impl Farm {
             wishes: Vec::new(),
             settings,
         };
-        if let Some(left) = left {
-            farm.resume(left);
+        match left {
+            Some(left) if left.table.is_sound(count) && left.roster == farm.settings.roster() => {
+                farm.resume(left);
+            }
+            Some(left) => farm.clear(left.shares.edition),
+            None => {}
         }
         farm
     }
 
     /// Goes on where an earlier daemon ended: the kernel has never stopped.
-    fn resume(&mut self, Left { table, shares, hears }: Left) {
-        self.presumed = hears;
+    fn resume(&mut self, Left { table, shares, hears, .. }: Left) {
+        self.presumed = hears & !pulse::bit(self.settings.me);
+        if self.presumed != 0 {
+            self.listening = self.now + self.settings.timeout.max(RESUMES);
+        }
         let lead = table.stamp.lead();
         self.part = Part::Standby;
         self.standing = if lead.seat == self.settings.me {
@@ -260,6 +276,13 @@ impl Farm {
         self.asked.insert(edition, table.stamp);
         self.wishes.push(Wish::SetShares(Box::new(self.shares.clone())));
         self.table = table;
+    }
+
+    /// What stands in the kernel is of no use: seats are others now.
+    fn clear(&mut self, before: u64) {
+        self.shares.edition = before + 1;
+        self.asked.insert(self.shares.edition, Stamp::default());
+        self.wishes.push(Wish::SetShares(Box::new(self.shares.clone())));
     }
 
     /// Changes what the node takes part in.
@@ -320,6 +343,7 @@ impl Farm {
         self.notice_gap();
         self.handled = self.now;
         change(self);
+        self.note_all_there();
         for _ in 0..ROUNDS_MAX {
             self.wake = None;
             if !self.step() {
@@ -339,7 +363,7 @@ impl Farm {
             return;
         }
         for peer in &mut self.peers {
-            if self.handled < peer.received + timeout {
+            if self.handled < peer.received + peer.patience(timeout) {
                 peer.received = peer.received.max(self.now);
             }
         }
@@ -383,6 +407,21 @@ impl Farm {
         false
     }
 
+    /// A daemon that went on where another one ended has listened enough once all whom that one
+    /// heard are there, or say that they are out.
+    fn note_all_there(&mut self) {
+        if self.presumed == 0 || self.now >= self.listening {
+            return;
+        }
+        let is_there = |seat: Seat| {
+            let out = self.fresh(seat).is_some_and(|pulse| pulse.part == Part::Out);
+            out || self.member(seat).is_some()
+        };
+        if self.seats().all(|seat| self.presumed & pulse::bit(seat) == 0 || is_there(seat)) {
+            self.listening = self.now;
+        }
+    }
+
     fn is_listening(&mut self) -> bool {
         !self.due(self.listening)
     }
@@ -417,6 +456,7 @@ impl Farm {
             incarnation: self.incarnation,
             sequence: 0,
             part: if leaving { Part::Standby } else { self.part },
+            away: false,
             weight: self.settings.weight,
             hears: self.hears(),
             follows: self.follows(),

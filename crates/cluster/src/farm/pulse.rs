@@ -3,6 +3,8 @@
 //! State only, no commands: losing, repeating or reordering pulses does no harm. Its bytes are in
 //! `wire`; which member is meant by a seat is the list of nodes in the module's file.
 
+use std::time::Duration;
+
 use model::BootId;
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,10 @@ use super::table::{Lead, Seat, Stamp, Table};
 /// Longest place, in bytes: that of six addresses of version 6. It fits beside the longest name of
 /// a module.
 pub const PLACE_BYTES_MAX: usize = 138;
+
+/// So long a node counts as there whose daemon has said that it ends: the next one has to be back
+/// by then. Its kernel goes on serving.
+pub const AWAY: Duration = Duration::from_secs(10);
 
 /// So many nodes a farm may have: a seat is a bit of `Pulse::hears`.
 pub const SEATS_MAX: usize = 32;
@@ -55,6 +61,9 @@ pub struct Pulse {
     pub sequence: u64,
     /// What the sender takes part in.
     pub part: Part,
+    /// Its daemon ends, and the next one is to come: until then its kernel goes on as it is.
+    #[serde(default)]
+    pub away: bool,
     /// How much it is to serve, compared with the others.
     pub weight: u32,
     /// Whom it hears: a bit for each seat.

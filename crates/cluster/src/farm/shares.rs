@@ -86,6 +86,9 @@ impl Farm {
         let leader = self.is_established();
         let stamp = self.table.stamp;
         let same = buckets == self.shares.buckets && leader == self.shares.leader;
+        let hears = self.hears();
+        // Whoever follows this daemon must know whom it heard.
+        let same = same && (hears == self.kept || !self.shares.serves());
         let newest = self.asked.last_key_value().map_or(self.installed, |(_, stamp)| *stamp);
         if same && newest == stamp {
             return false;
@@ -101,6 +104,7 @@ impl Farm {
         let edition = self.shares.edition + 1;
         let (term, serial) = (stamp.term, stamp.serial);
         self.shares = Shares { edition, term, serial, leader, buckets };
+        self.kept = hears;
         self.asked.insert(edition, stamp);
         self.wishes.push(Wish::SetShares(Box::new(self.shares.clone())));
         true
@@ -110,7 +114,10 @@ impl Farm {
         let may_take = !self.is_listening() && self.is_at_all() && !self.is_behind();
         let released = self.is_switched();
         let installed: Vec<bool> = self.seats().map(|seat| self.has_installed(seat)).collect();
-        let facts = Facts { may_take, released, installed };
+        let lead = self.table.stamp.lead();
+        let away = self.members().filter(|pulse| pulse.away && !self.has_installed(pulse.from));
+        let unsure = away.map(|pulse| (pulse.from, pulse.installed.is_of(lead))).collect();
+        let facts = Facts { may_take, unsure, released, installed };
         let lines = self.table.lines.iter().zip(&self.shares.buckets);
         lines.map(|(line, now)| self.bucket(line, now.owner, &facts)).collect()
     }
@@ -119,7 +126,7 @@ impl Farm {
         let me = Some(self.settings.me);
         let leads = matches!(self.standing, Standing::Leads { .. });
         let owner = match self.settings.delivery {
-            Delivery::Multicast if line.owner == me && now != me && !facts.may_take => None,
+            Delivery::Multicast if line.owner == me && now != me && !facts.may_take(line) => None,
             Delivery::Multicast if line.owner == me && self.is_behind() => None,
             Delivery::Multicast => line.owner,
             Delivery::Directed if leads => self.destination(line.owner, now, facts),
@@ -192,6 +199,18 @@ impl Farm {
 /// What the others have said of the table.
 struct Facts {
     may_take: bool,
+    /// Whose daemons are away and have not said that they go by the table; and whether they go by
+    /// an earlier one of the same leader.
+    unsure: Vec<(Seat, bool)>,
     released: bool,
     installed: Vec<bool>,
+}
+
+impl Facts {
+    /// Whether nobody else serves a bucket that this node is to take.
+    fn may_take(&self, line: &Line) -> bool {
+        let mut unsure = self.unsure.iter();
+        let serves = |(seat, same): &(Seat, bool)| !same || line.former.contains(&Some(*seat));
+        self.may_take && !unsure.any(serves)
+    }
 }

@@ -30,6 +30,7 @@ fn said(farm: &Farm, from: Seat, sequence: u64) -> Pulse {
         incarnation: 1,
         sequence,
         part: Part::Ready,
+        away: false,
         weight: 100,
         hears: u32::MAX,
         follows: None,
@@ -202,4 +203,163 @@ fn a_new_daemon_goes_on_where_the_one_before_ended() {
     assert_eq!(wished.buckets, farm.shares().buckets);
     assert!(wished.leader && next.pulse().hears == 2);
     assert_eq!(next.pulse().table, farm.pulse().table);
+}
+
+/// A leader whose table a member shares, which is one more: node 2 serves half.
+fn two() -> (Farm, Time, Pulse) {
+    let (mut farm, now) = alone(Delivery::Directed);
+    let mut pulse = said(&farm, 1, 1);
+    for _ in 0..4 {
+        let lead = farm.table.stamp.lead();
+        pulse.follows = Some(Follows { lead, heard: true });
+        (pulse.sequence, pulse.installed) = (pulse.sequence + 1, farm.table.stamp);
+        if let Some(wished) = shares(&farm.hear(now, now, pulse.clone())) {
+            farm.shares_set(now, wished.edition);
+        }
+    }
+    assert_eq!((farm.count(), farm.table.count(1)), (BUCKETS / 2, BUCKETS / 2));
+    (farm, now, pulse)
+}
+
+/// Lets time pass in steps as short as a node takes them.
+fn pass(farm: &mut Farm, from: Time, time: Duration) -> (Time, Vec<Wish>) {
+    let step = TIMEOUT / 4;
+    let mut wishes = Vec::new();
+    let mut now = from;
+    while now < from + time {
+        now = now + step;
+        wishes.extend(farm.tick(now));
+    }
+    (now, wishes)
+}
+
+#[test]
+fn a_node_whose_daemon_ends_is_there_until_it_should_be_back() {
+    let (mut farm, now, mut pulse) = two();
+    (pulse.sequence, pulse.away) = (pulse.sequence + 1, true);
+    farm.hear(now, now, pulse);
+    let (now, wishes) = pass(&mut farm, now, pulse::AWAY - TIMEOUT);
+    assert_eq!((shares(&wishes), farm.table.count(1)), (None, BUCKETS / 2));
+    assert!(farm.is_member(1));
+    let (_, wishes) = pass(&mut farm, now, 2 * TIMEOUT);
+    assert!(wishes.contains(&Wish::Tell(Told::Lost(names(3)[1].clone()))));
+    assert_eq!((farm.count(), farm.table.count(1)), (BUCKETS, 0));
+}
+
+#[test]
+fn a_node_whose_daemon_is_away_is_neither_waited_for_nor_given_anything() {
+    let (mut farm, now, mut pulse) = two();
+    (pulse.sequence, pulse.away) = (pulse.sequence + 1, true);
+    let stamp = farm.table.stamp;
+    farm.hear(now, now, pulse.clone());
+    let mut third = said(&farm, 2, 1);
+    third.follows = Some(Follows { lead: stamp.lead(), heard: true });
+    third.installed = stamp;
+    farm.hear(now, now, third.clone());
+    assert_eq!(farm.table.stamp, stamp, "who comes waits until it is back");
+    // The leader itself leaves: its clients go to the third alone.
+    farm.set_part(now, Part::Draining);
+    assert_eq!((farm.table.count(0), farm.table.count(1)), (0, BUCKETS / 2));
+    (third.sequence, third.installed) = (2, farm.table.stamp);
+    let wished = shares(&farm.hear(now, now, third)).unwrap();
+    farm.shares_set(now, wished.edition);
+    assert_eq!(farm.pulse().heir, Some(2), "it leads on without the other's word");
+}
+
+#[test]
+fn what_a_daemon_that_is_away_said_of_a_leader_makes_nobody_estranged() {
+    let mut farm = farm(0, 3, Delivery::Directed);
+    let now = Time::ZERO + TIMEOUT;
+    farm.set_part(Time::ZERO, Part::Ready);
+    let lead = Lead { term: 5, seat: 2 };
+    let follows = Some(Follows { lead, heard: true });
+    farm.hear(now, now, Pulse { follows, term: 5, away: true, ..said(&farm, 1, 1) });
+    pass(&mut farm, now, 3 * TIMEOUT);
+    assert!(farm.is_leader() && !farm.is_estranged());
+}
+
+#[test]
+fn with_multicast_nobody_takes_what_a_kernel_may_serve_whose_daemon_is_away() {
+    let take = |installed: Stamp, former: Seat| {
+        let mut farm = farm(1, 4, Delivery::Multicast);
+        let now = Time::ZERO + TIMEOUT;
+        farm.set_part(Time::ZERO, Part::Ready);
+        let stamp = Stamp { term: 5, leader: 0, serial: 3 };
+        let follows = Some(Follows { lead: stamp.lead(), heard: true });
+        let away = Pulse { away: true, installed, follows, ..said(&farm, 2, 1) };
+        farm.hear(now, now, away);
+        let line = Line { owner: Some(1), former: [Some(former), None, None], died: false };
+        let table = Some(Table { stamp, lines: vec![line; BUCKETS] });
+        let leader = Pulse { installed: stamp, follows, table, ..said(&farm, 0, 1) };
+        farm.hear(now, now, leader);
+        farm.count()
+    };
+    let stamp = |term, leader, serial| Stamp { term, leader, serial };
+    assert_eq!(take(stamp(5, 0, 2), 3), BUCKETS, "it never had them");
+    assert_eq!(take(stamp(5, 0, 2), 2), 0, "it may have them still");
+    assert_eq!(take(stamp(5, 0, 3), 2), BUCKETS, "it has said that it has let go");
+    assert_eq!(take(stamp(4, 3, 9), 3), 0, "by the table of another leader");
+}
+
+#[test]
+fn a_daemon_that_goes_on_waits_until_all_whom_the_one_before_heard_are_there() {
+    let (farm, now, mut pulse) = two();
+    let start = || {
+        let mut next = Farm::new(now, farm.settings.clone(), (BootId(1), 2), Some(farm.left()));
+        let wished = shares(&next.set_part(now, Part::Ready)).unwrap();
+        next.shares_set(now, wished.edition);
+        next
+    };
+    let mut next = start();
+    let (later, _) = pass(&mut next, now, RESUMES - TIMEOUT);
+    assert_eq!(next.table, farm.table, "it may be that the others start anew as well");
+    pass(&mut next, later, 2 * TIMEOUT);
+    assert_eq!(next.table.count(1), 0);
+    // The one that is there is told of a loss at once.
+    let mut next = start();
+    pulse.sequence += 1;
+    next.hear(now, now, pulse);
+    pass(&mut next, now, 2 * TIMEOUT);
+    assert_eq!(next.table.count(1), 0);
+}
+
+#[test]
+fn a_leader_that_forgot_its_last_tables_draws_up_a_later_one() {
+    let (farm, now, mut pulse) = two();
+    let mut next = Farm::new(now, farm.settings.clone(), (BootId(1), 2), Some(farm.left()));
+    next.set_part(now, Part::Ready);
+    pulse.sequence += 1;
+    pulse.installed.serial += 5;
+    let serial = pulse.installed.serial;
+    next.hear(now, now, pulse);
+    assert_eq!(next.table.stamp.serial, serial + 1);
+    assert_eq!(next.table.lines, farm.table.lines);
+}
+
+#[test]
+fn what_was_left_by_another_list_of_nodes_is_cleared_away() {
+    let (farm, now, _) = two();
+    let settings = Settings { nodes: names(2), ..farm.settings.clone() };
+    let left = farm.left();
+    let edition = left.shares.edition;
+    let mut next = Farm::new(now, settings, (BootId(1), 2), Some(left));
+    let wished = shares(&next.set_part(now, Part::Ready)).unwrap();
+    assert!(!wished.serves() && wished.edition > edition);
+    assert_eq!((next.count(), next.pulse().hears), (0, 0));
+}
+
+#[test]
+fn who_stands_by_without_clients_is_not_waited_for() {
+    let (mut farm, now, pulse) = two();
+    let lead = farm.table.stamp.lead();
+    let follows = Some(Follows { lead, heard: true });
+    // The kernel of the third takes no table at all.
+    farm.hear(now, now, Pulse { part: Part::Standby, follows, ..said(&farm, 2, 1) });
+    let drains = Pulse { part: Part::Draining, sequence: pulse.sequence + 1, ..pulse };
+    let wished = shares(&farm.hear(now, now, drains.clone())).unwrap();
+    farm.shares_set(now, wished.edition);
+    assert_eq!(farm.count(), BUCKETS);
+    let (part, sequence) = (Part::Ready, drains.sequence + 1);
+    farm.hear(now, now, Pulse { part, sequence, installed: farm.table.stamp, ..drains });
+    assert_eq!(farm.table.count(1), BUCKETS / 2, "it gets its share again");
 }

@@ -112,7 +112,7 @@ impl Farm {
     #[must_use]
     pub fn left(&self) -> super::Left {
         let (table, shares) = (self.table.clone(), self.shares.clone());
-        super::Left { table, shares, hears: self.hears() }
+        super::Left { table, shares, hears: self.hears(), roster: self.roster() }
     }
 
     /// What it takes part in.

@@ -175,6 +175,7 @@ impl Shell {
             incarnation: 1,
             sequence: self.sequence,
             part,
+            away: false,
             weight: 100,
             hears: 3,
             follows,

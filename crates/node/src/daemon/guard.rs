@@ -247,10 +247,12 @@ impl Guard {
         Passage::Refused
     }
 
-    /// What has passed was a new one too: from now on its sender's session is answered.
-    pub(crate) fn met(&self, guarded: &Guarded) {
+    /// What has passed was a new one too: from now on its sender's session is answered. Whether it
+    /// was not before.
+    pub(crate) fn met(&self, guarded: &Guarded) -> bool {
         let met = Sessions { proven: Some(guarded.session), claimed: None };
-        self.state().sessions.insert(guarded.heartbeat.from.clone(), met);
+        let before = self.state().sessions.insert(guarded.heartbeat.from.clone(), met);
+        before.and_then(|before| before.proven) != Some(guarded.session)
     }
 
     /// Counts a datagram from an address that no peer has.

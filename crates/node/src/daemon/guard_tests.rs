@@ -209,6 +209,7 @@ fn pulse() -> Vec<u8> {
         incarnation: 1,
         sequence: 7,
         part: cluster::farm::Part::Ready,
+        away: false,
         weight: 100,
         hears: 0,
         follows: None,

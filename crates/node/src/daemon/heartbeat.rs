@@ -31,9 +31,15 @@ use crate::urgent::{self, Urgency};
 /// Time between two heartbeats.
 pub(crate) const PULSE: Duration = Duration::from_millis(100);
 
+/// How often the nodes of a farm are told that a daemon ends, and the pause after each time: what
+/// fills a queue for a moment shall not take all of it.
+const FAREWELLS: u32 = 3;
+const FAREWELL_PAUSE: Duration = Duration::from_millis(2);
+
 /// The sending side, as the main loop sees it.
 pub(crate) struct Heartbeats {
     shared: Arc<Shared>,
+    paths: Arc<Vec<Path>>,
     wake: Sender<()>,
 }
 
@@ -116,11 +122,11 @@ impl Heartbeats {
         }
         let paths = Arc::new(paths);
         pulse_farms(&paths, &shared)?;
-        let sending = Arc::clone(&shared);
+        let (sending, all) = (Arc::clone(&shared), Arc::clone(&paths));
         std::thread::Builder::new()
             .name("pulse".to_owned())
-            .spawn(move || pulse(&paths, &woken, &sending))?;
-        Ok(Heartbeats { shared, wake })
+            .spawn(move || pulse(&all, &woken, &sending))?;
+        Ok(Heartbeats { shared, paths, wake })
     }
 
     /// Takes the reports for the coming heartbeats and sends one at once.
@@ -133,6 +139,16 @@ impl Heartbeats {
     /// The pulse of a farm, from now on and at once.
     pub(crate) fn say(&self, module: &ModuleName, pulse: cluster::farm::Pulse) {
         self.shared.pulses.say(module, pulse);
+    }
+
+    /// Tells the nodes of the farms that this daemon ends, and its kernel goes on.
+    pub(crate) fn end(&self) {
+        for _ in 0..FAREWELLS {
+            for (_, others, pulse) in self.shared.pulses.end() {
+                others.iter().for_each(|node| send_pulse(&self.paths, &self.shared, node, &pulse));
+            }
+            std::thread::sleep(FAREWELL_PAUSE);
+        }
     }
 
     /// When each peer was heard on each network.
@@ -247,7 +263,11 @@ impl Hearing {
             self.shared.guard.repeated();
             return None;
         };
-        self.shared.guard.met(&guarded);
+        if self.shared.guard.met(&guarded) {
+            // A daemon that was started anew is to hear everything at once.
+            self.shared.pulses.hurry();
+            let _ = self.wake.send(());
+        }
         lock(&self.shared.stands).insert(peer.clone(), guarded.heartbeat.configuration);
         let heartbeat = Box::new(guarded.heartbeat);
         Some(Input::Heartbeat { heartbeat, received, echoed })
@@ -285,18 +305,20 @@ fn pulse_farms(paths: &Arc<Vec<Path>>, shared: &Arc<Shared>) -> io::Result<()> {
     std::thread::Builder::new().name("farm-pulse".to_owned()).spawn(move || {
         let is_stale =
             |now: Time| now.since(lock(&shared.outgoing).main_loop_ticked) > farms::STALE;
-        let send = |node: &NodeName, pulse: &[u8]| {
-            let Some(datagram) = shared.guard.pulse_to(node, pulse) else { return };
-            for path in &*paths {
-                for (_, address) in path.peers.iter().filter(|(peer, _)| peer == node) {
-                    // A network that is down shows by the silence on it.
-                    let _ = path.socket.send_to(&datagram, address);
-                }
-            }
-        };
+        let send = |node: &NodeName, pulse: &[u8]| send_pulse(&paths, &shared, node, pulse);
         farms::pulse(&shared.pulses, &woken, is_stale, send);
     })?;
     Ok(())
+}
+
+fn send_pulse(paths: &[Path], shared: &Shared, node: &NodeName, pulse: &[u8]) {
+    let Some(datagram) = shared.guard.pulse_to(node, pulse) else { return };
+    for path in paths {
+        for (_, address) in path.peers.iter().filter(|(peer, _)| peer == node) {
+            // A network that is down shows by the silence on it.
+            let _ = path.socket.send_to(&datagram, address);
+        }
+    }
 }
 
 fn send_to_all(paths: &[Path], now: Time, heartbeat: &Heartbeat, shared: &Shared) {

@@ -171,13 +171,9 @@ impl Daemon {
             let pause = self.node.deadline().map_or(PULSE, |at| at.since(now)).min(PULSE);
             match events.recv_timeout(pause) {
                 Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => {
-                    self.watchdog.end();
-                    return Ending::End;
+                    return self.end(Ending::End);
                 }
-                Ok(Event::Again) => {
-                    self.watchdog.hand_on();
-                    return Ending::Again;
-                }
+                Ok(Event::Again) => return self.end(Ending::Again),
                 Ok(event) => self.take(event),
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -191,6 +187,18 @@ impl Daemon {
                 self.health.tell(now, &self.node.status(now));
             }
         }
+    }
+
+    /// The farms of others are told that the kernel goes on, unless the machine goes down.
+    fn end(mut self, ending: Ending) -> Ending {
+        match ending {
+            Ending::End => self.watchdog.end(),
+            Ending::Again => self.watchdog.hand_on(),
+        }
+        if matches!(ending, Ending::Again) || !farms::is_machine_going() {
+            self.heartbeats.end();
+        }
+        ending
     }
 
     fn take(&mut self, event: Event) {

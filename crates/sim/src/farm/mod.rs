@@ -11,7 +11,7 @@ mod promises;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cluster::farm::{Farm, Left, Part, Pulse, Settings, Shares, Wish};
+use cluster::farm::{Farm, Left, Part, Pulse, Settings, Shares, Told, Wish};
 use model::config::Delivery;
 use model::{BootId, NodeName, Time};
 
@@ -26,6 +26,8 @@ pub const PULSE: Duration = Duration::from_millis(50);
 pub const TIMEOUT: Duration = Duration::from_millis(200);
 /// The longest that a kernel takes to go by new shares, in milliseconds.
 const KERNEL_MS: u64 = 8;
+/// How often a daemon says that it ends.
+const FAREWELLS: u32 = 3;
 /// So many events are between two looks at the promises, but for those that a kernel changes by.
 const LOOK_EVERY: u64 = 8;
 
@@ -42,6 +44,8 @@ enum Happening {
     Wake(usize, u64),
     /// A daemon that stood still goes on.
     Thaw(usize, u64),
+    /// The daemon after one that ended starts.
+    Return(usize, u64),
 }
 
 /// A node.
@@ -59,6 +63,8 @@ struct Host {
     kernel: Shares,
     /// What the daemon has written down of it.
     left: Option<Left>,
+    /// The daemon has ended, and said so: the kernel goes on.
+    away: bool,
     pulse: Option<Box<Pulse>>,
     sequence: u64,
     /// Stands still until then; what arrives waits.
@@ -117,6 +123,7 @@ impl World {
             weight: *weight,
             kernel: Shares::none(),
             left: None,
+            away: false,
             pulse: None,
             sequence: 0,
             frozen: None,
@@ -175,7 +182,11 @@ impl World {
                 }
             }
             Happening::Thaw(i, life) if self.hosts[i].life == life => self.thaw(i),
-            Happening::Send(..) | Happening::Wake(..) | Happening::Thaw(..) => {}
+            Happening::Return(i, life) if self.hosts[i].life == life => self.start(i, false),
+            Happening::Send(..)
+            | Happening::Wake(..)
+            | Happening::Thaw(..)
+            | Happening::Return(..) => {}
         }
     }
 
@@ -218,6 +229,9 @@ impl World {
                 self.send(i);
             }
             Wish::SetShares(shares) => {
+                // A daemon writes this down before it tells the kernel.
+                let farm = self.hosts[i].farm.as_ref().filter(|farm| farm.shares().serves());
+                self.hosts[i].left = farm.map(Farm::left);
                 let life = self.hosts[i].life;
                 let delay = Duration::from_millis(1 + self.dice.roll(KERNEL_MS));
                 // One change follows the other.
@@ -227,7 +241,13 @@ impl World {
                 let delay = delay.max(earlier.unwrap_or(Time::ZERO).since(self.now));
                 self.after(delay, Happening::Kernel(i, life, shares));
             }
-            Wish::Tell(told) => self.note(format!("{}: {told:?}", self.hosts[i].name)),
+            Wish::Tell(told) => {
+                self.note(format!("{}: {told:?}", self.hosts[i].name));
+                if self.watch.quiet && matches!(told, Told::Lost(_)) {
+                    let what = format!("{}: {told:?}", self.hosts[i].name);
+                    self.broken(FarmPromise::NoFalseLoss, what);
+                }
+            }
         }
     }
 
@@ -321,6 +341,7 @@ impl World {
         host.life += 1;
         host.sequence = 0;
         host.wake = None;
+        host.away = false;
         if anew {
             host.left = None;
         }
@@ -331,13 +352,29 @@ impl World {
         self.after(PULSE, Happening::Send(i, life));
     }
 
+    /// The daemon ends in order and says so; the next one starts after that time.
+    fn renew(&mut self, i: usize, time: Duration) {
+        let host = &mut self.hosts[i];
+        if host.farm.is_none() || host.frozen.is_some() {
+            return;
+        }
+        if let Some(pulse) = host.pulse.as_mut() {
+            pulse.away = true;
+        }
+        for _ in 0..FAREWELLS {
+            self.send(i);
+        }
+        self.kill(i);
+        self.hosts[i].away = true;
+        let life = self.hosts[i].life;
+        self.after(time, Happening::Return(i, life));
+    }
+
     /// The daemon ends, and the kernel goes on.
     fn kill(&mut self, i: usize) {
         let host = &mut self.hosts[i];
-        // It has written this down before it told the kernel.
-        if let Some(farm) = host.farm.take() {
-            host.left = farm.shares().serves().then(|| farm.left());
-        }
+        host.farm = None;
+        host.away = false;
         host.pulse = None;
         host.frozen = None;
         host.waiting.clear();

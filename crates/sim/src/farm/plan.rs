@@ -27,6 +27,8 @@ pub enum Fault {
     Lose(usize),
     /// The daemon dies.
     Kill(usize),
+    /// The daemon ends in order, and the next one starts after so many milliseconds.
+    Renew(usize, u64),
     /// The daemon, and the machine if need be, starts.
     Start(usize),
     /// The daemon stands still for so many milliseconds.
@@ -58,6 +60,11 @@ pub enum Fault {
     JoinAlone(usize),
     /// A daemon of a farm that has settled is replaced: nobody must notice.
     ReplaceAlone(usize),
+    /// A daemon of a farm that has settled ends in order, and the next one starts after so many
+    /// milliseconds: nobody must notice.
+    RenewAlone(usize, u64),
+    /// The same with all daemons at once.
+    RenewAll(u64),
 }
 
 /// What befalls a farm.
@@ -132,7 +139,7 @@ impl Plan {
 fn fault(dice: &mut Dice, nodes: usize) -> Fault {
     let i = usize::try_from(dice.roll(nodes as u64)).unwrap_or(0);
     let k = usize::try_from(dice.roll(nodes as u64)).unwrap_or(0);
-    match dice.roll(20) {
+    match dice.roll(22) {
         0 | 1 => Fault::Lose(i),
         2 | 3 => Fault::Kill(i),
         4..=6 => Fault::Start(i),
@@ -145,16 +152,19 @@ fn fault(dice: &mut Dice, nodes: usize) -> Fault {
         14 | 15 => Fault::Split(dice.roll(1 << nodes)),
         16 => Fault::Weather { loss: dice.roll(40), twice: dice.roll(40), jitter: dice.roll(120) },
         17 | 18 => Fault::Heal,
+        19 | 20 => Fault::Renew(i, dice.roll(1500)),
         _ => Fault::Settle,
     }
 }
 
 fn alone(dice: &mut Dice, nodes: usize) -> Fault {
     let i = usize::try_from(dice.roll(nodes as u64)).unwrap_or(0);
-    match dice.roll(4) {
+    match dice.roll(6) {
         0 => Fault::LoseAlone(i),
         1 => Fault::DrainAlone(i),
         2 => Fault::JoinAlone(i),
+        3 => Fault::RenewAlone(i, dice.roll(9000)),
+        4 => Fault::RenewAll(dice.roll(900)),
         _ => Fault::ReplaceAlone(i),
     }
 }
@@ -169,6 +179,7 @@ impl World {
             Fault::Pass(millis) => self.pass(Duration::from_millis(*millis)),
             Fault::Lose(i) => self.lose(*i),
             Fault::Kill(i) => self.kill(*i),
+            Fault::Renew(i, millis) => self.renew(*i, Duration::from_millis(*millis)),
             Fault::Start(i) => self.start(*i, false),
             Fault::Freeze(i, millis) => self.freeze(*i, Duration::from_millis(*millis)),
             Fault::Part(i, part) => self.set_part(*i, *part),
@@ -187,6 +198,10 @@ impl World {
             Fault::DrainAlone(i) => self.part_alone(*i, Part::Draining),
             Fault::JoinAlone(i) => self.part_alone(*i, Part::Ready),
             Fault::ReplaceAlone(i) => self.replace_alone(*i),
+            Fault::RenewAlone(i, millis) => self.renew_alone(&[*i], *millis),
+            Fault::RenewAll(millis) => {
+                self.renew_alone(&(0..self.hosts.len()).collect::<Vec<_>>(), *millis);
+            }
         }
         self.look();
     }
@@ -274,6 +289,26 @@ impl World {
         if self.owners() != before {
             let what = format!("a new daemon on {} moved buckets", self.hosts[i].name);
             self.broken(FarmPromise::NoFalseLoss, what);
+        }
+    }
+
+    /// Daemons end in order and are followed by others, and nothing else happens.
+    fn renew_alone(&mut self, which: &[usize], millis: u64) {
+        self.settle();
+        let before = self.owners();
+        self.watch.quiet = self.violation.is_none();
+        for i in which {
+            let own = millis + self.dice.roll(200);
+            self.renew(*i, Duration::from_millis(own));
+        }
+        self.pass(Duration::from_millis(millis) + SETTLES);
+        self.watch.quiet = false;
+        if self.violation.is_some() {
+            return;
+        }
+        self.look_settled();
+        if self.owners() != before {
+            self.broken(FarmPromise::NoFalseLoss, "new daemons moved buckets".to_owned());
         }
     }
 }

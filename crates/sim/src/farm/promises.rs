@@ -77,6 +77,8 @@ pub(super) struct Watch {
     heard: BTreeMap<(usize, usize), Time>,
     /// Whether a planned change is under way, and nothing else.
     pub(super) planned: bool,
+    /// Whether daemons are replaced, and nothing else happens.
+    pub(super) quiet: bool,
     nodes: usize,
 }
 
@@ -117,9 +119,13 @@ impl World {
         }
     }
 
-    /// Whether a node that turns counts another one as a member.
+    /// Whether a node that turns counts another one as a member. One whose daemon is away does so
+    /// as long as its kernel serves by what it heard.
     fn counts(&self, i: usize, k: usize) -> bool {
         let host = &self.hosts[i];
+        if host.away {
+            return self.watch.heard.contains_key(&(i.min(k), i.max(k)));
+        }
         let farm = host.farm.as_ref().filter(|_| host.frozen.is_none());
         farm.is_some_and(|farm| farm.part() != Part::Out && farm.is_member(k))
     }

@@ -301,6 +301,7 @@ fn an_idle_hour_of_a_farm_is_short_and_is_replayed() {
         incarnation: 1,
         sequence,
         part: Part::Ready,
+        away: false,
         weight: 100,
         hears: 3,
         follows: Some(Follows { lead: stamp.lead(), heard: true }),

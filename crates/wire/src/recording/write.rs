@@ -252,6 +252,7 @@ fn is_same_but_for_its_number(known: &Pulse, pulse: &Pulse) -> bool {
         incarnation,
         sequence: _,
         part,
+        away,
         weight,
         hears,
         follows,
@@ -264,6 +265,7 @@ fn is_same_but_for_its_number(known: &Pulse, pulse: &Pulse) -> bool {
     } = pulse;
     let same = known.from == *from && known.roster == *roster && known.boot == *boot;
     let same = same && known.incarnation == *incarnation && known.part == *part;
+    let same = same && known.away == *away;
     let same = same && known.weight == *weight && known.hears == *hears && known.term == *term;
     let same = same && known.follows == *follows && known.installed == *installed;
     let same = same && known.switched == *switched && known.heir == *heir;

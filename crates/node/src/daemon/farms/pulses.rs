@@ -54,7 +54,7 @@ struct Said {
 }
 
 /// A pulse that is due: its module, to whom, and its bytes.
-type Due = (ModuleName, Vec<NodeName>, Vec<u8>);
+pub(crate) type Due = (ModuleName, Vec<NodeName>, Vec<u8>);
 
 impl Pulses {
     /// Adds a farm, before the threads begin.
@@ -85,6 +85,29 @@ impl Pulses {
             // The thread lives as long as the process.
             let _ = wake.send(());
         }
+    }
+
+    /// Says at once what it says anyway: somebody is there who has not heard it.
+    pub(crate) fn hurry(&self) {
+        for farm in self.farms.values() {
+            lock(&farm.said).due = Time::ZERO;
+        }
+        if let Some(wake) = &*lock(&self.wake) {
+            let _ = wake.send(());
+        }
+    }
+
+    /// From now on each farm says that this daemon ends; what is to be sent for that. One that is
+    /// out has nothing in the kernel that could go on.
+    pub(crate) fn end(&self) -> Vec<Due> {
+        let said = |(module, farm): (&ModuleName, &Farm)| {
+            let mut said = lock(&farm.said);
+            let pulse = said.pulse.as_mut().filter(|pulse| pulse.part != Part::Out)?;
+            pulse.away = true;
+            let bytes = self.bytes(module, farm, pulse.clone())?;
+            Some((module.clone(), farm.others(), bytes))
+        };
+        self.farms.iter().filter_map(said).collect()
     }
 
     /// What a pulse from `peer` tells the core; nothing when it was heard before.
@@ -123,9 +146,8 @@ impl Pulses {
             if said.due <= now
                 && let Some(pulse) = said.pulse.clone()
             {
-                let others = farm.nodes.iter().filter(|node| **node != farm.own);
                 if let Some(bytes) = self.bytes(module, farm, pulse) {
-                    due.push((module.clone(), others.cloned().collect(), bytes));
+                    due.push((module.clone(), farm.others(), bytes));
                 }
                 said.due = now + farm.pace;
                 said.left = said.left.map(|left| left - 1);
@@ -141,6 +163,12 @@ impl Pulses {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         let pulse = Pulse { sequence, place: farm.places.own(), ..pulse };
         put_pulse(module, &pulse).ok()
+    }
+}
+
+impl Farm {
+    fn others(&self) -> Vec<NodeName> {
+        self.nodes.iter().filter(|node| **node != self.own).cloned().collect()
     }
 }
 

@@ -31,6 +31,7 @@ fn said(part: Part) -> Pulse {
         incarnation: 1,
         sequence: 0,
         part,
+        away: false,
         weight: 100,
         hears: 0,
         follows: None,
@@ -89,4 +90,23 @@ fn each_pulse_is_heard_once_and_as_its_senders() {
     assert_eq!(hear("node3", 2, (2, 1)), Some(2), "a daemon that was started anew");
     assert_eq!(hear("node3", 2, (1, 9)), None, "one from before that");
     assert_eq!(hear("node9", 2, (3, 1)), None, "no node of the farm");
+}
+
+#[test]
+fn a_daemon_that_ends_says_so_for_what_goes_on_in_the_kernel() {
+    let (pulses, module) = farm();
+    assert!(pulses.end().is_empty(), "nothing was said yet");
+    pulses.say(&module, said(Part::Ready));
+    pulses.take_due(Time::from_millis(1000));
+    let away = |due: &[Due]| {
+        let [(_, others, bytes)] = due else { panic!("{due:?}") };
+        assert_eq!(others, &["node2", "node3"].map(name));
+        wire::pulse::take_pulse(bytes).unwrap().1.away
+    };
+    pulses.hurry();
+    assert!(!away(&pulses.take_due(Time::from_millis(1001)).0));
+    assert!(away(&pulses.end()));
+    assert!(away(&pulses.take_due(Time::from_millis(1051)).0), "nor anything else from then on");
+    pulses.say(&module, said(Part::Out));
+    assert!(pulses.end().is_empty(), "one that is out leaves nothing");
 }
