@@ -11,10 +11,10 @@
 //! it not, and is not deciding either, proves that it never will be. Files, messages and
 //! what a configuration means are not known here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use model::config::{Files, Stand};
-use model::{Fingerprint, NodeName};
+use model::config::{self, Files, Stand};
+use model::{Fingerprint, ModuleName, NodeName};
 use serde::{Deserialize, Serialize};
 
 /// A configuration that was applied, or shall be.
@@ -121,6 +121,14 @@ pub fn judge(own: &Own<'_>, proposal: &Proposal) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("edited on {node}, and not applied: {}", edited.join(", ")))
+}
+
+/// The modules that have to stay stopped for what a node has agreed to.
+#[must_use]
+pub fn reserved_by(before: Option<&Files>, pending: Option<&Proposal>) -> BTreeSet<ModuleName> {
+    let both = before.zip(pending);
+    both.map(|(before, pending)| config::to_stop(&config::changes(before, &pending.version.files)))
+        .unwrap_or_default()
 }
 
 /// The files that are neither as they were nor as they shall be.

@@ -78,7 +78,7 @@ impl World {
         self.plan_wake(i);
     }
 
-    fn crashes_now(&mut self, i: usize) -> bool {
+    pub(crate) fn crashes_now(&mut self, i: usize) -> bool {
         match &mut self.hosts[i].crash_after {
             Some(0) => {
                 self.hosts[i].crash_after = None;
@@ -140,13 +140,24 @@ impl World {
     fn persist(&mut self, i: usize, record: Record) {
         let mixes = |record: &Record| record.copy == StoredCopy::Inconsistent;
         let host = &self.hosts[i];
-        if self.script.is_some() && mixes(&record) && !mixes(&host.record) {
+        if self.keeps_before_resync(i) && mixes(&record) && !mixes(&host.record) {
             let found = self.checks.kept(i, host.kept.as_ref(), &host.replicator.tree);
             self.judge(found);
         }
         let host = &mut self.hosts[i];
         host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
         host.record = record;
+    }
+
+    /// A copy of the host is to be kept before a resync mixes it.
+    fn keeps_before_resync(&self, i: usize) -> bool {
+        match self.in_use(i) {
+            Some(parsed) => {
+                let module = parsed.module(&shop());
+                module.is_some_and(|module| module.scripts.before_resync.is_some())
+            }
+            None => self.script.is_some(),
+        }
     }
 
     /// A host's command has switched the other host off, if it could.

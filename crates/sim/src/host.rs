@@ -12,10 +12,11 @@ use model::{BootId, EpochId, ModuleName, NodeName, Phase, Role, Time};
 
 use crate::application::Application;
 use crate::clock::Clock;
+use crate::configuring::LOOK;
 use crate::network::LANDMARK;
 use crate::promises::Tree;
 use crate::replicator::Replicator;
-use crate::world::{Happening, World};
+use crate::world::{Happening, World, shop};
 
 /// One of the two machines.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub struct Host {
     pub application: Application,
     /// Its part of the light module, if there is one.
     pub(crate) light: Option<crate::light::Light>,
+    /// Its configurations, if they lie in files.
+    pub(crate) files: Option<Box<crate::configuring::Held>>,
     /// Modules of which a record could not be written, not told yet.
     pub(crate) failed: Vec<ModuleName>,
     /// How many of them are being told.
@@ -120,6 +123,7 @@ impl Host {
             service: false,
             application: Application::default(),
             light: None,
+            files: None,
             failed: Vec::new(),
             untold: 0,
             unannounced: false,
@@ -152,7 +156,12 @@ impl Host {
 impl World {
     /// Starts the daemon of a host; the replicator may have been left running.
     pub fn boot(&mut self, i: usize) {
-        let (cluster, config) = (self.cluster_config(), self.module_config());
+        self.begin_configured(i);
+        let parsed = self.in_use(i).cloned();
+        let cluster = parsed.as_ref().map(|parsed| parsed.cluster.clone());
+        let cluster = cluster.unwrap_or_else(|| self.cluster_config());
+        let known = parsed.as_ref().and_then(|parsed| parsed.modules.get(&shop()).cloned());
+        let (config, mut digest) = known.unwrap_or_else(|| (self.module_config(), BTreeMap::new()));
         let own = self.own_time(i);
         let light = self.light_boot(i);
         let host = &mut self.hosts[i];
@@ -165,18 +174,14 @@ impl World {
             host.addresses = false;
             host.service = false;
         }
-        let module = BootModule {
-            config,
-            digest: BTreeMap::from([("vips".to_owned(), host.config_key)]),
-            record: host.record.clone(),
-            data: host.data(),
-            running,
-        };
+        digest.insert("vips".to_owned(), host.config_key);
+        let module =
+            BootModule { config, digest, record: host.record.clone(), data: host.data(), running };
         let boot = Boot {
             name: host.name.clone(),
             boot: host.boot,
             cluster,
-            cluster_digest: 0,
+            cluster_digest: parsed.map_or(0, |parsed| parsed.cluster_digest),
             modules: std::iter::once(module).chain(light).collect(),
             wall: self.wall + self.now.since(Time::ZERO),
             seed: (u128::from(self.seed) << 64) | (u128::from(host.life) << 8) | i as u128,
@@ -192,6 +197,9 @@ impl World {
         self.perform(i, effects);
         self.tell_looked_back(i);
         self.at(self.now, Happening::Pulse(i));
+        if self.hosts[i].files.is_some() {
+            self.after(LOOK, Happening::Look(i));
+        }
         if self.landmark {
             self.hosts[i].watch = Watch::named(vec![LANDMARK]);
             self.at(self.now, Happening::Ping(i));

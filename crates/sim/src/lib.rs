@@ -10,6 +10,7 @@
 
 pub mod application;
 pub mod clock;
+mod configuring;
 pub mod dice;
 pub mod effects;
 pub mod exhaust;
@@ -22,6 +23,7 @@ pub mod network;
 pub mod promises;
 pub mod replicator;
 pub mod schedule;
+mod settings;
 pub mod shrink;
 pub mod story;
 pub mod world;

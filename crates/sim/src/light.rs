@@ -120,15 +120,27 @@ impl World {
         config
     }
 
+    /// What a host's daemon runs it with.
+    fn light_config_of(&self, i: usize) -> ModuleConfig {
+        let parsed = self.in_use(i).and_then(|parsed| parsed.module(&web()).cloned());
+        parsed.unwrap_or_else(|| self.light_config())
+    }
+
+    /// Whether a host's daemon knows of it.
+    fn has_light(&self, i: usize) -> bool {
+        let known = self.in_use(i).is_none_or(|parsed| parsed.module(&web()).is_some());
+        known && self.hosts[i].light.is_some()
+    }
+
     /// The light module as a daemon finds it that starts on a host.
     pub(crate) fn light_boot(&self, i: usize) -> Option<BootModule> {
         let host = &self.hosts[i];
-        let light = host.light.as_ref()?;
+        let light = host.light.as_ref().filter(|_| self.has_light(i))?;
         let assignment = cluster::effect::Assignment::Close;
         let running =
             Running { assignment, addresses: light.addresses, service: light.service, farm: None };
         Some(BootModule {
-            config: self.light_config(),
+            config: self.light_config_of(i),
             digest: std::collections::BTreeMap::new(),
             record: light.record.clone(),
             data: DataState::Empty,
@@ -138,6 +150,7 @@ impl World {
 
     /// Performs what is wanted for the light module.
     pub(crate) fn light_effect(&mut self, i: usize, effect: Effect) {
+        let most = self.light_config_of(i).failover.max_restarts;
         let Some(light) = &mut self.hosts[i].light else { return };
         match effect {
             Effect::Persist { record, .. } => light.record = *record,
@@ -157,7 +170,7 @@ impl World {
             Effect::Explain(event) => {
                 let again = event.code == "restarts";
                 light.restarts += u32::from(again);
-                let (count, most) = (light.restarts, self.light_config().failover.max_restarts);
+                let count = light.restarts;
                 let name = self.hosts[i].name.clone();
                 self.note(&format!("{name} web {}: {}", event.code, event.sentence));
                 self.events.push((i, event));
@@ -221,9 +234,8 @@ impl World {
     /// The command is none.
     pub(crate) fn befall_light(&mut self, i: usize, words: &[&str]) -> Result<(), String> {
         let named = |check: &&str| ModuleName::new(check).map_err(|error| error.to_string());
-        let Some(light) = &mut self.hosts[i].light else {
-            return Err("there is no light module: the story has to say `light` first".to_owned());
-        };
+        // It may come later, with another configuration.
+        let Some(light) = &mut self.hosts[i].light else { return Ok(()) };
         let (check, command) = match words {
             ["crash", check] => {
                 let check = named(check)?;
@@ -298,6 +310,9 @@ impl World {
     /// Whether it runs where it is meant to, and does not where it is not.
     pub(crate) fn light_settled(&self, i: usize) -> bool {
         let Some(light) = &self.hosts[i].light else { return true };
+        if !self.has_light(i) {
+            return !light.service && !light.addresses;
+        }
         let Some(status) = self.light_status(i) else { return false };
         let shown = (status.role, status.phase);
         let up = shown == (Role::Up, Phase::Ready);

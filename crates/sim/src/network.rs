@@ -16,7 +16,7 @@ use crate::replicator::Message;
 use crate::world::{Happening, World, shop};
 
 /// The time a datagram or a question takes.
-const DELAY: Duration = Duration::from_millis(1);
+pub(crate) const DELAY: Duration = Duration::from_millis(1);
 /// The time a message on the data link takes.
 pub(crate) const HOP: Duration = Duration::from_millis(2);
 /// An asker gives the witness up after this long.
@@ -107,8 +107,12 @@ impl World {
     pub(crate) fn send_heartbeat(&mut self, i: usize) {
         let own = self.own_time(i);
         let to = self.hosts[1 - i].name.clone();
+        let parsed = self.in_use(i);
+        let stand = parsed.map(|parsed| parsed.stand).unwrap_or_default();
+        let cluster_digest = parsed.map_or(0, |parsed| parsed.cluster_digest);
+        let wedged = parsed.and_then(|parsed| parsed.wedged_after()).unwrap_or(WEDGED);
         let host = &mut self.hosts[i];
-        if host.node.is_none() || self.now.since(host.ticked) > WEDGED {
+        if host.node.is_none() || self.now.since(host.ticked) > wedged {
             return;
         }
         let mut heartbeat = Heartbeat {
@@ -118,8 +122,8 @@ impl World {
             sequence: 0,
             echo: 0,
             echo_incarnation: 0,
-            cluster_digest: 0,
-            configuration: model::config::Stand::default(),
+            cluster_digest,
+            configuration: stand,
             reports: host.announced.clone(),
         };
         host.contact.stamp(own, &to, &mut heartbeat);
@@ -143,6 +147,7 @@ impl World {
         let Some((received, echoed)) = self.hosts[i].contact.receive(own, heartbeat) else {
             return;
         };
+        self.hear_stand(i, heartbeat.configuration);
         let heartbeat = Box::new(heartbeat.clone());
         self.give_when_free(i, Input::Heartbeat { heartbeat, received, echoed });
     }

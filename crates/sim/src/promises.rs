@@ -35,11 +35,17 @@ pub enum Promise {
     RestartsAreCounted,
     /// A light module comes up again.
     ALightModuleComesUp,
+    /// What a change has to stop is stopped.
+    StoppedForAChange,
+    /// All nodes, or none.
+    OneConfiguration,
+    /// Nodes with different rules of who goes on are no pair.
+    OneRule,
 }
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Promise; 11] = [
+    pub const ALL: [Promise; 14] = [
         Promise::AcknowledgedWritesSurvive,
         Promise::OneNodeAcknowledges,
         Promise::OnlyProvenDataAreServed,
@@ -51,6 +57,9 @@ impl Promise {
         Promise::ALightModuleRunsOnce,
         Promise::RestartsAreCounted,
         Promise::ALightModuleComesUp,
+        Promise::StoppedForAChange,
+        Promise::OneConfiguration,
+        Promise::OneRule,
     ];
 
     /// The promise in words.
@@ -76,6 +85,13 @@ impl Promise {
             Promise::ALightModuleComesUp => {
                 "after healing a light module runs where it is meant to"
             }
+            Promise::StoppedForAChange => {
+                "what a change has to stop does not run while it is taken into use"
+            }
+            Promise::OneConfiguration => {
+                "a configuration is applied once, and after healing all nodes have it"
+            }
+            Promise::OneRule => "nodes that go by different rules do not begin a session",
         }
     }
 }

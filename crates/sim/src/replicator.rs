@@ -38,7 +38,7 @@ pub struct Replicator {
     /// What is replicated.
     pub tree: Tree,
     process: u64,
-    running: bool,
+    pub(crate) running: bool,
     serial: u64,
     told: Option<Assignment>,
     in_force: Option<Assignment>,
@@ -391,6 +391,7 @@ impl World {
             return;
         }
         self.hosts[i].replicator.tree.burnt.insert(session.id);
+        self.check_rules();
         for side in 0..2 {
             self.hosts[side].replicator.link = Some(session.id);
             let event = ReplicatorEvent::LinkUp { session: session.id };

@@ -23,6 +23,8 @@ const CHECKS: [(&str, &str); 5] = [
 
 /// What makes a seed of the light module's chance.
 const LIGHT: u64 = 0x11c4_7000_0000;
+/// What makes a seed of the configurations' chance.
+const FILES: u64 = 0xf11e_5000_0000;
 
 /// What befalls a pair.
 #[derive(Debug, Clone)]
@@ -86,6 +88,10 @@ impl Schedule {
             commands.insert(boot, "light".to_owned());
             commands.insert(boot + 2, format!("light {} start", which(light)));
         }
+        let mut files = Dice::new(seed ^ FILES).percent(25).then(|| Dice::new(seed ^ FILES ^ 1));
+        if files.is_some() {
+            begin_files(kind, &mut commands);
+        }
         for _ in 0..4 + dice.roll(12) {
             match kind {
                 Kind::Storm | Kind::Waiting | Kind::Fencing => fault(&mut dice, &mut commands),
@@ -96,10 +102,19 @@ impl Schedule {
             if let Some(light) = &mut light {
                 of_light(light, &mut commands);
             }
+            if let Some(files) = &mut files
+                && files.percent(40)
+            {
+                of_files(files, kind, &mut commands);
+            }
             let longest = dice.pick(&PAUSES).copied().unwrap_or(0);
             commands.push(format!("run {}ms", dice.roll(longest)));
         }
         let mut end = end(&mut dice);
+        if files.is_some() {
+            let start = end.iter().position(|command| command == "start both").unwrap_or(0);
+            end.insert(start, "agree".to_owned());
+        }
         if light.is_some() {
             let start = end.iter().position(|command| command == "start both").unwrap_or(0);
             for word in ["start", "maintained", "resume"] {
@@ -311,6 +326,75 @@ fn of_light(dice: &mut Dice, commands: &mut Vec<String>) {
         _ => return,
     };
     commands.push(command);
+}
+
+/// The configuration lies in files. The witness may go for a while, and then nobody is to go on
+/// without it.
+fn begin_files(kind: Kind, commands: &mut Vec<String>) {
+    let boot = commands.iter().position(|command| command == "boot both").unwrap_or(0);
+    commands.insert(boot, "files".to_owned());
+    if kind == Kind::Storm {
+        commands.insert(1, "policy wait".to_owned());
+    }
+}
+
+/// The operator changes the configuration on a node and applies it, or leaves that for later.
+fn of_files(dice: &mut Dice, kind: Kind, commands: &mut Vec<String>) {
+    let n = 1 + dice.roll(2);
+    if kind == Kind::Harmless {
+        let edit = hot(dice, n, true);
+        commands.push(format!("heal; witness heal; run 3s; settle; {edit}; apply node{n}"));
+        return;
+    }
+    let alone = if dice.percent(20) { " alone" } else { "" };
+    let apply = format!("apply node{n}{alone}");
+    if dice.percent(60) {
+        let edit = hot(dice, n, false);
+        let apply = if dice.percent(90) { format!("; {apply}") } else { String::new() };
+        commands.push(format!("{edit}{apply}"));
+        return;
+    }
+    let edit = cold(dice, n, kind);
+    let stops = if dice.percent(80) { "stop-all both" } else { "stop-all node1" };
+    let light = if edit.contains(" light ") { "; light both stop" } else { "" };
+    commands.push(format!("{stops}{light}; run {}ms", dice.roll(5000)));
+    commands.push(format!("{edit}; {apply}"));
+    if dice.percent(30) {
+        commands.push(format!("crash-after node{} {}", 1 + dice.roll(2), dice.roll(4)));
+    }
+    commands.push(format!("run {}ms", dice.roll(3000)));
+    if dice.percent(80) {
+        commands.push("start both".to_owned());
+    }
+}
+
+/// What may change while everything runs; `still` if nothing may move by it.
+fn hot(dice: &mut Dice, n: u64, still: bool) -> String {
+    let (check, action) = dice.pick(&CHECKS).copied().unwrap_or_default();
+    let what = match dice.roll(if still { 7 } else { 9 }) {
+        0 | 1 => format!("timeout {}ms", 700 + dice.roll(3300)),
+        2 => format!("restarts {}", dice.roll(5)),
+        3 => format!("check {check} {action}"),
+        4 => format!("check {check} gone"),
+        5 => "light on".to_owned(),
+        6 => format!("comment {}", dice.roll(100)),
+        7 => format!("prefer {}", dice.pick(&["node1", "node2", "nobody"]).unwrap_or(&"nobody")),
+        _ => format!("script {}", dice.pick(&["on", "off"]).unwrap_or(&"on")),
+    };
+    format!("edit node{n} {what}")
+}
+
+/// What a module has to be stopped for.
+fn cold(dice: &mut Dice, n: u64, kind: Kind) -> String {
+    let witness = matches!(kind, Kind::Storm | Kind::Waiting);
+    let what = match dice.roll(if witness { 6 } else { 3 }) {
+        0 => "light off".to_owned(),
+        1 => format!("vip 10.0.0.{}", 50 + dice.roll(3)),
+        2 => format!("ack {}", dice.pick(&["write", "fsync"]).unwrap_or(&"write")),
+        3 => "witness on".to_owned(),
+        _ => "witness off".to_owned(),
+    };
+    format!("edit node{n} {what}")
 }
 
 fn operator(dice: &mut Dice, commands: &mut Vec<String>) {

@@ -16,7 +16,8 @@ pub fn shrink(schedule: &Schedule, promise: Promise) -> (Schedule, Run) {
         let mut at = 0;
         let mut progress = false;
         // What fails before the end needs no mending, and what must settle needs all of it.
-        let settles = [Promise::ThePairSettles, Promise::ALightModuleComesUp];
+        let settles =
+            [Promise::ThePairSettles, Promise::ALightModuleComesUp, Promise::OneConfiguration];
         let mending = if settles.contains(&promise) { best.mending } else { 0 };
         while at + mending < best.commands.len() && tries < TRIES_MAX {
             let mut shorter = best.clone();

@@ -102,7 +102,8 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
             world.run_for(Duration::from_millis(300));
         }
         _ => {
-            let known = network(world, &words)?
+            let known = crate::configuring::order(world, &words)?
+                || network(world, &words)?
                 || of_witness(world, &words)?
                 || machine(world, &words)?
                 || disk(world, &words)?
@@ -113,7 +114,7 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn node(text: &str) -> Result<usize, String> {
+pub(crate) fn node(text: &str) -> Result<usize, String> {
     match text {
         "node1" => Ok(0),
         "node2" => Ok(1),
@@ -470,6 +471,9 @@ fn expect(world: &mut World, words: &[&str]) -> Result<(), String> {
             let Some(status) = world.status(node(n)?) else { return Err(format!("{n} is down")) };
             let found = status.reasons.iter().any(|reason| reason.code == *code);
             met(!found, format!("{code} is among {:?}", status.reasons))
+        }
+        [n, "configuration", number] => {
+            crate::configuring::has_number(world, node(n)?, self::number(number)?)
         }
         [n, "recorded", "started"] => {
             met(world.hosts[node(n)?].record.started, format!("{n} is not recorded as started"))

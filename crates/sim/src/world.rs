@@ -9,18 +9,15 @@ use cluster::report::Heartbeat;
 use cluster::status::ModuleStatus;
 use cluster::witness::{Answer, Key, Register, Request, Witness};
 use cluster::{Input, Node};
-use model::config::{
-    Ack, AfterDoubleCrash, CheckConfig, ClusterConfig, Compression, FailoverConfig, FailoverMode,
-    FenceConfig, InUse, Isolation, ModuleConfig, ModuleKind, NodeConfig, ReplicationConfig,
-    Scripts, WithoutWitness,
-};
+use model::config::{AfterDoubleCrash, CheckConfig, FailoverMode, ModuleConfig, WithoutWitness};
 use model::{ModuleName, Time};
 
+use crate::configuring::{Ask, Decided, Told};
 use crate::dice::Dice;
 use crate::host::Host;
 use crate::names::node_name;
 pub use crate::names::shop;
-use crate::network::{LANDMARK, Network};
+use crate::network::Network;
 use crate::promises::{Checks, Finding, Promise, Violation};
 use crate::replicator::Message;
 
@@ -31,7 +28,7 @@ const CHORES: Duration = Duration::from_millis(20);
 
 /// Something that is to happen.
 #[derive(Debug, Clone)]
-pub enum Happening {
+pub(crate) enum Happening {
     /// A host sends its heartbeat.
     Pulse(usize),
     /// A host pings.
@@ -52,6 +49,14 @@ pub enum Happening {
     Link(usize, Message),
     /// A host's disk has done what its daemon waited for.
     Resume(usize),
+    /// A host's daemon looks at its configuration, and at the peer's.
+    Look(usize),
+    /// A daemon that has ended for a new configuration begins again.
+    Anew(usize),
+    /// A question about configurations reaches a host, from the daemon of this life.
+    Ask(usize, Box<(u64, Ask)>),
+    /// Its answer reaches the host that asked.
+    Answer(usize, Box<(Ask, Told)>),
     /// A host may have thawed, or its daemon's disk answered.
     Thaw(usize),
     /// Whatever goes on by itself.
@@ -70,6 +75,10 @@ impl Happening {
             | Happening::HeldOff(i, _)
             | Happening::Arrive(i, _)
             | Happening::Resume(i)
+            | Happening::Look(i)
+            | Happening::Anew(i)
+            | Happening::Ask(i, _)
+            | Happening::Answer(i, _)
             | Happening::Link(i, _) => Some((*i, false)),
             Happening::AtWitness(..) | Happening::Thaw(_) | Happening::Chores => None,
         }
@@ -134,6 +143,8 @@ pub struct World {
     /// What became of the operator's jobs.
     pub outcomes: BTreeMap<u64, Outcome>,
     jobs: u64,
+    /// What is known of configurations in files.
+    pub(crate) decided: Decided,
     /// Seed of whatever is left to chance.
     pub seed: u64,
     /// Chance of the network.
@@ -178,6 +189,7 @@ impl World {
             events: Vec::new(),
             outcomes: BTreeMap::new(),
             jobs: 0,
+            decided: Decided::default(),
             seed,
             chance: Dice::new(seed ^ 0x00c0_ffee),
             writing: true,
@@ -185,65 +197,6 @@ impl World {
         };
         world.at(world.now, Happening::Chores);
         world
-    }
-
-    pub(crate) fn cluster_config(&self) -> ClusterConfig {
-        let node = |host: &Host| NodeConfig { name: host.name.clone(), addresses: BTreeMap::new() };
-        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        ClusterConfig {
-            cluster: shop(),
-            networks: Vec::new(),
-            nodes: self.hosts.iter().map(node).collect(),
-            witness: self.has_witness.then_some(address),
-            witness_fingerprint: None,
-            isolation: if self.landmark {
-                Isolation::Landmarks(vec![LANDMARK])
-            } else {
-                Isolation::Off
-            },
-            fence: self.fence.map(|timeout| FenceConfig { exec: Vec::new(), timeout }),
-            health: None,
-            watchdog: None,
-        }
-    }
-
-    pub(crate) fn module_config(&self) -> ModuleConfig {
-        if let Some(config) = &self.config {
-            return config.clone();
-        }
-        ModuleConfig {
-            name: shop(),
-            kind: ModuleKind::Mirror,
-            nodes: self.hosts.iter().map(|h| h.name.clone()).collect(),
-            replicate: Vec::new(),
-            vips: Vec::new(),
-            services: Vec::new(),
-            commands: Vec::new(),
-            scripts: Scripts {
-                before_resync: self.script.map(|_| "keep".to_owned()),
-                ..Scripts::default()
-            },
-            replication: ReplicationConfig {
-                ack: Ack::Write,
-                stall_timeout: Duration::from_secs(10),
-                resync_rate: None,
-                compression: Compression::None,
-                encrypt: true,
-                in_use: InUse::Refuse,
-                exclude: Vec::new(),
-            },
-            failover: FailoverConfig {
-                timeout: Duration::from_secs(2),
-                mode: self.mode,
-                prefer: self.preferred.map(node_name),
-                without_witness: self.policy,
-                after_double_crash: self.after_crash,
-                max_restarts: 3,
-                restart_window: Duration::from_secs(24 * 3600),
-            },
-            checks: self.checked.clone(),
-            farm: None,
-        }
     }
 
     /// The operator commands something, if the daemon is there to hear it.
@@ -262,7 +215,7 @@ impl World {
     }
 
     /// Lets something happen at a moment, or at once if that has passed.
-    pub fn at(&mut self, at: Time, what: Happening) {
+    pub(crate) fn at(&mut self, at: Time, what: Happening) {
         let life = match &what {
             Happening::Pulse(i)
             | Happening::Ping(i)
@@ -270,9 +223,13 @@ impl World {
             | Happening::Wake(i)
             | Happening::Give(i, _)
             | Happening::Resume(i)
+            | Happening::Look(i)
+            | Happening::Anew(i)
             | Happening::FromWitness(i, ..)
             | Happening::AtWitness(i, _) => self.hosts[*i].life,
-            Happening::Arrive(..)
+            Happening::Ask(..)
+            | Happening::Answer(..)
+            | Happening::Arrive(..)
             | Happening::Link(..)
             | Happening::Thaw(_)
             | Happening::Chores => 0,
@@ -280,13 +237,13 @@ impl World {
         self.put(at, life, what);
     }
 
-    fn put(&mut self, at: Time, life: u64, what: Happening) {
+    pub(crate) fn put(&mut self, at: Time, life: u64, what: Happening) {
         self.count += 1;
         self.queue.insert((at.max(self.now), self.count), (life, Box::new(what)));
     }
 
     /// Lets something happen after a while.
-    pub fn after(&mut self, delay: Duration, what: Happening) {
+    pub(crate) fn after(&mut self, delay: Duration, what: Happening) {
         self.at(self.now + delay, what);
     }
 
@@ -381,6 +338,10 @@ impl World {
             Happening::AtWitness(i, request) => self.at_witness(i, life, request),
             Happening::Arrive(i, heartbeat) => self.arrive(i, &heartbeat),
             Happening::Link(i, message) => self.link_message(i, message),
+            Happening::Look(i) if self.alive(i, life) => self.look_at_configurations(i),
+            Happening::Anew(i) if self.hosts[i].life == life => self.comes_anew(i),
+            Happening::Ask(i, told) => self.asked(i, told.0, told.1),
+            Happening::Answer(i, told) if self.alive(i, life) => self.answered(i, told.0, told.1),
             Happening::Thaw(i) => self.thaw(i),
             Happening::Chores => {
                 self.chores();
@@ -392,6 +353,9 @@ impl World {
             | Happening::Wake(_)
             | Happening::Give(..)
             | Happening::Resume(_)
+            | Happening::Look(_)
+            | Happening::Anew(_)
+            | Happening::Answer(..)
             | Happening::FromWitness(..) => {}
         }
     }
@@ -413,6 +377,9 @@ impl World {
 
     /// Tells a daemon something and performs what it wants done.
     pub fn give(&mut self, i: usize, input: Input) {
+        if self.is_refused(i, &input) {
+            return;
+        }
         self.light_hears(i, &input);
         let own = self.own_time(i);
         let now = self.now;

@@ -3,7 +3,7 @@
 //! Compared by keys, so that people see what they wrote; whether a change of keys changes anything
 //! is judged by the effective values. Who may make the change, and when, is not decided here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -65,6 +65,25 @@ impl Change {
     pub fn needs_stop(&self) -> bool {
         matches!(self.effect, ChangeEffect::Restart | ChangeEffect::Stop)
     }
+}
+
+/// Whether changes are such that can be applied at all.
+///
+/// # Errors
+/// The first one that is not, with what to do instead.
+pub fn possible(changes: &[Change]) -> Result<(), String> {
+    let never = changes.iter().find(|change| change.effect == ChangeEffect::Never);
+    never.map_or(Ok(()), |change| {
+        let note = change.note.clone().unwrap_or_default();
+        Err(format!("{}: {} cannot be applied: {note}", change.file, change.key))
+    })
+}
+
+/// The modules that have to be stopped for changes.
+#[must_use]
+pub fn to_stop(changes: &[Change]) -> BTreeSet<ModuleName> {
+    let stopping = changes.iter().filter(|change| change.needs_stop());
+    stopping.flat_map(|change| change.modules.clone()).collect()
 }
 
 /// A key, what stood there, what stands there.

@@ -19,7 +19,7 @@ mod show;
 mod together;
 mod values;
 
-pub use change::{Change, ChangeEffect, changes};
+pub use change::{Change, ChangeEffect, changes, possible, to_stop};
 pub use check::{CheckAction, CheckConfig, CheckKind, Watched};
 pub use cluster_file::parse_cluster;
 pub use diagnostic::{Diagnostic, Diagnostics, Source};

@@ -28,7 +28,7 @@ use crate::daemon::admit::Door;
 use crate::daemon::application::Application;
 use crate::daemon::before_resync::BeforeResync;
 use crate::daemon::checks::Checks;
-use crate::daemon::configuring::{Configuring, reserved_by};
+use crate::daemon::configuring::Configuring;
 use crate::daemon::event::Event;
 use crate::daemon::farms::{self, Pulses};
 use crate::daemon::guard::Guard;
@@ -153,7 +153,7 @@ fn configured(
     let version = configuration::recover(layout, &name).map_err(history)?;
     let pending = Store::of(layout).pending().map_err(history)?;
     let before = version.as_ref().map(|version| &version.files);
-    let reserved = reserved_by(before, pending.as_ref());
+    let reserved = cluster::configuration::reserved_by(before, pending.as_ref());
     Ok((loaded, Configuring::new(version, reserved), name, lock))
 }
 

@@ -2,12 +2,10 @@
 //!
 //! Who may agree to what is `cluster::configuration`'s; here it is made durable before it is said.
 
-use std::collections::BTreeSet;
 use std::io;
 
 use cluster::configuration::{self, Own, Proposal, Testimony, Version};
-use model::ModuleName;
-use model::config::{self, Change, ChangeEffect, Files, Stand};
+use model::config::{self, Stand};
 use serde_json::json;
 use wire::control::{Exit, Newest, Reply};
 
@@ -57,40 +55,15 @@ fn agree(context: &Context, proposal: &Proposal, dry_run: bool) -> Result<(), Re
     // Where none was applied and the files could not be read, nothing is known to compare with.
     let before = newest.map_or(draft, |newest| newest.files);
     let changes = config::changes(&before, &proposal.version.files);
-    possible(&changes).map_err(Refusal::Other)?;
+    config::possible(&changes).map_err(Refusal::Other)?;
     let files = &proposal.version.files;
     accept::usable(layout, own, &before, files).map_err(Refusal::Other)?;
-    context.reserve(to_stop(&changes), dry_run).map_err(Refusal::Running)?;
+    context.reserve(config::to_stop(&changes), dry_run).map_err(Refusal::Running)?;
     if !dry_run && let Err(error) = store.note_pending(proposal) {
         context.configuring.release();
         return Err(error.into());
     }
     Ok(())
-}
-
-/// Whether changes are such that can be applied at all.
-pub(super) fn possible(changes: &[Change]) -> Result<(), String> {
-    let never = changes.iter().find(|change| change.effect == ChangeEffect::Never);
-    never.map_or(Ok(()), |change| {
-        let note = change.note.clone().unwrap_or_default();
-        Err(format!("{}: {} cannot be applied: {note}", change.file, change.key))
-    })
-}
-
-/// The modules that have to be stopped for changes.
-pub(super) fn to_stop(changes: &[Change]) -> BTreeSet<ModuleName> {
-    let stopping = changes.iter().filter(|change| change.needs_stop());
-    stopping.flat_map(|change| change.modules.clone()).collect()
-}
-
-/// The modules that had to be stopped for what this node has agreed to.
-pub(crate) fn reserved_by(
-    before: Option<&Files>,
-    pending: Option<&Proposal>,
-) -> BTreeSet<ModuleName> {
-    let both = before.zip(pending);
-    both.map(|(before, pending)| to_stop(&config::changes(before, &pending.version.files)))
-        .unwrap_or_default()
 }
 
 /// What was agreed to was decided.

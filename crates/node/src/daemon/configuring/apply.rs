@@ -17,7 +17,7 @@ use wire::control::{Applying, ConfigurationSource, Configuring as Ask, Exit, Rep
 
 use crate::clock;
 use crate::configuration::{draft, wall_ms};
-use crate::daemon::configuring::answer::{self, possible};
+use crate::daemon::configuring::answer;
 use crate::daemon::configuring::{Context, DECIDING};
 use crate::daemon::event::{Event, Line};
 use crate::files;
@@ -92,7 +92,7 @@ fn plan(context: &Context, how: &Applying) -> Result<Plan, Box<Reply>> {
     files.check().map_err(usage)?;
     files::parse(layout, &files).map_err(|error| usage(error.to_string()))?;
     let changes = config::changes(&newest.files, &files);
-    possible(&changes).map_err(|why| Box::new(Reply::new(Exit::Refused, why)))?;
+    config::possible(&changes).map_err(|why| Box::new(Reply::new(Exit::Refused, why)))?;
     let heard = context.configuring.seen.lock();
     let heard = heard.map(|seen| seen.peers.values().map(|stand| stand.number).max());
     let highest = heard.ok().flatten().filter(|_| how.overwrite).unwrap_or(0);
@@ -268,7 +268,7 @@ impl Plan {
             "notes": self.notes,
             "nodes": nodes,
             "without": self.proposal.without,
-            "stop": answer::to_stop(&self.changes),
+            "stop": config::to_stop(&self.changes),
             "running": answers.map(|answers| &answers.running),
         })
     }

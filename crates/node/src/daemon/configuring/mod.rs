@@ -9,7 +9,6 @@ mod apply;
 mod history;
 mod watch;
 
-pub(crate) use answer::reserved_by;
 pub(crate) use watch::Stands;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -14,7 +14,7 @@ use model::config::{self, Files, Stand};
 use wire::control::{Configuring as Ask, Exit, Newest, Verb};
 
 use crate::configuration::{accept, draft};
-use crate::daemon::configuring::answer::{self, to_stop};
+use crate::daemon::configuring::answer;
 use crate::daemon::configuring::{Context, DECIDING, WRITING, lock};
 use crate::daemon::event::Event;
 
@@ -184,7 +184,7 @@ impl Watch<'_> {
         accept::usable(layout, context.own(), before, &given.version.files)?;
         let _one = lock(&WRITING);
         let changes = config::changes(before, &given.version.files);
-        let reserved = context.reserve(to_stop(&changes), false);
+        let reserved = context.reserve(config::to_stop(&changes), false);
         reserved.map_err(|running| running.sentence(context.own()))?;
         let taken = context.take(before, &given.version, false);
         taken.map_err(|error| {
