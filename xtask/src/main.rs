@@ -34,6 +34,7 @@ Tasks of the Evenkeel repository
                                        run random schedules over the cluster's core
   cargo xtask sim --seed S             tell one of them
   cargo xtask sim --farms [--seeds N]  the same for farms
+  cargo xtask sim --cuts               every step of a joining cut by every fault
   cargo xtask model [--case NAME] [--depth N] [--less N]
                                        look at every order of events of the smallest cluster
   cargo xtask model --mutant NAME...   does that find what a broken rule leads to?

@@ -17,7 +17,7 @@ use crate::world::{Happening, World, shop};
 const LOOK: Duration = Duration::from_millis(20);
 
 /// The application of a host as far as checks see it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Application {
     serial: u64,
     running: BTreeSet<ModuleName>,

@@ -19,7 +19,7 @@ use crate::replicator::Replicator;
 use crate::world::{Happening, World, shop};
 
 /// One of the two machines.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Host {
     /// Name of its node.
     pub name: NodeName,

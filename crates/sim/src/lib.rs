@@ -11,6 +11,7 @@
 pub mod application;
 pub mod clock;
 mod configuring;
+pub mod cuts;
 pub mod dice;
 pub mod effects;
 pub mod exhaust;

@@ -31,7 +31,7 @@ pub(crate) const CHECKS: [(&str, &str); 4] =
     [("program", "restart"), ("database", "wait"), ("disk", "stop"), ("lamp", "none")];
 
 /// A host's part of the light module.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Light {
     pub(crate) record: Record,
     /// The application runs, or is being started or stopped.

@@ -6,6 +6,7 @@
 //! `tests/scenarios`. The mutation check, which only asks whether something breaks, has the stories
 //! told here too, and nothing shortened.
 
+mod cutting;
 mod farms;
 mod searching;
 
@@ -23,7 +24,7 @@ use sim::shrink::shrink;
 const VIOLATIONS_MAX: u64 = 5;
 /// What there is to choose.
 const OPTIONS: &str = "--seeds N, --first N, --stop-at N, --plain, or --seed N, --stories FOLDER, \
-     --model ..., --farms ... alone";
+     --model ..., --farms ..., --cuts alone";
 /// Seeds handed out at a time.
 const BATCH: u64 = 16;
 
@@ -54,6 +55,11 @@ fn main() -> ExitCode {
         && option == "--farms"
     {
         return farms::run(rest);
+    }
+    if let [option, rest @ ..] = words.as_slice()
+        && option == "--cuts"
+    {
+        return cutting::run(rest);
     }
     let options = match parse(&words) {
         Ok(options) => options,

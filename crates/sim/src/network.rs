@@ -29,7 +29,7 @@ pub(crate) const LANDMARK: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 254));
 const WEDGED: Duration = Duration::from_secs(1);
 
 /// The network's state.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Network {
     /// Nothing passes between the nodes.
     pub cut: bool,

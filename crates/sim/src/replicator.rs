@@ -33,17 +33,17 @@ pub enum Message {
 }
 
 /// A replicator: its process, its memory and its disk.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Replicator {
     /// What is replicated.
     pub tree: Tree,
     process: u64,
     pub(crate) running: bool,
     serial: u64,
-    told: Option<Assignment>,
-    in_force: Option<Assignment>,
-    link: Option<SessionId>,
-    synced: bool,
+    pub(crate) told: Option<Assignment>,
+    pub(crate) in_force: Option<Assignment>,
+    pub(crate) link: Option<SessionId>,
+    pub(crate) synced: bool,
     waiting: Vec<u64>,
     looks_back: bool,
     looked_back: bool,

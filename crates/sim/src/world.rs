@@ -86,6 +86,7 @@ impl Happening {
 }
 
 /// The world.
+#[derive(Clone)]
 pub struct World {
     /// The world's own time.
     pub now: Time,

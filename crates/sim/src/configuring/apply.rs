@@ -28,7 +28,7 @@ const PATIENCE: u32 = 4;
 const ROUNDS: u32 = 60;
 
 /// What a daemon does about configurations, in its memory.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Work {
     /// What it has proposed, and the nodes that have agreed.
     deciding: Option<(Proposal, Vec<usize>)>,

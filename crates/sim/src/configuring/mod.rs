@@ -34,7 +34,7 @@ const ANEW: Duration = Duration::from_millis(15);
 pub(crate) const LOOK: Duration = Duration::from_millis(500);
 
 /// The configurations of one host.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Held {
     /// What was in use, newest last; on the disk.
     history: Vec<Arc<Version>>,
@@ -50,7 +50,7 @@ pub(crate) struct Held {
 }
 
 /// What the world knows of the configurations of both.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct Decided {
     read: BTreeMap<Fingerprint, Arc<Parsed>>,
     stands: Vec<Stand>,
