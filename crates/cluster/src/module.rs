@@ -4,7 +4,7 @@
 //! what does not concern it.
 
 use model::config::ModuleKind;
-use model::{NodeName, Time};
+use model::{NodeName, Phase, Role, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
@@ -139,6 +139,14 @@ impl Module {
         match self {
             Module::Farm(farm) => Some(farm.farm()),
             Module::Mirror(_) | Module::Light(_) => None,
+        }
+    }
+
+    /// What a light module does.
+    pub(crate) fn light_role(&self) -> Option<(Role, Phase)> {
+        match self {
+            Module::Light(light) => Some(light.role()),
+            Module::Mirror(_) | Module::Farm(_) => None,
         }
     }
 

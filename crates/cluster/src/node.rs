@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{ModuleName, NodeName, Time};
+use model::{ModuleName, NodeName, Phase, Role, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
@@ -108,6 +108,12 @@ impl Node {
     pub fn status(&self, now: Time) -> NodeStatus {
         let each = |(name, module): (&ModuleName, &Module)| (name.clone(), module.status(now));
         NodeStatus { node: self.name.clone(), modules: self.modules.iter().map(each).collect() }
+    }
+
+    /// What this node does for a light module, without all that people see of it.
+    #[must_use]
+    pub fn light_role(&self, module: &ModuleName) -> Option<(Role, Phase)> {
+        self.modules.get(module)?.light_role()
     }
 
     /// What the kernel does for a farm, for a following daemon of this boot; to be written down

@@ -13,7 +13,7 @@ use model::NodeName;
 use model::config::Ack;
 
 /// Numbers operations and holds back answers until the required peers have confirmed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Acknowledge<A> {
     /// Number of the newest operation.
     number: u64,
@@ -29,7 +29,7 @@ pub struct Acknowledge<A> {
 }
 
 /// A sync that is not answered yet.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Sync<A> {
     /// Its answer, once the local part has ended.
     answer: Option<A>,

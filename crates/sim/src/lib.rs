@@ -5,9 +5,11 @@
 //! a schedule can be shortened by running it again and again. A schedule is a list of the commands
 //! of the story language, so that what fails is at once a story for `tests/scenarios`.
 //!
-//! It models only what decisions depend on: a tree of files is a list of writes. Files and real
-//! links are tried in the lab, and the replica's own rules in the tests of `replica`.
+//! It models only what decisions depend on: a tree of files is a list of writes. When a write is
+//! answered is decided by `replica`. Files and real links are tried in the lab, and how a resync
+//! makes trees equal in the tests of `replica`.
 
+mod acknowledging;
 pub mod application;
 pub mod clock;
 mod configuring;

@@ -313,8 +313,8 @@ impl World {
         if !self.has_light(i) {
             return !light.service && !light.addresses;
         }
-        let Some(status) = self.light_status(i) else { return false };
-        let shown = (status.role, status.phase);
+        let node = self.hosts[i].node.as_ref();
+        let Some(shown) = node.and_then(|node| node.light_role(&web())) else { return false };
         let up = shown == (Role::Up, Phase::Ready);
         let stopped = shown == (Role::Stop, Phase::Ready);
         let started = light.record.started;
@@ -325,9 +325,9 @@ impl World {
     }
 
     pub(crate) fn show_light(&mut self, i: usize) {
-        let Some(status) = self.light_status(i) else { return };
+        let node = self.hosts[i].node.as_ref();
+        let Some(shown) = node.and_then(|node| node.light_role(&web())) else { return };
         let name = self.hosts[i].name.clone();
-        let shown = (status.role, status.phase);
         let Some(light) = &mut self.hosts[i].light else { return };
         if shown != light.shown {
             light.shown = shown;

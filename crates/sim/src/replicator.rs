@@ -9,6 +9,7 @@ use cluster::effect::{Assignment, Ending, Serve};
 use cluster::input::{ReplicatorEvent, Running, ScriptError};
 use model::SessionId;
 
+use crate::acknowledging::Calls;
 use crate::network::HOP;
 use crate::promises::Tree;
 use crate::world::{Happening, World, shop};
@@ -25,8 +26,10 @@ const LINK_SILENCE: Duration = Duration::from_millis(1000);
 #[allow(missing_docs, reason = "each field is what it is called")]
 pub enum Message {
     InForce { serial: u64, process: u64 },
-    Write { session: SessionId, write: u64 },
-    Applied { session: SessionId, write: u64 },
+    Write { session: SessionId, write: u64, number: u64 },
+    Applied { session: SessionId, number: u64 },
+    Sync { session: SessionId, number: u64 },
+    Durable { session: SessionId, number: u64 },
     Copied { session: SessionId },
     Silence { session: SessionId },
     LookedBack { process: u64 },
@@ -44,7 +47,8 @@ pub struct Replicator {
     pub(crate) in_force: Option<Assignment>,
     pub(crate) link: Option<SessionId>,
     pub(crate) synced: bool,
-    waiting: Vec<u64>,
+    /// What the application waits for.
+    pub(crate) calls: Calls,
     looks_back: bool,
     looked_back: bool,
     /// This process has made both copies equal.
@@ -105,7 +109,7 @@ impl Replicator {
         }
     }
 
-    fn receives(&self, id: SessionId) -> bool {
+    pub(crate) fn receives(&self, id: SessionId) -> bool {
         matches!(&self.in_force, Some(Assignment::Receive { session, .. }) if *session == id)
     }
 }
@@ -151,7 +155,7 @@ impl World {
         let was = replicator.running;
         replicator.running = false;
         replicator.in_force = None;
-        replicator.waiting.clear();
+        replicator.calls = Calls::default();
         if let Some(session) = link {
             self.end_link(1 - i, session);
         }
@@ -179,38 +183,17 @@ impl World {
                     self.tell_looked_back(i);
                 }
             }
-            Message::Write { session, .. } | Message::Applied { session, .. }
+            Message::Write { session, .. }
+            | Message::Applied { session, .. }
+            | Message::Sync { session, .. }
+            | Message::Durable { session, .. }
                 if self.network.link_dead() =>
             {
                 self.break_link(session);
             }
-            Message::Write { session, write } => {
-                let replicator = &self.hosts[i].replicator;
-                if replicator.receives(session) && replicator.link == Some(session) {
-                    self.hosts[i].replicator.tree.apply(write);
-                    self.carry(1 - i, Message::Applied { session, write });
-                }
-            }
-            Message::Applied { session, write } => {
-                // Until the target may promote itself, the source alone vouches.
-                let epoch = self.hosts[i].record.epoch.as_ref();
-                let author = epoch.map(|epoch| &epoch.author) == Some(&self.hosts[i].name);
-                let pair = !author || self.hosts[1 - i].record.promotable;
-                // A target that has gone down since it said so vouches for nothing any more, and a
-                // broken disk neither.
-                let there = &self.hosts[1 - i].replicator;
-                let held = there.receives(session) && there.tree.holds(write) && !there.broken;
-                let mut holders = [pair && held; 2];
-                holders[i] = !self.hosts[i].replicator.broken;
-                let replicator = &mut self.hosts[i].replicator;
-                if replicator.link == Some(session) {
-                    if let Some(at) = replicator.waiting.iter().position(|w| *w == write) {
-                        replicator.waiting.remove(at);
-                        self.checks.acknowledge(write, holders, pair);
-                    }
-                    self.finish_drain(i);
-                }
-            }
+            Message::Write { .. } | Message::Sync { .. } => self.received(i, &message),
+            Message::Applied { session, number } => self.confirmed(i, session, number),
+            Message::Durable { session, number } => self.durable(i, session, number),
             Message::Copied { session } => self.copied(i, session),
         }
     }
@@ -218,6 +201,7 @@ impl World {
     fn put_in_force(&mut self, i: usize, serial: u64) {
         let told = self.hosts[i].replicator.told.clone();
         let old = self.hosts[i].replicator.session();
+        let served = self.hosts[i].replicator.serving().is_some();
         let replicator = &mut self.hosts[i].replicator;
         let drains = matches!(told, Some(Assignment::Hold { ending: Ending::Drain }));
         if drains && replicator.serving().is_some() && replicator.link.is_some() {
@@ -226,7 +210,7 @@ impl World {
         }
         replicator.in_force = told.clone();
         if !matches!(told, Some(Assignment::Serve(_))) {
-            replicator.waiting.clear();
+            replicator.calls.cut();
         }
         let new = replicator.session();
         if let Some(session) = old.filter(|old| Some(*old) != new) {
@@ -243,11 +227,7 @@ impl World {
                 let found = self.checks.served(i, &replicator.tree, &serve.required);
                 self.judge(found);
             }
-            if serve.required.is_empty() {
-                for write in std::mem::take(&mut self.hosts[i].replicator.waiting) {
-                    self.checks.acknowledge(write, only(i), false);
-                }
-            }
+            self.require(i, serve, served);
         }
         if told == Some(Assignment::Close) {
             self.hosts[i].replicator.tree.checkpoint();
@@ -296,11 +276,11 @@ impl World {
         self.replicator_event(i, Duration::ZERO, event);
     }
 
-    fn finish_drain(&mut self, i: usize) {
+    pub(crate) fn finish_drain(&mut self, i: usize) {
         let replicator = &mut self.hosts[i].replicator;
         let draining = replicator.told == Some(Assignment::Hold { ending: Ending::Drain })
             && replicator.running;
-        if !draining || replicator.in_force == replicator.told || !replicator.waiting.is_empty() {
+        if !draining || replicator.in_force == replicator.told || !replicator.calls.are_answered() {
             return;
         }
         let serial = replicator.serial;
@@ -331,11 +311,12 @@ impl World {
         }
         replicator.link = None;
         replicator.synced = false;
+        self.forget_confirmed(i);
         let event = ReplicatorEvent::LinkLost { session, why: "the link is silent".into() };
         self.replicator_event(i, Duration::ZERO, event);
         if self.hosts[i].replicator.told == Some(Assignment::Hold { ending: Ending::Drain }) {
             let replicator = &mut self.hosts[i].replicator;
-            replicator.waiting.clear();
+            replicator.calls.cut();
             self.finish_drain(i);
         }
     }
@@ -397,6 +378,7 @@ impl World {
             let event = ReplicatorEvent::LinkUp { session: session.id };
             self.replicator_event(side, HOP, event);
         }
+        self.forget_confirmed(i);
         if session.resync {
             self.hosts[1 - i].replicator.tree.begin_copy();
             self.hosts[i].replicator.synced = false;
@@ -407,6 +389,7 @@ impl World {
             let found = self.checks.same(&mine.replicator.tree, &theirs.replicator.tree);
             self.judge(found);
             self.hosts[i].replicator.synced = true;
+            self.holds_all(i, session.id);
         }
     }
 
@@ -435,6 +418,7 @@ impl World {
             self.hosts[side].replicator.shared = true;
         }
         self.hosts[i].replicator.synced = true;
+        self.holds_all(i, session);
         let number = tree.number();
         self.replicator_event(i, HOP, ReplicatorEvent::Synced { session, number });
     }
@@ -460,28 +444,6 @@ impl World {
         }
     }
 
-    /// The application writes through the address.
-    fn write(&mut self, i: usize) {
-        let host = &mut self.hosts[i];
-        let draining = host.replicator.told != host.replicator.in_force;
-        if !self.writing || !host.service || draining || host.replicator.waiting.len() > 2 {
-            return;
-        }
-        let Some(serve) = host.replicator.serving().cloned() else {
-            return;
-        };
-        let write = self.checks.next_write();
-        host.replicator.tree.apply(write);
-        if serve.required.is_empty() {
-            self.checks.acknowledge(write, only(i), false);
-        } else {
-            host.replicator.waiting.push(write);
-        }
-        if let Some(session) = host.replicator.link.filter(|_| host.replicator.synced) {
-            self.carry(1 - i, Message::Write { session, write });
-        }
-    }
-
     /// Whether the node's replicator could acknowledge a write now.
     pub fn can_acknowledge(&self, i: usize) -> bool {
         let replicator = &self.hosts[i].replicator;
@@ -492,9 +454,4 @@ impl World {
         let linked = replicator.link.is_some_and(|id| peer.receives(id));
         serve.required.is_empty() || linked
     }
-}
-
-/// The holders of a write that one node alone vouches for.
-fn only(i: usize) -> [bool; 2] {
-    [i == 0, i == 1]
 }

@@ -23,6 +23,8 @@ const CHECKS: [(&str, &str); 5] = [
 
 /// What makes a seed of the light module's chance.
 const LIGHT: u64 = 0x11c4_7000_0000;
+/// What makes a seed of whether only what was synced counts.
+const SYNCS: u64 = 0xf5c0_0000_0000;
 /// What makes a seed of the configurations' chance.
 const FILES: u64 = 0xf11e_5000_0000;
 
@@ -83,6 +85,9 @@ impl Schedule {
         // Chance of its own, so that what befalls the mirror is the same with and without it.
         let mut light = Dice::new(seed ^ LIGHT).percent(30).then(|| Dice::new(seed ^ LIGHT ^ 1));
         let mut commands = beginning(seed, kind, &mut dice);
+        if Dice::new(seed ^ SYNCS).percent(15) {
+            commands.insert(1, "ack fsync".to_owned());
+        }
         if let Some(light) = &mut light {
             let boot = commands.iter().position(|command| command == "boot both").unwrap_or(0);
             commands.insert(boot, "light".to_owned());

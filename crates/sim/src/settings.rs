@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use model::config::{
-    Ack, ClusterConfig, Compression, FailoverConfig, FenceConfig, InUse, Isolation, ModuleConfig,
+    ClusterConfig, Compression, FailoverConfig, FenceConfig, InUse, Isolation, ModuleConfig,
     ModuleKind, NodeConfig, ReplicationConfig, Scripts,
 };
 
@@ -51,7 +51,7 @@ impl World {
                 ..Scripts::default()
             },
             replication: ReplicationConfig {
-                ack: Ack::Write,
+                ack: self.ack,
                 stall_timeout: Duration::from_secs(10),
                 resync_rate: None,
                 compression: Compression::None,

@@ -73,6 +73,7 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
             world.after_crash = AfterDoubleCrash::GoOn;
         }
         ["landmark"] => world.landmark = true,
+        ["ack", "fsync"] => world.ack = model::config::Ack::Fsync,
         ["manual"] => world.mode = FailoverMode::Manual,
         ["prefer", n] => world.preferred = Some(node(n)?),
         ["given", "a", "protected", "pair"] => {

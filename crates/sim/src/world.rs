@@ -9,7 +9,9 @@ use cluster::report::Heartbeat;
 use cluster::status::ModuleStatus;
 use cluster::witness::{Answer, Key, Register, Request, Witness};
 use cluster::{Input, Node};
-use model::config::{AfterDoubleCrash, CheckConfig, FailoverMode, ModuleConfig, WithoutWitness};
+use model::config::{
+    Ack, AfterDoubleCrash, CheckConfig, FailoverMode, ModuleConfig, WithoutWitness,
+};
 use model::{ModuleName, Time};
 
 use crate::configuring::{Ask, Decided, Told};
@@ -105,6 +107,8 @@ pub struct World {
     pub fence: Option<Duration>,
     /// What a node does that went down uncleanly and hears nobody.
     pub after_crash: AfterDoubleCrash,
+    /// When the application is answered.
+    pub ack: Ack,
     /// There is something to ping.
     pub landmark: bool,
     /// A node takes over by itself, or on the operator's word only.
@@ -168,6 +172,7 @@ impl World {
             network: Network::new(),
             has_witness,
             policy: WithoutWitness::GoOn,
+            ack: Ack::Write,
             landmark: false,
             after_crash: AfterDoubleCrash::Wait,
             fence: None,

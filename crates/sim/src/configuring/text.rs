@@ -10,8 +10,8 @@ use std::time::Duration;
 use cluster::configuration::Version;
 use model::ModuleName;
 use model::config::{
-    self, CLUSTER_FILE, CheckAction, ClusterConfig, Content, FailoverMode, Files, ModuleConfig,
-    ModuleKind, Source, Stand, WithoutWitness,
+    self, Ack, CLUSTER_FILE, CheckAction, ClusterConfig, Content, FailoverMode, Files,
+    ModuleConfig, ModuleKind, Source, Stand, WithoutWitness,
 };
 
 use crate::light::{self, web};
@@ -95,6 +95,7 @@ pub(crate) fn of_world(world: &World) -> Files {
     cluster.push(format!("isolation.ping = [{landmark}]"));
     let fence = "fence.exec = [\"/bin/false\"]".to_owned();
     cluster.extend(world.fence.is_some().then_some(fence));
+    let synced = world.ack == Ack::Fsync;
     let go_on = world.policy == WithoutWitness::GoOn;
     let mut shop = vec![
         "module = \"shop\"".to_owned(),
@@ -103,6 +104,7 @@ pub(crate) fn of_world(world: &World) -> Files {
         "failover.timeout = \"2s\"".to_owned(),
         format!("failover.without_witness = \"{}\"", if go_on { "go-on" } else { "wait" }),
     ];
+    shop.extend(synced.then(|| "replication.ack = \"fsync\"".to_owned()));
     if world.mode == FailoverMode::Manual {
         shop.push("failover.mode = \"manual\"".to_owned());
     }
