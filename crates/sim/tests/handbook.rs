@@ -31,8 +31,13 @@ fn the_page_says_what_the_stories_show() {
 fn stories(root: &Path) -> Vec<PathBuf> {
     let folder = std::fs::read_dir(root.join("tests/scenarios")).unwrap();
     let mut files: Vec<PathBuf> = folder.map(|entry| entry.unwrap().path()).collect();
-    files.sort();
+    files.sort_by_key(|path| number(path).parse::<u32>().unwrap());
     files
+}
+
+fn number(path: &Path) -> String {
+    let name = path.file_stem().unwrap().to_string_lossy();
+    name.split('-').next().unwrap().to_owned()
 }
 
 fn table(stories: &[PathBuf]) -> String {
@@ -46,8 +51,7 @@ fn table(stories: &[PathBuf]) -> String {
         assert!(situation.ends_with('.'), "{} begins with no sentence", path.display());
         let (_, world) = sim::story::play(&text).unwrap_or_else(|wrong| panic!("{wrong}"));
         let [one, two] = [0, 1].map(|i| shown(&world, i));
-        let number = path.file_stem().unwrap().to_string_lossy();
-        let number = number.split('-').next().unwrap();
+        let number = number(path);
         writeln!(table, "| {situation} | {one} | {two} | {number} |").unwrap();
     }
     table
