@@ -50,6 +50,9 @@ pub struct Record {
     /// until it is up to date.
     #[serde(default)]
     pub quarantine: Option<Duration>,
+    /// How long the application has run here since the last epoch shared with the peer.
+    #[serde(default)]
+    pub served: Served,
     /// Until when the operator wants nothing done about failures by itself.
     #[serde(default)]
     pub paused: Option<Span>,
@@ -61,6 +64,15 @@ pub struct Record {
     /// How the application has failed here lately.
     #[serde(default)]
     pub recovery: Recovery,
+}
+
+/// How long the application has run on this node without the peer, on this node's own clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Served {
+    /// What is over, or was written down meanwhile.
+    pub total: Duration,
+    /// Since when it runs, which is not in `total` yet.
+    pub since: Option<Moment>,
 }
 
 /// A time that ends by itself, also across a boot.

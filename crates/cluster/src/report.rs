@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::config::Stand;
 use model::{BootId, Copy, Epoch, EpochId, Lineage, ModuleName, NodeName, Phase, Role, SessionId};
@@ -84,6 +85,20 @@ pub struct Report {
     pub hindered: bool,
     /// Somebody works on the sender's machine: it should not be given the application.
     pub maintained: bool,
+    /// What the sender brings forward where its copy and the receiver's went apart, and the
+    /// configuration says whose is kept.
+    pub claim: Option<Claim>,
+}
+
+/// How long a node has served since two copies went apart, as one of both sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Its identity, drawn anew for each claim: what it claims never changes.
+    pub id: u128,
+    /// The claim of the receiver that it stands against; 0 when the sender knows none.
+    pub against: u128,
+    /// How long the application has run on the sender.
+    pub served: Duration,
 }
 
 /// A replication session as one of its ends sees it.

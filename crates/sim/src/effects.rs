@@ -144,6 +144,13 @@ impl World {
             let found = self.checks.kept(i, host.kept.as_ref(), &host.replicator.tree);
             self.judge(found);
         }
+        let given_up = |record: &Record| record.copy == StoredCopy::Discarded;
+        if given_up(&record) && !given_up(&self.hosts[i].record) {
+            let (tree, other) = (&self.hosts[i].replicator.tree, &self.hosts[1 - i]);
+            let is_kept = !(mixes(&other.record) || given_up(&other.record));
+            let found = self.checks.give_up(i, tree, &other.replicator.tree, is_kept);
+            self.judge(found);
+        }
         let host = &mut self.hosts[i];
         host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
         host.record = record;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use cluster::effect::Assignment;
 use model::{NodeName, SessionId, Time};
 
 use crate::world::World;
@@ -29,6 +30,10 @@ pub enum Promise {
     NoNeedlessFailover,
     /// A copy that is about to become a mixture is kept first.
     KeptBeforeAResync,
+    /// Of two copies that went apart one stays.
+    OneCopyIsKept,
+    /// What a copy that was given up held alone is kept aside.
+    GivenUpIsKeptAside,
     /// A light module is not started while it runs.
     ALightModuleRunsOnce,
     /// No end of a daemon or a node gives a failing application new attempts.
@@ -45,7 +50,7 @@ pub enum Promise {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Promise; 14] = [
+    pub const ALL: [Promise; 16] = [
         Promise::AcknowledgedWritesSurvive,
         Promise::OneNodeAcknowledges,
         Promise::OnlyProvenDataAreServed,
@@ -54,6 +59,8 @@ impl Promise {
         Promise::ThePairSettles,
         Promise::NoNeedlessFailover,
         Promise::KeptBeforeAResync,
+        Promise::OneCopyIsKept,
+        Promise::GivenUpIsKeptAside,
         Promise::ALightModuleRunsOnce,
         Promise::RestartsAreCounted,
         Promise::ALightModuleComesUp,
@@ -78,6 +85,10 @@ impl Promise {
                 "nothing moves while the primary lives and one link remains"
             }
             Promise::KeptBeforeAResync => "a copy is kept before a resync mixes it",
+            Promise::OneCopyIsKept => "of two copies that went apart one is kept whole",
+            Promise::GivenUpIsKeptAside => {
+                "what a copy that is given up held alone is kept aside before a resync"
+            }
             Promise::ALightModuleRunsOnce => "a light module never runs twice on a node",
             Promise::RestartsAreCounted => {
                 "an application is not restarted more often than it may be"
@@ -208,6 +219,8 @@ pub struct Checks {
     pub acknowledged: u64,
     /// The operator, or the policy, took a risk: nothing is promised any more.
     pub exempt: bool,
+    /// What each node alone held, acknowledged, when its copy was given up.
+    given_up: [BTreeSet<u64>; 2],
 }
 
 impl Checks {
@@ -266,11 +279,18 @@ impl Checks {
         });
     }
 
-    /// A node serves, with these peers needed for each acknowledgement.
+    /// A node serves, with these peers needed for each acknowledgement. Where both went on alone,
+    /// which is `apart`, it need not hold what the other one acknowledged.
     ///
     /// # Errors
     /// What it serves is not what it should be.
-    pub fn served(&mut self, i: usize, tree: &Tree, required: &BTreeSet<NodeName>) -> Finding {
+    pub fn served(
+        &mut self,
+        i: usize,
+        tree: &Tree,
+        required: &BTreeSet<NodeName>,
+        apart: bool,
+    ) -> Finding {
         if self.exempt {
             return Ok(());
         }
@@ -279,7 +299,8 @@ impl Checks {
             let what = format!("{node} serves a mixture");
             return Err((Promise::OnlyProvenDataAreServed, what));
         }
-        let lost: Vec<&u64> = self.must.keys().filter(|write| !tree.holds(**write)).collect();
+        let due = self.must.iter().filter(|(_, vouch)| !apart || vouch.holders[i]);
+        let lost: Vec<&u64> = due.map(|(write, _)| write).filter(|w| !tree.holds(**w)).collect();
         if !lost.is_empty() {
             let few: Vec<&&u64> = lost.iter().take(5).collect();
             let what = format!("{node} serves without {} writes: {few:?}...", lost.len());
@@ -288,7 +309,7 @@ impl Checks {
         if required.is_empty() {
             let mut holders = [false; 2];
             holders[i] = true;
-            for vouch in self.must.values_mut() {
+            for (_, vouch) in self.must.iter_mut().filter(|(write, _)| tree.holds(**write)) {
                 *vouch = Vouch { holders, pair: false };
             }
         }
@@ -318,6 +339,44 @@ impl Checks {
         if found { Ok(()) } else { Err((Promise::KeptBeforeAResync, what)) }
     }
 
+    /// A node gives its copy up, `kept` being the other one's: what it alone holds is promised no
+    /// more, everything else is.
+    ///
+    /// # Errors
+    /// The other copy was given up as well.
+    pub fn give_up(&mut self, i: usize, tree: &Tree, kept: &Tree, is_kept: bool) -> Finding {
+        if self.exempt {
+            return Ok(());
+        }
+        if !is_kept {
+            return Err((Promise::OneCopyIsKept, "both are given up".to_owned()));
+        }
+        let alone = self.must.keys().filter(|write| tree.holds(**write) && !kept.holds(**write));
+        self.given_up[i] = alone.copied().collect();
+        self.must.retain(|write, _| !self.given_up[i].contains(write));
+        for vouch in self.must.values_mut() {
+            vouch.holders[i] = false;
+        }
+        self.must.retain(|_, vouch| vouch.holders.contains(&true));
+        Ok(())
+    }
+
+    /// A resync begins that makes a node's copy equal to `source`, keeping `aside` or not.
+    ///
+    /// # Errors
+    /// What was given up is lost with it.
+    pub fn overwritten(&mut self, i: usize, tree: &Tree, source: &Tree, aside: bool) -> Finding {
+        let given_up = std::mem::take(&mut self.given_up[i]);
+        let lost = |write: &&u64| tree.holds(**write) && !source.holds(**write);
+        match given_up.iter().find(lost).filter(|_| !aside) {
+            Some(write) => {
+                let what = format!("node{} loses write {write}", i + 1);
+                Err((Promise::GivenUpIsKeptAside, what))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// A session begins that need not compare anything.
     ///
     /// # Errors
@@ -329,6 +388,15 @@ impl Checks {
 }
 
 impl World {
+    /// What a target gave up is kept aside before its source overwrites it.
+    pub(crate) fn keep_aside(&mut self, i: usize) {
+        let [source, target] = [i, 1 - i].map(|i| &self.hosts[i].replicator);
+        let told = &target.in_force;
+        let aside = matches!(told, Some(Assignment::Receive { quarantine: Some(_), .. }));
+        let found = self.checks.overwritten(1 - i, &target.tree, &source.tree, aside);
+        self.judge(found);
+    }
+
     /// Checked after every event.
     pub(crate) fn verify(&mut self) {
         let decided = self.has_witness || self.landmark || self.fence.is_some();

@@ -221,10 +221,10 @@ impl World {
         if let Some(Assignment::Serve(serve)) = &told {
             let replicator = &mut self.hosts[i].replicator;
             replicator.tree.checkpoint();
-            let heeded = self.can_acknowledge(i);
+            let (heeded, apart) = (self.can_acknowledge(i), self.are_apart());
             let replicator = &mut self.hosts[i].replicator;
             if heeded {
-                let found = self.checks.served(i, &replicator.tree, &serve.required);
+                let found = self.checks.served(i, &replicator.tree, &serve.required, apart);
                 self.judge(found);
             }
             self.require(i, serve, served);
@@ -380,6 +380,7 @@ impl World {
         }
         self.forget_confirmed(i);
         if session.resync {
+            self.keep_aside(i);
             self.hosts[1 - i].replicator.tree.begin_copy();
             self.hosts[i].replicator.synced = false;
             let copied = Message::Copied { session: session.id };

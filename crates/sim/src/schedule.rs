@@ -67,6 +67,9 @@ enum Kind {
     Isolated,
     /// Everything, and instead of a witness each can switch the other one off.
     Fencing,
+    /// Machines die and the network is cut, without a witness, and both go on: one copy is kept by
+    /// itself.
+    Apart,
 }
 
 impl Schedule {
@@ -80,6 +83,7 @@ impl Schedule {
             17 => Kind::Waiting,
             18 if seed.is_multiple_of(2) => Kind::Isolated,
             18 => Kind::Fencing,
+            _ if seed.is_multiple_of(2) => Kind::Apart,
             _ => Kind::GoingOn,
         };
         // Chance of its own, so that what befalls the mirror is the same with and without it.
@@ -98,12 +102,7 @@ impl Schedule {
             begin_files(kind, &mut commands);
         }
         for _ in 0..4 + dice.roll(12) {
-            match kind {
-                Kind::Storm | Kind::Waiting | Kind::Fencing => fault(&mut dice, &mut commands),
-                Kind::Harmless => harmless(&mut dice, &mut commands),
-                Kind::GoingOn => deadly(&mut dice, &mut commands),
-                Kind::Isolated => cut_off(&mut dice, &mut commands),
-            }
+            befall(kind, &mut dice, &mut commands);
             if let Some(light) = &mut light {
                 of_light(light, &mut commands);
             }
@@ -162,6 +161,7 @@ fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
         Kind::Storm | Kind::Harmless => {}
         Kind::Waiting => commands.extend(["no witness".to_owned(), "policy wait".to_owned()]),
         Kind::GoingOn => commands.push("no witness".to_owned()),
+        Kind::Apart => commands.extend(["no witness", "keep longest-serving"].map(str::to_owned)),
         Kind::Fencing => {
             let takes = format!("fence {}ms", 10 + dice.roll(2000));
             commands.extend(["no witness".to_owned(), takes]);
@@ -193,7 +193,12 @@ fn beginning(seed: u64, kind: Kind, dice: &mut Dice) -> Vec<String> {
     commands.push("start both".to_owned());
     match kind {
         Kind::Harmless => commands.extend(["settle".to_owned(), "steady".to_owned()]),
-        Kind::Storm | Kind::Waiting | Kind::GoingOn | Kind::Isolated | Kind::Fencing => {
+        Kind::Storm
+        | Kind::Waiting
+        | Kind::GoingOn
+        | Kind::Isolated
+        | Kind::Fencing
+        | Kind::Apart => {
             commands.push(format!("run {}ms", dice.roll(4000)));
         }
     }
@@ -217,6 +222,17 @@ fn end(dice: &mut Dice) -> Vec<String> {
 fn drift(dice: &mut Dice) -> String {
     let millionths = dice.roll(20_001);
     format!("{}", i64::try_from(millionths).unwrap_or(0) - 10_000)
+}
+
+/// What a kind of trouble brings next.
+fn befall(kind: Kind, dice: &mut Dice, commands: &mut Vec<String>) {
+    match kind {
+        Kind::Storm | Kind::Waiting | Kind::Fencing => fault(dice, commands),
+        Kind::Harmless => harmless(dice, commands),
+        Kind::GoingOn => deadly(dice, commands),
+        Kind::Apart => apart(dice, commands),
+        Kind::Isolated => cut_off(dice, commands),
+    }
 }
 
 /// Anything.
@@ -264,6 +280,17 @@ fn cut_off(dice: &mut Dice, commands: &mut Vec<String>) {
         2 | 3 => commands.push("heal".to_owned()),
         4 => commands.push(format!("heal; isolate node{n}")),
         5 => commands.push("landmark down".to_owned()),
+        _ => deadly(dice, commands),
+    }
+}
+
+/// Both go on alone, more than once, while one or the other thing happens to them.
+fn apart(dice: &mut Dice, commands: &mut Vec<String>) {
+    match dice.roll(10) {
+        0..=2 => commands.push(format!("cut; run {}ms", 2000 + dice.roll(8000))),
+        3 | 4 => commands.push("heal".to_owned()),
+        5 => commands.push(of_network(dice)),
+        6 => operator(dice, commands),
         _ => deadly(dice, commands),
     }
 }

@@ -65,6 +65,7 @@ impl World {
                 prefer: self.preferred.map(node_name),
                 without_witness: self.policy,
                 after_double_crash: self.after_crash,
+                keep: self.keep,
                 max_restarts: 3,
                 restart_window: Duration::from_secs(24 * 3600),
             },

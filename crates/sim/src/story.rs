@@ -9,7 +9,7 @@ use cluster::effect::Outcome;
 use cluster::input::{Command, ReplicatorEvent};
 use cluster::record::StoredCopy;
 use cluster::witness::Witness;
-use model::config::{AfterDoubleCrash, FailoverMode, WithoutWitness};
+use model::config::{AfterDoubleCrash, FailoverMode, Keep, WithoutWitness};
 use model::{Phase, Role};
 
 use crate::light::{self, Light};
@@ -72,6 +72,7 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
             world.checks.exempt = true;
             world.after_crash = AfterDoubleCrash::GoOn;
         }
+        ["keep", "longest-serving"] => world.keep = Keep::LongestServing,
         ["landmark"] => world.landmark = true,
         ["ack", "fsync"] => world.ack = model::config::Ack::Fsync,
         ["manual"] => world.mode = FailoverMode::Manual,
@@ -141,7 +142,8 @@ fn network(world: &mut World, words: &[&str]) -> Result<bool, String> {
         ["cut"] => {
             world.network.cut = true;
             let decided = world.has_witness || world.fence.is_some();
-            world.checks.exempt |= !decided && world.policy == WithoutWitness::GoOn;
+            let risked = !decided && world.policy == WithoutWitness::GoOn;
+            world.checks.exempt |= risked && world.keep == Keep::Manual;
         }
         ["cut-heartbeats"] => world.network.cut_heartbeats = true,
         ["cut-link"] => world.network.cut_link = true,

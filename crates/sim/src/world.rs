@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use cluster::effect::{Event, Outcome, Serve};
 use cluster::input::{Command, JobId};
+use cluster::record::StoredCopy;
 use cluster::report::Heartbeat;
 use cluster::status::ModuleStatus;
 use cluster::witness::{Answer, Key, Register, Request, Witness};
 use cluster::{Input, Node};
 use model::config::{
-    Ack, AfterDoubleCrash, CheckConfig, FailoverMode, ModuleConfig, WithoutWitness,
+    Ack, AfterDoubleCrash, CheckConfig, FailoverMode, Keep, ModuleConfig, WithoutWitness,
 };
 use model::{ModuleName, Time};
 
@@ -109,6 +110,8 @@ pub struct World {
     pub after_crash: AfterDoubleCrash,
     /// When the application is answered.
     pub ack: Ack,
+    /// Whose data are kept once both nodes have gone on alone.
+    pub keep: Keep,
     /// There is something to ping.
     pub landmark: bool,
     /// A node takes over by itself, or on the operator's word only.
@@ -175,6 +178,7 @@ impl World {
             ack: Ack::Write,
             landmark: false,
             after_crash: AfterDoubleCrash::Wait,
+            keep: Keep::Manual,
             fence: None,
             wall: Duration::ZERO,
             mode: FailoverMode::Automatic,
@@ -440,6 +444,15 @@ impl World {
     #[must_use]
     pub fn serve_in_force(&self, i: usize) -> Option<&Serve> {
         self.hosts[i].replicator.serving()
+    }
+
+    /// Whether both nodes have gone on without the other, as the configuration lets them.
+    pub(crate) fn are_apart(&self) -> bool {
+        let [one, two] = [0, 1].map(|i| &self.hosts[i].record);
+        let (Some(a), Some(b)) = (&one.epoch, &two.epoch) else { return false };
+        let related = a.id == b.id || one.lineage.contains(b.id) || two.lineage.contains(a.id);
+        let whole = [one, two].iter().all(|record| record.copy == StoredCopy::Current);
+        self.keep == Keep::LongestServing && !related && whole
     }
 
     /// Takes down a broken promise; only the first one counts.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use model::Epoch;
+use model::{Copy, Epoch};
 
 use super::facts::{Standing, is_acting};
 use super::witnessing::standing;
@@ -35,7 +35,8 @@ impl Mirror {
         let peer = self.heard();
         if let Some(peer) = &peer {
             let standing = self.standing(peer);
-            let lost = matches!(standing, Standing::Behind | Standing::Split);
+            let split = standing == Standing::Split && peer.copy != Copy::Inconsistent;
+            let lost = standing == Standing::Behind || split;
             let yields = !pending && (!self.outranks(peer) || self.config_differs());
             if lost || yields {
                 return self.stop_asking();
@@ -100,6 +101,7 @@ impl Mirror {
         if let Some(peer) = self.heard()
             && matches!(self.standing(&peer), Standing::Behind)
         {
+            self.counts = false;
             self.go(State::Wait);
             return true;
         }
@@ -304,7 +306,7 @@ impl Mirror {
         };
         let known = self.consent == Some(proposal) || self.epoch_id() == Some(proposal);
         let standing = self.standing(&peer);
-        let unfit = !matches!(standing, Standing::Same | Standing::Behind | Standing::MeNew);
+        let unfit = self.stands_against(standing);
         // A disk that is not mounted may hold what a peer has lost that went down uncleanly.
         let better = !is_acting(&peer) && self.recorded_copy() > peer.copy;
         let asking = matches!(self.state, State::Ask { .. }) && self.outranks(&peer);
@@ -340,6 +342,16 @@ impl Mirror {
             | State::Lose => {}
         }
         true
+    }
+
+    /// Whether this copy may be needed, so that a peer in this standing gets no consent.
+    fn stands_against(&self, standing: Standing) -> bool {
+        match standing {
+            Standing::Same | Standing::Behind | Standing::MeNew => false,
+            // What was given up, or is a mixture, stands in nobody's way.
+            Standing::Split | Standing::Foreign => self.copy() != Copy::Inconsistent,
+            Standing::BothNew | Standing::PeerNew | Standing::Ahead => true,
+        }
     }
 
     /// Consent is void once its author, in contact, shows that it never used it.

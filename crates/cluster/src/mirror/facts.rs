@@ -10,7 +10,7 @@ use model::{BootId, Copy, Epoch, EpochId, Phase, Role, Time};
 
 use super::{Mirror, State};
 use crate::input::DataState;
-use crate::record::{Record, StoredCopy};
+use crate::record::{Record, Served, StoredCopy};
 use crate::report::Report;
 
 /// How much longer than the primary a secondary waits before it asks the witness.
@@ -223,12 +223,14 @@ impl Mirror {
     pub(crate) fn adopt(&mut self, epoch: Epoch, granted: bool) {
         let (me, boot, sole) = (self.me.clone(), self.boot, self.is_sole());
         let root = if self.record.root == 0 { self.rng.id() } else { self.record.root };
+        let counting = self.begin_counting();
         self.number = None;
         self.replicator.restored = false;
         self.persist(|record| {
             record.root = root;
             if !sole {
                 record.unopened = record.epoch.clone();
+                record.served = Served { total: Duration::ZERO, since: Some(counting) };
             }
             if let Some(old) = record.epoch.take() {
                 record.lineage.push(old.id);

@@ -1,10 +1,12 @@
-//! Healing a split brain: the operator gives one of two copies up that each went on alone.
+//! Healing a split brain: one of two copies that each went on alone is given up, on the operator's
+//! word or as the configuration says (`keep`).
 //!
 //! Nothing is merged, and nothing is thrown away: what the given-up copy holds alone is put into
 //! quarantine by the replicator before the resync overwrites it. From here on the copy is worth no
 //! more than a mixture, so that no rule lets it lead.
 
 use model::Copy;
+use model::config::Keep;
 
 use super::facts::Standing;
 use super::{Mirror, State};
@@ -21,6 +23,14 @@ impl Mirror {
             let text = format!("{name} is not heard: only a copy that is seen can be kept for it");
             return Some((text, format!("bring {name} back")));
         };
+        if self.claim.is_some() {
+            // Both could be given up otherwise: one by the operator, the other one by this.
+            let text = format!(
+                "with `keep = \"longest-serving\"`, the copy of {me} or of {name} is given up by \
+                 itself"
+            );
+            return Some((text, why));
+        }
         if !matches!(self.standing(&peer), Standing::Split | Standing::Foreign) {
             let text = format!(
                 "the data of {me} and {name} have not gone apart: the older copy is brought up to \
@@ -40,6 +50,12 @@ impl Mirror {
 
     pub(super) fn heal_steps(&self) -> Vec<String> {
         let module = &self.module;
+        if self.config.failover.keep == Keep::LongestServing {
+            return vec![
+                format!("wait, with {module} started on both nodes: one copy is kept by itself"),
+                format!("see what each node holds: evenkeel heal {module}"),
+            ];
+        }
         vec![
             format!("see what each node holds: evenkeel heal {module}"),
             format!("then: evenkeel heal {module} --keep NODE, the one whose data are to stay"),
@@ -48,11 +64,19 @@ impl Mirror {
 
     /// The operator keeps the peer's copy.
     pub(super) fn discard(&mut self) {
+        self.give_copy_up("the operator has chosen");
+        self.begin_start();
+        self.go(State::Wait);
+    }
+
+    /// This copy is worth nothing any more, and is what the quarantine will be made of.
+    pub(super) fn give_copy_up(&mut self, because: &str) {
         let name = self.wall(self.now);
         self.warn(
             "discards",
             format!(
-                "the copy of {} is given up for that of {}: what it holds alone goes to quarantine",
+                "the copy of {} is given up for that of {}, as {because}: what it holds alone goes \
+                 to quarantine",
                 self.me, self.peer_name
             ),
         );
@@ -65,7 +89,5 @@ impl Mirror {
             record.holds_role = false;
             record.forced = false;
         });
-        self.begin_start();
-        self.go(State::Wait);
     }
 }

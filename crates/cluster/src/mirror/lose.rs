@@ -70,7 +70,11 @@ impl Mirror {
             return false;
         }
         if self.persist_error.is_none() && self.record.holds_role {
-            self.persist(|record| record.holds_role = false);
+            let served = self.end_counting();
+            self.persist(|record| {
+                record.holds_role = false;
+                record.served = served;
+            });
         }
         self.go(State::Wait);
         true

@@ -28,6 +28,7 @@ mod heal;
 mod held;
 mod inputs;
 mod isolated;
+mod keep;
 mod lose;
 mod operator;
 mod prepare;
@@ -241,6 +242,12 @@ pub(crate) struct Mirror {
     peer_stopped_since: Option<Time>,
     undecided_since: Option<Time>,
     opened_at: Time,
+    /// The application has run here ever since `record.served` says.
+    #[serde(default)]
+    counts: bool,
+    /// What this node brings forward where its copy and the peer's went apart.
+    #[serde(default)]
+    claim: Option<keep::Brought>,
     /// When others were last kept from the directories while it waited.
     covered_at: Time,
     /// The epoch in which the witness refused this node: asking again is of no use.
@@ -304,6 +311,8 @@ impl Mirror {
             peer_stopped_since: None,
             undecided_since: None,
             opened_at: now,
+            counts: false,
+            claim: None,
             covered_at: now,
             refused_in: None,
             burnt: None,
@@ -382,7 +391,12 @@ impl Mirror {
 
     /// One decision. Returns whether anything changed, so that it is worth looking again.
     fn step(&mut self) -> bool {
-        if self.end_spans() || self.withdraw_consent() || self.give_consent() {
+        if self.end_spans()
+            || self.withdraw_consent()
+            || self.give_consent()
+            || self.keep_step()
+            || self.write_down_served()
+        {
             return true;
         }
         match self.state.clone() {

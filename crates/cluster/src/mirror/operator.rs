@@ -228,7 +228,7 @@ impl Mirror {
 
     fn blocked_outcome(&mut self, job: &Job) -> Option<Outcome> {
         let block = self.block.clone()?;
-        let passes = block.code == "prepares-copy";
+        let passes = block.code == "prepares-copy" || self.claim.is_some();
         if passes || !matches!(self.state, State::Wait | State::Ask { .. }) {
             return None;
         }

@@ -18,8 +18,10 @@ impl Mirror {
     pub(crate) fn open(&mut self) {
         let boot = self.boot;
         let noted = self.record.open_in == Some(boot) && self.record.holds_role;
-        if !noted || self.record.copy != StoredCopy::Current {
+        if !noted || self.record.copy != StoredCopy::Current || !self.counts {
+            let counting = self.begin_counting();
             self.persist(|record| {
+                record.served.since = Some(counting);
                 record.role_term += u64::from(!record.holds_role);
                 record.holds_role = true;
                 record.open_in = Some(boot);

@@ -248,6 +248,7 @@ impl Mirror {
     /// A daemon restarted over a serving replicator carries on.
     pub(crate) fn resume_serving(&mut self, serve: &Serve) {
         self.state = State::Serve;
+        self.counts = self.record.served.since.is_some_and(|since| since.boot == self.boot);
         self.info("carries-on", format!("{} carries on as primary", self.me));
         let shared = !self.is_sole();
         if let Some(session) = &serve.session

@@ -168,6 +168,10 @@ impl Mirror {
             Standing::Split | Standing::Foreign if self.copy() == Copy::Inconsistent => {
                 self.follow_or_wait(peer)
             }
+            // It is nobody's data any more: this copy is what is left.
+            Standing::Split | Standing::Foreign if peer.copy == Copy::Inconsistent => {
+                self.lead(peer)
+            }
             Standing::Split => self.block(
                 "split-brain",
                 format!("{} and {} both went on without the other", self.me, self.peer_name),

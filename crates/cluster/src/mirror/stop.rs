@@ -166,7 +166,9 @@ impl Mirror {
             self.number = None;
         }
         let (boot, number) = (self.boot, self.number);
+        let served = self.end_counting();
         self.persist(|record| {
+            record.served = served;
             if clean && record.open_in == Some(boot) {
                 record.open_in = None;
                 record.number = number.filter(|_| record.copy == StoredCopy::Current);

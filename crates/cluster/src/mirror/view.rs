@@ -82,6 +82,7 @@ impl Mirror {
             leaving: self.leaving,
             hindered: self.is_hindered(),
             maintained: self.is_maintained(),
+            claim: self.claim(),
         }
     }
 

@@ -12,7 +12,7 @@ use crate::NodeName;
 use super::{
     Ack, Affinity, AfterDoubleCrash, Balance, CheckAction, CheckConfig, CheckKind, ClusterConfig,
     CommandConfig, Compression, Delivery, FailoverConfig, FailoverMode, FarmConfig, FenceConfig,
-    InUse, Isolation, ModuleConfig, ModuleKind, Protocol, ReplicationConfig, ReplicationUse,
+    InUse, Isolation, Keep, ModuleConfig, ModuleKind, Protocol, ReplicationConfig, ReplicationUse,
     Scripts, StopSignal, Vip, WatchdogConfig, Watched, WithoutWitness,
 };
 
@@ -181,6 +181,7 @@ impl Fnv {
             prefer,
             without_witness: policy,
             after_double_crash,
+            keep,
             max_restarts,
             restart_window,
         } = failover;
@@ -199,10 +200,14 @@ impl Fnv {
             .text(policy)
             .number((*max_restarts).into())
             .number(restart_window.as_millis());
-        match after_double_crash {
-            // As before there was the key, so that nodes of both versions agree.
+        // Without either key as before there was one, so that nodes of both versions agree.
+        let all = match after_double_crash {
             AfterDoubleCrash::Wait => all,
             AfterDoubleCrash::GoOn => all.text("after crash go-on"),
+        };
+        match keep {
+            Keep::Manual => all,
+            Keep::LongestServing => all.text("keep longest-serving"),
         }
     }
 
@@ -366,6 +371,7 @@ node = [{ name = "a", addresses = { lan0 = "10.0.0.1" } },
             "max_restarts = 2",
             "restart_window = '1h'",
             "without_witness = 'wait'",
+            "keep = 'longest-serving'",
         ] {
             check(short, &format!("{short}[failover]\n{other}"), &["failover"]);
         }

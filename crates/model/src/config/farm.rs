@@ -88,7 +88,7 @@ const BALANCE: Keys =
 /// Keys of a mirror that mean nothing to a farm: at the top, in `[failover]` and in `[scripts]`.
 const FOREIGN: &[&str] = &["replicate", "replication"];
 pub(super) const FOREIGN_FAILOVER: &[&str] =
-    &["timeout", "mode", "prefer", "without_witness", "after_double_crash"];
+    &["timeout", "mode", "prefer", "without_witness", "after_double_crash", "keep"];
 const FOREIGN_SCRIPTS: &[&str] = &["before_resync"];
 
 const PULSE_MIN: Duration = Duration::from_millis(10);

@@ -297,6 +297,9 @@ pub struct FailoverConfig {
     /// Whether a node that went down uncleanly leads while its peer is silent.
     #[serde(default)]
     pub after_double_crash: AfterDoubleCrash,
+    /// Whose data are kept once both nodes have gone on without the other.
+    #[serde(default)]
+    pub keep: Keep,
     /// How often the application is restarted in place within `restart_window` before the peer is
     /// to try.
     pub max_restarts: u32,
@@ -323,6 +326,17 @@ pub enum AfterDoubleCrash {
     Wait,
     /// If the witness lets it: what was not on its disk is lost.
     GoOn,
+}
+
+/// Whose data are kept once both nodes have gone on without the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// The operator says.
+    #[default]
+    Manual,
+    /// Those of the node that has run the application longest since they went apart.
+    LongestServing,
 }
 
 /// What happens on lost contact when no witness is configured.

@@ -14,8 +14,8 @@ use super::light::refuse_foreign;
 use super::reader::{Keys, Placed, Problem, Report, Section, allowed};
 use super::{
     Ack, AfterDoubleCrash, ClusterConfig, CommandConfig, Compression, FailoverConfig, FailoverMode,
-    InUse, ModuleConfig, ModuleKind, ReplicationConfig, Scripts, StopSignal, Vip, WithoutWitness,
-    values,
+    InUse, Keep, ModuleConfig, ModuleKind, ReplicationConfig, Scripts, StopSignal, Vip,
+    WithoutWitness, values,
 };
 use crate::{ModuleName, NodeName};
 
@@ -59,6 +59,7 @@ const FAILOVER: Keys = Keys {
         "prefer",
         "without_witness",
         "after_double_crash",
+        "keep",
         "max_restarts",
         "restart_window",
     ],
@@ -98,6 +99,8 @@ const FAILOVER_MODES: &[(&str, FailoverMode)] =
     &[("automatic", FailoverMode::Automatic), ("manual", FailoverMode::Manual)];
 const AFTER_DOUBLE_CRASH: &[(&str, AfterDoubleCrash)] =
     &[("wait", AfterDoubleCrash::Wait), ("go-on", AfterDoubleCrash::GoOn)];
+const KEEP: &[(&str, Keep)] =
+    &[("manual", Keep::Manual), ("longest-serving", Keep::LongestServing)];
 const WITHOUT_WITNESS: &[(&str, WithoutWitness)] =
     &[("go-on", WithoutWitness::GoOn), ("wait", WithoutWitness::Wait)];
 
@@ -420,6 +423,7 @@ fn read_failover(
         prefer: None,
         without_witness: WithoutWitness::GoOn,
         after_double_crash: AfterDoubleCrash::Wait,
+        keep: Keep::Manual,
         max_restarts: MAX_RESTARTS,
         restart_window: RESTART_WINDOW,
     };
@@ -446,6 +450,9 @@ fn read_failover(
         section.text(report, "after_double_crash", |text| values::word(text, AFTER_DOUBLE_CRASH));
     if let Some(crash) = crash {
         failover.after_double_crash = crash.value;
+    }
+    if let Some(keep) = section.text(report, "keep", |text| values::word(text, KEEP)) {
+        failover.keep = keep.value;
     }
     if let Some(count) = section.whole(report, "max_restarts", 0, MAX_RESTARTS_MAX) {
         failover.max_restarts = count;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use cluster::configuration::Version;
 use model::ModuleName;
 use model::config::{
-    self, Ack, CLUSTER_FILE, CheckAction, ClusterConfig, Content, FailoverMode, Files,
+    self, Ack, CLUSTER_FILE, CheckAction, ClusterConfig, Content, FailoverMode, Files, Keep,
     ModuleConfig, ModuleKind, Source, Stand, WithoutWitness,
 };
 
@@ -104,6 +104,8 @@ pub(crate) fn of_world(world: &World) -> Files {
         "failover.timeout = \"2s\"".to_owned(),
         format!("failover.without_witness = \"{}\"", if go_on { "go-on" } else { "wait" }),
     ];
+    let longest = "failover.keep = \"longest-serving\"".to_owned();
+    shop.extend((world.keep == Keep::LongestServing).then_some(longest));
     shop.extend(synced.then(|| "replication.ack = \"fsync\"".to_owned()));
     if world.mode == FailoverMode::Manual {
         shop.push("failover.mode = \"manual\"".to_owned());

@@ -18,6 +18,7 @@ const CLASSES: [i128; 4] = [-2500, -2000, 0, 1000];
 const IGNORED: &[&str] = &[
     "announced",
     "config",
+    "counts",
     "digest",
     "effects",
     "evidence",
@@ -34,6 +35,7 @@ const IGNORED: &[&str] = &[
     "rng",
     "sentence",
     "serial",
+    "served",
     "shown",
     "wake",
 ];
