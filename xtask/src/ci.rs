@@ -25,12 +25,8 @@ const STEPS: &[Step] = &[
     },
     // The binary under its final name, which nodes of the lab run.
     Step { arguments: &["build", "--package", "evenkeel"], environment: &[] },
-    // One test at a time: tests of the lab measure how long things take, and share the kernel's
-    // network namespaces and mounts.
-    Step {
-        arguments: &["test", "--workspace", "--no-fail-fast", "--", "--test-threads=1"],
-        environment: &[],
-    },
+    // In a process of its own, so that what hangs in it can be ended.
+    Step { arguments: &["xtask", "tests"], environment: &[] },
 ];
 
 /// Sets up and runs every check.

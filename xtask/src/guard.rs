@@ -205,9 +205,9 @@ fn look(pid: u32) -> Option<(u32, Process)> {
     Some((parent, Process { pid, name, state, waits_for }))
 }
 
-/// What must go on so that the rest is run: cargo itself.
+/// What must go on so that the rest is run: cargo itself, and the tasks that run programs.
 fn is_runner(process: &Process, root: u32) -> bool {
-    process.pid == root || matches!(process.name.as_str(), "cargo" | "rustc")
+    process.pid == root || matches!(process.name.as_str(), "cargo" | "rustc" | "xtask")
 }
 
 /// Shows and kills processes, and then ends the file systems they still wait for.

@@ -11,6 +11,7 @@ mod ci;
 mod fusectl;
 mod fuzz;
 mod guard;
+mod lanes;
 mod mutants;
 mod quiet;
 mod run;
@@ -24,6 +25,7 @@ Tasks of the Evenkeel repository
 
   cargo xtask ci                       set up, then run everything that CI runs (as root)
   cargo xtask setup                    install what the tests need, where it is missing
+  cargo xtask tests                    run every test, as CI does (as root)
   cargo xtask tidy                     check the rules of STYLE.md that a program can check
   cargo xtask soak NAME [--rounds N]   repeat a test and keep count in tests/soak/NAME.json
   cargo xtask soak suites [--again]    run the suites of tests/soak/suites on a mount (as root)
@@ -39,7 +41,9 @@ Tasks of the Evenkeel repository
                                        look at every order of events of the smallest cluster
   cargo xtask model --mutant NAME...   does that find what a broken rule leads to?
   cargo xtask mutants [NAME...]        break the cluster's rules one at a time: is it noticed?
-  cargo xtask soak quiet [--minutes N] no false failover under load, with a timeout of 500 ms
+  cargo xtask soak quiet [--farm] [--minutes N]
+                                       no false failover under load, with a timeout of 500 ms; no
+                                       false loss in a farm, with 200 ms
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
                                        measure replication beside its limits (as root)
@@ -56,6 +60,7 @@ fn main() -> ExitCode {
     let outcome = match words.as_slice() {
         ["ci"] => ci::ci(&root),
         ["setup"] => setup::setup(),
+        ["tests"] => lanes::tests(&root),
         ["tidy"] => tidy::tidy(&root),
         ["soak", "suites"] => suites::suites(&root, false),
         ["soak", "suites", "--again"] => suites::suites(&root, true),
@@ -69,11 +74,7 @@ fn main() -> ExitCode {
         ["model", "--mutant", names @ ..] => mutants::model(&root, names),
         ["model", options @ ..] => model(&root, options),
         ["mutants", words @ ..] => mutants::mutants(&root, words),
-        ["soak", "quiet"] => quiet::quiet(&root, None),
-        ["soak", "quiet", "--minutes", minutes] => match minutes.parse() {
-            Ok(minutes) => quiet::quiet(&root, Some(minutes)),
-            Err(_) => Err(format!("`{minutes}` is not a number of minutes")),
-        },
+        ["soak", "quiet", options @ ..] => quiet::quiet(&root, options),
         ["fuzz-merge"] => fuzz::merge(&root),
         ["soak", name] => soak::soak(&root, name, None),
         ["soak", name, "--rounds", rounds] => match rounds.parse() {

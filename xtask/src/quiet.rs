@@ -1,5 +1,6 @@
-//! `cargo xtask soak quiet`: a pair with a short timeout on a machine under load, for as long as it
-//! is told. Each run is kept in `tests/soak/quiet.json`, also one that found something.
+//! `cargo xtask soak quiet`: a pair with a short timeout, or a farm with its default one, on a
+//! machine under load, for as long as it is told. Each run is kept in `tests/soak/quiet.json`, also
+//! one that found something.
 
 use std::path::Path;
 
@@ -11,19 +12,32 @@ use crate::{run, soak};
 const MARK: &str = "SOAK ";
 /// How long a release must have been quiet.
 const MINUTES: u64 = 60;
-const TEST: [&str; 8] =
-    ["test", "-p", "evenkeel", "--test", "quiet", "--", "--ignored", "--nocapture"];
+const PAIR: &str = "under_load_nobody_is_taken_for_lost";
+const FARM: &str = "under_load_no_node_of_a_farm_is_taken_for_lost";
 
 /// Runs the test and keeps what it found.
 ///
 /// # Errors
 /// Somebody was taken for lost, or the test could not run.
-pub fn quiet(root: &Path, minutes: Option<u64>) -> Result<(), String> {
-    let minutes = minutes.unwrap_or(MINUTES).to_string();
+pub fn quiet(root: &Path, options: &[&str]) -> Result<(), String> {
+    let (farm, options) = match options {
+        ["--farm", rest @ ..] => (true, rest),
+        all => (false, all),
+    };
+    let minutes = match options {
+        [] => MINUTES.to_string(),
+        ["--minutes", text] if text.parse().is_ok_and(|minutes: u64| minutes > 0) => {
+            (*text).to_owned()
+        }
+        _ => return Err(format!("`{}`: [--farm] [--minutes N], N a number", options.join(" "))),
+    };
+    let test = if farm { FARM } else { PAIR };
+    let mut words = vec!["test", "-p", "evenkeel", "--test", "quiet", "--", "--exact", test];
+    words.extend(["--ignored", "--nocapture"]);
     let place = soak::Place::of(root)?;
     let mut found: Option<Value> = None;
     let environment = [("EVENKEEL_MINUTES", minutes.as_str())];
-    let outcome = run::lines(root, &environment, "cargo", &TEST, &mut |line| {
+    let outcome = run::lines(root, &environment, "cargo", &words, &mut |line| {
         let figures = line.strip_prefix(MARK).and_then(|text| serde_json::from_str(text).ok());
         found = figures.or(found.take());
     });

@@ -142,11 +142,11 @@ impl Module {
         }
     }
 
-    /// What a light module does.
-    pub(crate) fn light_role(&self) -> Option<(Role, Phase)> {
+    pub(crate) fn role(&self) -> (Role, Phase) {
         match self {
-            Module::Light(light) => Some(light.role()),
-            Module::Mirror(_) | Module::Farm(_) => None,
+            Module::Mirror(mirror) => mirror.role(),
+            Module::Farm(farm) => farm.role(),
+            Module::Light(light) => light.role(),
         }
     }
 

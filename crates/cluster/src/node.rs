@@ -14,7 +14,7 @@ use crate::farm::Left;
 use crate::input::{Boot, Input};
 use crate::module::Module;
 use crate::report::Report;
-use crate::status::NodeStatus;
+use crate::status::{ModuleStatus, NodeStatus};
 
 /// All decisions of one node. Feed it inputs, perform its effects in order. Written down, it can be
 /// gone on with: that is where a replay begins.
@@ -110,10 +110,16 @@ impl Node {
         NodeStatus { node: self.name.clone(), modules: self.modules.iter().map(each).collect() }
     }
 
-    /// What this node does for a light module, without all that people see of it.
+    /// What the node knows about one of its modules.
     #[must_use]
-    pub fn light_role(&self, module: &ModuleName) -> Option<(Role, Phase)> {
-        self.modules.get(module)?.light_role()
+    pub fn status_of(&self, now: Time, module: &ModuleName) -> Option<ModuleStatus> {
+        Some(self.modules.get(module)?.status(now))
+    }
+
+    /// What one of its modules is on this node.
+    #[must_use]
+    pub fn role(&self, module: &ModuleName) -> Option<(Role, Phase)> {
+        Some(self.modules.get(module)?.role())
     }
 
     /// What the kernel does for a farm, for a following daemon of this boot; to be written down

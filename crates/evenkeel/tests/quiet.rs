@@ -14,11 +14,12 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::SpawnSpec;
+use lab::{Host, SpawnSpec};
 use serde_json::{Value, json};
 use wire::control::Verb;
 
 use self::support::applications::ledger;
+use self::support::farm::{FARM, Trial, until};
 use self::support::{Cluster, NETWORK, NODES, SYNC_PATIENCE, ask, other};
 
 /// The module's timeout.
@@ -50,11 +51,7 @@ fn under_load_nobody_is_taken_for_lost() {
     let cluster = Cluster::protected(ledger(TIMEOUT));
     let workload = cluster.workload(1);
     cluster.progress(&workload);
-    for node in NODES {
-        // It ends with the lab.
-        let words = ["stress-ng", "--cpu", BUSY, "--temp-path", "/tmp"];
-        cluster.host(node).spawn(SpawnSpec::new(words).log("stress.log")).unwrap();
-    }
+    NODES.into_iter().for_each(|node| keep_busy(&cluster.host(node)));
     cluster.until("the load is there", LOAD_PATIENCE, || load() >= LOAD_WANTED);
     let (mark, before) = (Instant::now(), NODES.map(|node| events(&cluster, node)));
     // What came late while the pair was formed is of no interest here.
@@ -108,6 +105,66 @@ fn watch(cluster: &Cluster, time: Duration) -> Seen {
         thread::sleep(PAUSE);
     }
     seen
+}
+
+/// The farm's own defaults: a node is lost after 200 ms of silence.
+#[test]
+#[ignore = "a soak, which `cargo xtask soak quiet --farm` runs"]
+fn under_load_no_node_of_a_farm_is_taken_for_lost() {
+    let minutes: u64 = env::var("EVENKEEL_MINUTES").map_or(1, |text| text.parse().unwrap());
+    let trial = Trial::start("");
+    trial.even(&FARM, &FARM);
+    FARM.into_iter().for_each(|node| keep_busy(&trial.host(node)));
+    let begin = Instant::now();
+    while load() < LOAD_WANTED {
+        assert!(begin.elapsed() < LOAD_PATIENCE, "the load is not there");
+        thread::sleep(PAUSE);
+    }
+    let visitors = trial.visitors();
+    let (mark, before) = (Instant::now(), FARM.map(|node| farm_events(&trial, node)));
+    let mut seen = Seen { load_least: f64::MAX, ..Seen::default() };
+    while mark.elapsed() < Duration::from_secs(minutes * 60) {
+        for node in FARM {
+            seen.looks += 1;
+            match trial.buckets(node) {
+                Some(buckets) if buckets.iter().all(|count| (85..=86).contains(count)) => {}
+                Some(_) => seen.not_alive += 1,
+                None => seen.unanswered += 1,
+            }
+        }
+        seen.load_least = seen.load_least.min(load());
+        thread::sleep(PAUSE);
+    }
+    let tally = visitors.since(mark);
+    println!(
+        "SOAK {}",
+        json!({
+            "farm": true, "minutes": minutes, "load_average_least": seen.load_least,
+            "looks": seen.looks, "not_alive": seen.not_alive, "unanswered": seen.unanswered,
+            "new_clients": tally.new, "unanswered_clients": tally.lost,
+            "broken": tally.broken.values().sum::<usize>(),
+        })
+    );
+    assert_eq!(FARM.map(|node| farm_events(&trial, node)), before, "nothing is worth telling");
+    assert_eq!(seen.not_alive, 0, "the shares stayed even");
+    assert!(tally.broken.is_empty(), "connections broke: {tally:?}");
+}
+
+/// Keeps a node busy until its lab ends.
+fn keep_busy(host: &Host) {
+    let words = ["stress-ng", "--cpu", BUSY, "--temp-path", "/tmp"];
+    host.spawn(SpawnSpec::new(words).log("stress.log")).unwrap();
+}
+
+/// How many of its events a node of a farm told.
+fn farm_events(trial: &Trial, node: &str) -> usize {
+    let mut told = None;
+    until("an answer", || {
+        let reply = ask(&trial.host(node), Verb::Events { module: None, limit: 1000 }).ok();
+        told = reply.and_then(|reply| reply.data["events"].as_array().map(Vec::len));
+        told.is_some()
+    });
+    told.unwrap()
 }
 
 fn load() -> f64 {

@@ -304,7 +304,7 @@ impl World {
     pub fn light_status(&self, i: usize) -> Option<ModuleStatus> {
         self.hosts[i].light.as_ref()?;
         let node = self.hosts[i].node.as_ref()?;
-        node.status(self.own_time(i)).modules.remove(&web())
+        node.status_of(self.own_time(i), &web())
     }
 
     /// Whether it runs where it is meant to, and does not where it is not.
@@ -314,7 +314,7 @@ impl World {
             return !light.service && !light.addresses;
         }
         let node = self.hosts[i].node.as_ref();
-        let Some(shown) = node.and_then(|node| node.light_role(&web())) else { return false };
+        let Some(shown) = node.and_then(|node| node.role(&web())) else { return false };
         let up = shown == (Role::Up, Phase::Ready);
         let stopped = shown == (Role::Stop, Phase::Ready);
         let started = light.record.started;
@@ -325,12 +325,13 @@ impl World {
     }
 
     pub(crate) fn show_light(&mut self, i: usize) {
-        let node = self.hosts[i].node.as_ref();
-        let Some(shown) = node.and_then(|node| node.light_role(&web())) else { return };
-        let name = self.hosts[i].name.clone();
+        let Some(shown) = self.hosts[i].node.as_ref().and_then(|node| node.role(&web())) else {
+            return;
+        };
         let Some(light) = &mut self.hosts[i].light else { return };
         if shown != light.shown {
             light.shown = shown;
+            let name = self.hosts[i].name.clone();
             self.note(&format!("{name} web {} {:?}", shown.0, shown.1));
         }
     }

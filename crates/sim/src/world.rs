@@ -419,14 +419,13 @@ impl World {
     #[must_use]
     pub fn status(&self, i: usize) -> Option<ModuleStatus> {
         let node = self.hosts[i].node.as_ref()?;
-        node.status(self.own_time(i)).modules.remove(&shop())
+        node.status_of(self.own_time(i), &shop())
     }
 
     fn show(&mut self, i: usize) {
         self.show_light(i);
-        let report = self.hosts[i].node.as_ref().and_then(|n| n.reports().remove(&shop()));
-        let Some(report) = report else { return };
-        let shown = (report.role, report.phase);
+        let shown = self.hosts[i].node.as_ref().and_then(|node| node.role(&shop()));
+        let Some(shown) = shown else { return };
         if shown != self.hosts[i].shown {
             self.hosts[i].shown = shown;
             let line = format!("{} {} {:?}", self.hosts[i].name, shown.0, shown.1);

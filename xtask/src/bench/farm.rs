@@ -20,6 +20,8 @@ const PARTS: [&str; 4] = ["requests", "capped", "failover", "keepalived"];
 /// Figures of the demo that are shown.
 const FIGURES: [&str; 6] =
     ["outage_kill_ms", "broken_others", "broken_drain", "lost_drain", "broken_join", "lost_join"];
+/// Whom the demo kills, and what figures are called then.
+const VICTIMS: [(&str, &str); 2] = [("other", ""), ("leader", "leader.")];
 
 /// Something that was asked for: the figure, in words, the most or the least it should be.
 struct Target {
@@ -35,7 +37,7 @@ enum Bound {
     None,
 }
 
-const TARGETS: [Target; 17] = [
+const TARGETS: [Target; 19] = [
     target("cpu_farm_stateless_to_one", "CPU of servers, stateless : one server", Bound::Most(1.3)),
     target("cpu_farm_aware_to_one", "CPU of servers, aware : one server", Bound::Most(1.5)),
     target("cpu_farm_aware_to_haproxy_http", "CPU of servers, aware : HAProxy", Bound::Most(0.35)),
@@ -52,6 +54,8 @@ const TARGETS: [Target; 17] = [
     target("capped.rate_farm_multicast_to_haproxy_http", "the same, multicast", Bound::None),
     target("outage_kill_ms", "a node killed: ms for its share of clients", Bound::Most(300.0)),
     target("broken_others", "a node killed: connections of others broken", Bound::Most(0.0)),
+    target("leader.outage_kill_ms", "the leader killed: the same", Bound::Most(400.0)),
+    target("leader.broken_others", "the leader killed: others broken", Bound::Most(0.0)),
     target("broken_drain", "drain: connections broken", Bound::Most(0.0)),
     target("lost_drain", "drain: new connections lost", Bound::Most(0.0)),
     target("broken_join", "two joins: connections broken", Bound::Most(0.0)),
@@ -102,19 +106,33 @@ fn failover(root: &Path, rounds: &str) -> Result<Vec<(String, f64)>, String> {
     run::run(root, &[], "cargo", &["build", "--quiet", "--release", "--package", "evenkeel"])?;
     let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
     let program = format!("{target}/release/evenkeel");
-    let mut worst = FIGURES.map(|figure| (figure.to_owned(), 0.0_f64));
+    let mut worst: Vec<(String, f64)> = Vec::new();
     for _ in 0..rounds.parse().unwrap_or(1) {
-        let words = ["--json", "demo", "farm", "--app", "nginx", "--name", "bench-farm"];
-        let output = run::output(root, &program, &words)?;
-        let last = output.lines().last().unwrap_or_default();
-        let report: Value = serde_json::from_str(last).map_err(|error| error.to_string())?;
-        for (figure, value) in &mut worst {
-            let found = report[figure.as_str()].as_f64().ok_or(format!("no {figure}: {last}"))?;
-            *value = value.max(found);
-            println!("{figure}\t{found}\t");
+        for (victim, prefix) in VICTIMS {
+            for (figure, found) in demo(root, &program, victim)? {
+                // What is not about the victim is one figure.
+                let about = figure == "outage_kill_ms" || figure == "broken_others";
+                let metric = format!("{}{figure}", if about { prefix } else { "" });
+                println!("{metric}\t{found}\t");
+                match worst.iter_mut().find(|(name, _)| *name == metric) {
+                    Some((_, value)) => *value = value.max(found),
+                    None => worst.push((metric, found)),
+                }
+            }
         }
     }
-    Ok(worst.into())
+    Ok(worst)
+}
+
+/// Runs the demo once.
+fn demo(root: &Path, program: &str, victim: &str) -> Result<Vec<(&'static str, f64)>, String> {
+    let words =
+        ["--json", "demo", "farm", "--app", "nginx", "--kill", victim, "--name", "bench-farm"];
+    let output = run::output(root, program, &words)?;
+    let last = output.lines().last().unwrap_or_default();
+    let report: Value = serde_json::from_str(last).map_err(|error| error.to_string())?;
+    let found = |figure| report[figure].as_f64().ok_or(format!("no {figure}: {last}"));
+    FIGURES.into_iter().map(|figure| Ok((figure, found(figure)?))).collect()
 }
 
 fn measure(root: &Path, part: &str, rounds: &str) -> Result<Vec<(String, f64)>, String> {

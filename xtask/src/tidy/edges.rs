@@ -22,8 +22,8 @@ const PURE: Option<&[&str]> =
 const CRATES: &[Crate] = &[
     Crate { name: "model", may_use: &[], outside: PURE },
     Crate { name: "cluster", may_use: &["model"], outside: PURE },
-    Crate { name: "sim", may_use: &["model", "cluster", "replica"], outside: PURE },
     Crate { name: "replica", may_use: &["model"], outside: PURE },
+    Crate { name: "sim", may_use: &["model", "cluster", "replica"], outside: PURE },
     Crate { name: "activity", may_use: &["replica"], outside: PURE },
     Crate { name: "wire", may_use: &["model", "cluster", "replica"], outside: PURE },
     Crate { name: "memory", may_use: &[], outside: None },

@@ -12,7 +12,7 @@ use crate::input::{BootModule, DataState, Running};
 use crate::status::{ModuleStatus, WitnessState};
 
 impl Farming {
-    pub(super) fn role(&self) -> (Role, Phase) {
+    pub(crate) fn role(&self) -> (Role, Phase) {
         match self.state {
             State::Stop => (Role::Stop, Phase::Ready),
             State::Wait if self.base.block.is_some() => (Role::Wait, Phase::NotReady),

@@ -22,11 +22,13 @@ impl Mirror {
         self.witness_reasons(&mut found);
         self.reach_reasons(&mut found);
         self.held_reasons(&mut found);
+        // Most of the time there is nothing to tell, and then no facts are put into words.
+        let nothing = found.is_empty() && self.block.is_none();
         let others = found.into_iter().map(|(code, severity, sentence)| {
             let code: Cow<'static, str> = code.into();
             (code, severity, sentence)
         });
-        let evidence = self.evidence();
+        let evidence = if nothing { Vec::new() } else { self.evidence() };
         let all = self.block_reason().into_iter().chain(others);
         let all = all.map(|(code, severity, sentence)| {
             let blocks = self.block.as_ref().is_some_and(|block| block.code == code);

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests stop at a fault")]
 
 pub mod applications;
+pub mod farm;
 pub mod logs;
 pub mod observer;
 pub mod random;

@@ -16,14 +16,15 @@ use super::http;
 
 /// Time between two new visitors.
 pub const EVERY: Duration = Duration::from_millis(10);
-/// How long a new visitor waits for its answer.
-pub const PATIENCE: Duration = Duration::from_millis(300);
+/// How long a new visitor waits for its answer: who has none by now has lost a packet, for only
+/// then the kernel asks once more, after a second. On a busy machine an answer may well be late.
+pub const PATIENCE: Duration = Duration::from_millis(900);
 /// How long one that keeps its connection waits: longer than any change of a farm takes.
 const PATIENCE_OF_KEPT: Duration = Duration::from_secs(10);
 /// How often it asks.
 const KEPT_ASKS_EVERY: Duration = Duration::from_millis(50);
 /// Threads of new visitors. Each sees off one at a time, and all together one every [`EVERY`].
-const THREADS: u32 = 40;
+const THREADS: u32 = 100;
 
 /// Visitors at work; they end when this is dropped.
 pub struct Visitors {
@@ -44,6 +45,8 @@ pub struct Tally {
     pub served: BTreeMap<String, usize>,
     /// Kept connections that broke, by who had served them.
     pub broken: BTreeMap<String, usize>,
+    /// Why the first of each host's kept connections broke.
+    pub why: BTreeMap<String, String>,
     /// The first thing that went wrong, in words.
     pub error: Option<String>,
 }
@@ -158,6 +161,7 @@ impl Log {
         }
         for (_, server, why) in self.broken.iter().filter(|(at, _, _)| *at >= mark) {
             *tally.broken.entry(server.clone()).or_default() += 1;
+            tally.why.entry(server.clone()).or_insert_with(|| why.clone());
             tally.error.get_or_insert_with(|| format!("a kept connection to {server}: {why}"));
         }
         tally

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use self::figures::Figures;
 use self::site::{App, Site};
-use self::steps::Show;
+use self::steps::{Show, Victim};
 use super::screen::Screen;
 use super::{Failure, Result, require_root};
 
@@ -22,6 +22,10 @@ pub(crate) struct FarmArgs {
     /// What the nodes run.
     #[arg(long, value_enum, default_value_t = App::Web)]
     app: App,
+
+    /// Which node is killed.
+    #[arg(long, value_enum, default_value_t = Victim::Other)]
+    kill: Victim,
 
     /// Name of the lab that is built.
     #[arg(long, default_value = "demo-farm")]
@@ -56,7 +60,7 @@ fn perform(args: &FarmArgs, screen: &mut Screen, figures: &mut Figures) -> Resul
     screen.title("Three nodes, one address, no balancer, and clients that never pause.");
     let mut site = Site::build(&args.name, args.app, &interrupt)?;
     let result = Show::new(&mut site, screen, &interrupt, figures)
-        .and_then(|mut show| show.all().map_err(|failure| show.explain(failure)));
+        .and_then(|mut show| show.all(args.kill).map_err(|failure| show.explain(failure)));
     if !matches!(result, Ok(()) | Err(Failure::Interrupted)) {
         site.save_logs(screen);
     }

@@ -34,6 +34,15 @@ const KEPT: usize = 60;
 /// How long a node is worked on; it ends earlier.
 const MAINTENANCE_SECONDS: u64 = 600;
 
+/// Which node is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Victim {
+    /// The one that leads the farm.
+    Leader,
+    /// One that does not.
+    Other,
+}
+
 /// The demo under way.
 pub(super) struct Show<'a> {
     site: &'a mut Site,
@@ -57,12 +66,14 @@ impl<'a> Show<'a> {
     }
 
     /// All steps and the table.
-    pub(super) fn all(&mut self) -> Result<()> {
+    pub(super) fn all(&mut self, victim: Victim) -> Result<()> {
         self.start()?;
-        self.kill()?;
-        self.come_back()?;
-        self.drain()?;
-        self.take_in()?;
+        let victim = self.choose(victim)?;
+        self.kill(victim)?;
+        self.come_back(victim)?;
+        let drained = NODES[1];
+        self.drain(drained)?;
+        self.take_in(drained)?;
         self.figures.converged = true;
         self.figures.table(self.screen);
         Ok(())
@@ -85,14 +96,24 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
-    fn kill(&mut self) -> Result<()> {
-        let [.., victim] = NODES;
+    /// The node that is to be killed; of several the last one.
+    fn choose(&self, victim: Victim) -> Result<&'static str> {
+        let status = control(&self.site.host(NODES[0])?)?
+            .request(Verb::Status, &mut |_| {})
+            .map_err(Failure::io("cannot ask who leads the farm"))?;
+        let leader = &status.data["modules"][self.site.module.as_str()]["farm"]["leader"];
+        let fits = |node: &&str| (leader == *node) == (victim == Victim::Leader);
+        NODES.into_iter().rev().find(fits).ok_or_else(|| Failure::Other("nobody leads".to_owned()))
+    }
+
+    fn kill(&mut self, victim: &'static str) -> Result<()> {
+        let others: Vec<&str> = NODES.into_iter().filter(|node| *node != victim).collect();
         self.screen.step(2, &format!("{victim} is killed, with everything that runs on it"));
         let owned = self.visitors.kept().get(victim).copied().unwrap_or(0);
         let mark = Instant::now();
         self.site.kill(victim)?;
         self.screen.say(Mark::Risk, &format!("{victim} is gone, and {owned} kept connections"));
-        self.settled("the others' taking over", &NODES[..2])?;
+        self.settled("the others' taking over", &others)?;
         self.wait(&format!("the resets of {victim}'s connections"), |show| {
             let broken = show.visitors.since(mark).broken();
             Ok((broken >= owned).then_some(()))
@@ -111,15 +132,19 @@ impl<'a> Show<'a> {
             count(tally.new)
         ));
         let others = tally.broken() - of(&tally, victim);
-        self.judge(
-            others == 0,
-            &format!("{} kept connections broke, {others} of them not {victim}'s", tally.broken()),
-        );
+        let why: String = tally
+            .why
+            .iter()
+            .filter(|(node, _)| *node != victim)
+            .map(|(node, why)| format!("; {node}'s: {why}"))
+            .collect();
+        let broken = tally.broken();
+        let text = format!("{broken} kept connections broke, {others} of them not {victim}'s{why}");
+        self.judge(others == 0, &text);
         Ok(())
     }
 
-    fn come_back(&mut self) -> Result<()> {
-        let [.., victim] = NODES;
+    fn come_back(&mut self, victim: &'static str) -> Result<()> {
         self.screen.step(3, &format!("{victim} comes back and joins"));
         let mark = Instant::now();
         self.site.lab.start(victim)?;
@@ -129,13 +154,13 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
-    fn drain(&mut self) -> Result<()> {
-        let node = NODES[1];
+    fn drain(&mut self, node: &'static str) -> Result<()> {
+        let others: Vec<&str> = NODES.into_iter().filter(|other| *other != node).collect();
         self.screen.step(4, &format!("{node} is drained, for work on it"));
         let mark = Instant::now();
         let verb = self.maintenance(node, Some(MAINTENANCE_SECONDS))?;
         self.command(NODES[0], &verb, &format!("draining {node}"))?;
-        self.settled(&format!("the others' taking over from {node}"), &[NODES[0], NODES[2]])?;
+        self.settled(&format!("the others' taking over from {node}"), &others)?;
         let tally = self.visitors.since(mark);
         self.figures.broken_drain = Some(tally.broken());
         self.figures.lost_drain = Some(tally.lost);
@@ -145,8 +170,7 @@ impl<'a> Show<'a> {
         Ok(())
     }
 
-    fn take_in(&mut self) -> Result<()> {
-        let node = NODES[1];
+    fn take_in(&mut self, node: &'static str) -> Result<()> {
         self.screen.step(5, &format!("{node} is taken in again"));
         let mark = Instant::now();
         let verb = self.maintenance(node, None)?;
