@@ -329,3 +329,19 @@ fn whoever_may_not_join_changes_nothing() {
     site.must(two, &["join", &token]);
     assert!(site.hosts.host(CLIENT).is_up());
 }
+
+#[test]
+fn a_farm_of_all_nodes_keeps_them_while_it_runs() {
+    let (site, daemon) = Site::found();
+    let [one, two] = NODES;
+    let module = "module = \"crew\"\nkind = \"farm\"\n[[balance]]\nport = 80\n\
+                  [[command]]\nname = \"sleep\"\nrun = [\"/bin/sleep\", \"1000000\"]\n";
+    site.hosts.write(one, "etc/evenkeel/modules/crew.toml", module);
+    let _daemon = site.restart_daemon(one, &daemon);
+    site.must(one, &["start", "crew"]);
+    let token = site.token();
+    let join = ["join", &token];
+    site.refused(two, ROOT, (&join, 4, "crew is a farm of all nodes, and runs: stop it first"));
+    site.must(one, &["stop", "crew"]);
+    site.must(two, &join);
+}

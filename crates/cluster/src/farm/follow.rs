@@ -2,19 +2,23 @@
 
 use std::time::Duration;
 
+use model::Time;
+
 use super::pulse::{AWAY, bit};
 use super::{Farm, Follows, Lead, Part, Peer, Pulse, Seat, Stamp, Standing, Table, Told};
+use super::{RESUMES, STEADY, STEADY_MAX, UNSTEADY};
 
 /// A table that the leader has not told for so many pulses was drawn up without this node.
 const BEHIND_PULSES: u32 = 2;
 
 impl Farm {
     /// Takes a pulse in, unless it is not for this farm, or older than what was heard.
-    pub(super) fn take_in(&mut self, received: model::Time, pulse: Pulse) {
+    pub(super) fn take_in(&mut self, received: Time, pulse: Pulse) {
         let count = self.settings.nodes.len();
         let from = pulse.from;
         if pulse.roster != self.settings.roster() {
-            self.other_roster = Some(from).filter(|from| usize::from(*from) < count);
+            let known = usize::from(from) < count;
+            self.other_roster = known.then_some((from, self.now)).or(self.other_roster);
             return;
         }
         let sound = pulse
@@ -28,9 +32,7 @@ impl Farm {
         if !peer.is_news(&pulse) {
             return;
         }
-        if self.other_roster == Some(from) {
-            self.other_roster = None;
-        }
+        self.other_roster = self.other_roster.filter(|(other, _)| *other != from);
         self.term = self.term.max(pulse.term);
         peer.received = peer.received.max(received);
         peer.pulse = Some(Box::new(pulse));
@@ -138,10 +140,20 @@ impl Farm {
     fn wake_at_silence(&mut self) {
         let timeout = self.settings.timeout;
         let silent = self.peers.iter().map(|peer| peer.received + peer.patience(timeout));
-        let next = silent.filter(|at| *at > self.now).min();
+        let held = self.peers.iter().map(Peer::held_until);
+        // A node that is gone says nothing of any list.
+        let other = self.other_roster.map(|(_, said)| said + RESUMES.max(timeout));
+        let next = silent.chain(held).chain(other).filter(|at| *at > self.now).min();
         if let Some(at) = next {
             self.due(at);
         }
+        self.other_roster = self.other_roster.filter(|_| other.is_some_and(|at| at > self.now));
+    }
+
+    /// Whether a node has come and gone so often that it gets no clients yet.
+    pub(super) fn is_held(&self, seat: Seat) -> bool {
+        let peer = self.peers.get(usize::from(seat));
+        peer.is_some_and(|peer| self.now < peer.held_until())
     }
 
     fn follow(&mut self, lead: Lead) -> bool {
@@ -270,6 +282,9 @@ impl Farm {
             let Some(peer) = self.peers.get_mut(usize::from(seat)) else { continue };
             let was = std::mem::replace(&mut peer.member, is);
             let rival = std::mem::replace(&mut peer.rival, rivals);
+            if was && !is && !out && self.part != Part::Out {
+                peer.note_lost(self.now);
+            }
             if rivals && !rival {
                 let (other, leader) = (self.name(seat), self.name(self.settings.me));
                 self.tell(Told::Healed { other, leader });
@@ -288,6 +303,17 @@ impl Farm {
 }
 
 impl Peer {
+    fn note_lost(&mut self, now: Time) {
+        let again = self.losses > 0 && now < self.held_until().max(self.lost) + UNSTEADY;
+        self.losses = if again { self.losses.saturating_add(1) } else { 1 };
+        self.lost = now;
+    }
+
+    /// Until when it gets no clients, as it has come and gone.
+    pub(super) fn held_until(&self) -> Time {
+        self.lost + STEADY * self.losses.saturating_sub(1).min(STEADY_MAX)
+    }
+
     /// How long its silence says nothing.
     pub(super) fn patience(&self, timeout: Duration) -> Duration {
         let away = self.pulse.as_ref().is_some_and(|pulse| pulse.away);

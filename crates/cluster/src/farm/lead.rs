@@ -117,7 +117,8 @@ impl Farm {
         }
     }
 
-    /// How much each is to serve of those who may: who is ready; who drains only if nobody is.
+    /// How much each is to serve of those who may: who is ready; who drains only if nobody is. One
+    /// that comes and goes would take its clients along each time.
     fn weights(&self) -> BTreeMap<Seat, u32> {
         let mine = self.own_lead();
         // Who follows a greater leadership takes nothing from this one.
@@ -127,8 +128,15 @@ impl Farm {
             let own = (self.part == part).then_some((self.settings.me, self.settings.weight));
             others.map(|member| (member.from, member.weight)).chain(own).collect()
         };
-        let ready = of(Part::Ready);
-        if ready.is_empty() { of(Part::Draining) } else { ready }
+        let mut ready = of(Part::Ready);
+        if ready.is_empty() {
+            return of(Part::Draining);
+        }
+        let kept = |seat: Seat| !self.is_held(seat) || self.table.count(seat) > 0;
+        if ready.keys().any(|seat| kept(*seat)) {
+            ready.retain(|seat, _| kept(*seat));
+        }
+        ready
     }
 
     /// Whether the table is in force at a member.

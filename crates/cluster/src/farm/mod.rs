@@ -45,6 +45,12 @@ const ROUNDS_MAX: usize = 32;
 /// A daemon that goes on where another one ended waits so long until it has heard all whom that one
 /// heard: theirs may be starting anew just as well.
 const RESUMES: Duration = Duration::from_secs(2);
+/// A node that is lost again within this time comes and goes.
+const UNSTEADY: Duration = Duration::from_secs(60);
+/// So long such a node must have been there before it has clients again: for each time that it was
+/// lost after the first, up to so many.
+const STEADY: Duration = Duration::from_secs(10);
+const STEADY_MAX: u32 = 3;
 /// Boots of a peer that are over: what is still under way of them is not believed.
 const PAST: usize = 4;
 
@@ -166,6 +172,11 @@ struct Peer {
     member: bool,
     /// It led another part of the farm then.
     rival: bool,
+    /// How often it was lost, each time soon after the time before, and when last.
+    #[serde(default)]
+    losses: u32,
+    #[serde(default)]
+    lost: Time,
 }
 
 /// One farm on one node.
@@ -201,8 +212,8 @@ pub struct Farm {
     /// Leads: its packets go by this table entirely.
     switched: u64,
     heir: Option<Seat>,
-    /// Another node counts seats in another list.
-    other_roster: Option<Seat>,
+    /// Another node counts seats in another list, as it said last then.
+    other_roster: Option<(Seat, Time)>,
     said: Option<Box<Pulse>>,
     now: Time,
     wake: Option<Time>,

@@ -126,6 +126,11 @@ fn what_comes_late_or_again_or_from_another_list_changes_nothing() {
     assert_eq!(farm.other_roster(), names(3).get(1).cloned());
     farm.hear(now, now, said(&farm, 1, 8));
     assert_eq!(farm.other_roster(), None);
+    farm.hear(now, now, Pulse { roster: 1, ..said(&farm, 1, 9) });
+    farm.hear(now, now, Pulse { roster: 1, from: 9, ..said(&farm, 1, 9) });
+    assert_eq!(farm.other_roster(), names(3).get(1).cloned());
+    pass(&mut farm, now, RESUMES);
+    assert_eq!(farm.other_roster(), None, "it is gone");
 }
 
 #[test]
@@ -362,4 +367,68 @@ fn who_stands_by_without_clients_is_not_waited_for() {
     let (part, sequence) = (Part::Ready, drains.sequence + 1);
     farm.hear(now, now, Pulse { part, sequence, installed: farm.table.stamp, ..drains });
     assert_eq!(farm.table.count(1), BUCKETS / 2, "it gets its share again");
+}
+
+/// Has the second node of `two` come back after it was silent, with a share as soon as it may.
+fn returns(farm: &mut Farm, now: Time, pulse: &mut Pulse) -> Time {
+    let (now, _) = pass(farm, now, TIMEOUT);
+    assert!(!farm.is_member(1));
+    stays(farm, now, pulse)
+}
+
+fn stays(farm: &mut Farm, now: Time, pulse: &mut Pulse) -> Time {
+    for _ in 0..4 {
+        (pulse.sequence, pulse.installed) = (pulse.sequence + 1, farm.table.stamp);
+        if let Some(wished) = shares(&farm.hear(now, now, pulse.clone())) {
+            farm.shares_set(now, wished.edition);
+        }
+    }
+    now
+}
+
+#[test]
+fn a_node_that_comes_and_goes_has_no_clients_until_it_stays() {
+    let (mut farm, mut now, mut pulse) = two();
+    for shares in [BUCKETS / 2, 0, 0] {
+        now = returns(&mut farm, now, &mut pulse);
+        assert_eq!(farm.table.count(1), shares);
+    }
+    assert_eq!(farm.held(), names(3)[1..2]);
+    let until = farm.peers[1].held_until();
+    assert_eq!(until.since(farm.peers[1].lost), STEADY * 2, "it was lost three times");
+    while now < until {
+        assert_eq!(farm.table.count(1), 0);
+        now = now + TIMEOUT / 4;
+        stays(&mut farm, now, &mut pulse);
+    }
+    assert_eq!((farm.table.count(1), farm.held()), (BUCKETS / 2, Vec::new()));
+    // What is long ago does not count.
+    while now < until + UNSTEADY {
+        now = now + TIMEOUT / 4;
+        stays(&mut farm, now, &mut pulse);
+    }
+    returns(&mut farm, now, &mut pulse);
+    assert_eq!(farm.table.count(1), BUCKETS / 2);
+}
+
+#[test]
+fn a_node_that_comes_and_goes_serves_where_nobody_else_can() {
+    let (mut farm, mut now, mut pulse) = two();
+    for _ in 0..3 {
+        now = returns(&mut farm, now, &mut pulse);
+    }
+    farm.set_part(now, Part::Standby);
+    stays(&mut farm, now, &mut pulse);
+    assert_eq!(farm.table.count(1), BUCKETS);
+}
+
+#[test]
+fn a_node_that_says_that_it_leaves_may_come_back_as_often_as_it_likes() {
+    let (mut farm, mut now, mut pulse) = two();
+    for _ in 0..4 {
+        pulse.sequence += 1;
+        farm.hear(now, now, Pulse { part: Part::Out, ..pulse.clone() });
+        now = returns(&mut farm, now, &mut pulse);
+        assert_eq!(farm.table.count(1), BUCKETS / 2);
+    }
 }

@@ -6,7 +6,7 @@ use model::NodeName;
 use model::config::Delivery;
 use serde::{Deserialize, Serialize};
 
-use super::{BUCKETS, Farm, Part, Seat, Stamp, Standing};
+use super::{BUCKETS, Farm, Part, Pulse, Seat, Stamp, Standing};
 
 /// A farm as one node sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,18 @@ impl Farm {
     /// A node that was heard and means another node by a seat, for its list of nodes is another.
     #[must_use]
     pub fn other_roster(&self) -> Option<NodeName> {
-        self.other_roster.map(|seat| self.name(seat))
+        self.other_roster.map(|(seat, _)| self.name(seat))
+    }
+
+    /// Members that this node, as leader, gives no clients yet, for they have come and gone.
+    #[must_use]
+    pub fn held(&self) -> Vec<NodeName> {
+        let held = |pulse: &&Pulse| {
+            let ready = pulse.part == Part::Ready && self.table.count(pulse.from) == 0;
+            ready && self.is_held(pulse.from)
+        };
+        let held = self.members().filter(held).map(|pulse| self.name(pulse.from));
+        if self.is_leader() { held.collect() } else { Vec::new() }
     }
 
     /// The table that the kernel goes by.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{Copy, Headline, Phase, Role, Severity};
+use model::{Copy, Headline, NodeName, Phase, Role, Severity};
 
 use super::{Farming, State};
 use crate::application::Base;
@@ -123,6 +123,15 @@ impl Farming {
             let sentence = format!("the nodes of the farm are others in the file of {node}");
             found.push(("config-differs", Severity::Warning, sentence));
         }
+        let held = self.farm.held();
+        if !held.is_empty() && self.state == State::Up {
+            let names: Vec<&str> = held.iter().map(NodeName::as_str).collect();
+            let sentence = format!(
+                "{} was lost again and again: it gets clients once it has stayed for a while",
+                names.join(", ")
+            );
+            found.push(("farm-unsteady", Severity::Warning, sentence));
+        }
         let view = self.farm.view();
         let away = view
             .members
@@ -147,6 +156,7 @@ pub(super) fn next_steps(base: &Base, code: &str) -> Vec<String> {
         "farm-filter-failed" => base.next_steps("address-failed"),
         "farm-estranged" => vec!["mend the network between the nodes".to_owned()],
         "farm-incomplete" => vec!["start the module there, or bring the node back".to_owned()],
+        "farm-unsteady" => vec!["find out why it comes and goes: evenkeel events".to_owned()],
         "farm-nobody" => vec![format!("evenkeel start {}", base.module)],
         "config-differs" => vec!["evenkeel plan".to_owned()],
         _ => base.next_steps(code),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use cluster::configuration::Version;
 use cluster::status::{ContactState, PeerStatus};
-use model::config::{self, ClusterConfig};
+use model::config::{self, ClusterConfig, ModuleConfig};
 use model::{ModuleName, NodeName, Role};
 use wire::control::{Exit, Reply, Verb};
 
@@ -74,14 +74,14 @@ impl Membership {
     }
 
     /// Whether this node's modules make sense with a text.
-    pub(super) fn check(&self, wanted: &ClusterText) -> Result<(), String> {
+    pub(super) fn check(&self, wanted: &ClusterText) -> Result<Vec<ModuleConfig>, String> {
         if let Some(newest) = self.applied()? {
             let with = configuration::with_cluster_text(&newest, &self.own, &wanted.text);
             let read = files::parse(&self.layout, &with.files);
-            return read.map(drop).map_err(|mistakes| mistakes.to_string());
+            return read.map(|read| read.modules).map_err(|mistakes| mistakes.to_string());
         }
         let modules = files::load_modules(&self.layout, &wanted.cluster);
-        modules.map(drop).map_err(|mistakes| mistakes.to_string())
+        modules.map_err(|mistakes| mistakes.to_string())
     }
 
     /// Gives every node a new text, but for one that goes; or none. The daemon of this one, whose
@@ -243,7 +243,8 @@ impl Daemon {
                 return Err("it has another cluster.toml than the node that changes it".to_owned());
             }
             self.check_running()?;
-            membership.check(&after)?;
+            let modules = membership.check(&after)?;
+            self.check_farms(&modules)?;
             membership.adopt(&before, &after)
         });
         match adopted {
@@ -253,6 +254,28 @@ impl Daemon {
             }
             Err(why) => Line::Reply(Reply::new(Exit::Refused, format!("{own} refuses: {why}"))),
         }
+    }
+
+    /// Whether the farms that run here keep their nodes: those count each other by their places in
+    /// that list, so that it cannot change under them.
+    fn check_farms(&self, after: &[ModuleConfig]) -> Result<(), String> {
+        let status = self.node.status(clock::now());
+        for (name, module) in self.modules.iter().filter(|(_, module)| module.farm.is_some()) {
+            let role = status.modules.get(name).map(|module| module.role);
+            let stays = after.iter().find(|config| config.name == *name);
+            let same = stays.is_some_and(|config| config.nodes == module.config.nodes);
+            if same || role.is_none_or(|role| role == Role::Stop) {
+                continue;
+            }
+            let nodes: Vec<String> =
+                module.config.nodes.iter().map(|node| format!("\"{node}\"")).collect();
+            let nodes = nodes.join(", ");
+            return Err(format!(
+                "{name} is a farm of all nodes, and runs: stop it first, or name its nodes in its \
+                 file (nodes = [{nodes}]) and `evenkeel apply` that"
+            ));
+        }
+        Ok(())
     }
 
     /// Whether a daemon that starts anew would find what runs here as it is.

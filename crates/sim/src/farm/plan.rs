@@ -17,6 +17,10 @@ const SETTLES: Duration = Duration::from_secs(3);
 /// Milliseconds of the pauses between two faults, at most.
 const PAUSES: [u64; 4] = [10, 80, 400, 3000];
 const NODES_MAX: u64 = 6;
+/// How often a node comes and goes.
+const FLAPS: usize = 6;
+/// A node that came and went has clients again by then.
+const HELD_MAX: Duration = Duration::from_secs(31);
 
 /// Something that befalls a farm.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub enum Fault {
     RenewAlone(usize, u64),
     /// The same with all daemons at once.
     RenewAll(u64),
+    /// A node of a farm that has settled is lost and comes back, again and again.
+    Flap(usize),
 }
 
 /// What befalls a farm.
@@ -159,10 +165,11 @@ fn fault(dice: &mut Dice, nodes: usize) -> Fault {
 
 fn alone(dice: &mut Dice, nodes: usize) -> Fault {
     let i = usize::try_from(dice.roll(nodes as u64)).unwrap_or(0);
-    match dice.roll(6) {
+    match dice.roll(7) {
         0 => Fault::LoseAlone(i),
         1 => Fault::DrainAlone(i),
         2 => Fault::JoinAlone(i),
+        5 => Fault::Flap(i),
         3 => Fault::RenewAlone(i, dice.roll(9000)),
         4 => Fault::RenewAll(dice.roll(900)),
         _ => Fault::ReplaceAlone(i),
@@ -199,6 +206,7 @@ impl World {
             Fault::JoinAlone(i) => self.part_alone(*i, Part::Ready),
             Fault::ReplaceAlone(i) => self.replace_alone(*i),
             Fault::RenewAlone(i, millis) => self.renew_alone(&[*i], *millis),
+            Fault::Flap(i) => self.flap(*i),
             Fault::RenewAll(millis) => {
                 self.renew_alone(&(0..self.hosts.len()).collect::<Vec<_>>(), *millis);
             }
@@ -230,6 +238,37 @@ impl World {
         self.pass(SETTLES);
         if self.violation.is_none() {
             self.look_settled();
+        }
+        // Who came and went has its share as well in the end.
+        if self.violation.is_none() && !self.held().is_empty() {
+            self.pass(HELD_MAX);
+            if self.violation.is_none() && !self.held().is_empty() {
+                self.broken(FarmPromise::TheFarmSettles, "somebody is held for ever".to_owned());
+            }
+            self.look_settled();
+        }
+    }
+
+    /// A node comes and goes each second: after its second loss nobody is moved by that any more.
+    fn flap(&mut self, i: usize) {
+        self.settle();
+        let ready = |host: &super::Host| host.part == Part::Ready;
+        let others = (0..self.hosts.len()).filter(|k| *k != i && ready(&self.hosts[*k])).count();
+        let mut before = Vec::new();
+        for round in 0..FLAPS {
+            self.lose(i);
+            self.pass(Duration::from_millis(500));
+            self.start(i, true);
+            self.pass(Duration::from_millis(500));
+            if self.violation.is_some() || others == 0 {
+                return;
+            }
+            let after = self.owners();
+            if round > 1 && after != before {
+                let what = format!("{} moved clients in round {round}", self.hosts[i].name);
+                return self.broken(FarmPromise::WhoFlapsIsHeld, what);
+            }
+            before = after;
         }
     }
 

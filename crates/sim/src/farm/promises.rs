@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use cluster::farm::{BUCKETS, Part};
+use cluster::farm::{BUCKETS, Farm, Part};
 use model::Time;
 use model::config::Delivery;
 
@@ -32,6 +32,8 @@ pub enum FarmPromise {
     OnlyTheLostMove,
     /// A node is not lost while it is heard.
     NoFalseLoss,
+    /// A node that comes and goes takes its clients along once, and not each time.
+    WhoFlapsIsHeld,
 }
 
 impl FarmPromise {
@@ -49,6 +51,9 @@ impl FarmPromise {
             }
             FarmPromise::OnlyTheLostMove => "on a failure only the lost node's buckets move",
             FarmPromise::NoFalseLoss => "nothing changes hands while all are heard",
+            FarmPromise::WhoFlapsIsHeld => {
+                "who comes and goes gets its clients back once, and not each time"
+            }
         }
     }
 }
@@ -223,11 +228,22 @@ impl World {
         self.uneven(&living, &agreed)
     }
 
+    /// Those whom the leader gives no clients, for they came and went.
+    pub(super) fn held(&self) -> Vec<usize> {
+        let farms = self.hosts.iter().filter_map(|host| host.farm.as_ref());
+        let names: Vec<_> = farms.flat_map(Farm::held).collect();
+        (0..self.hosts.len()).filter(|i| names.contains(&self.hosts[*i].name)).collect()
+    }
+
     fn uneven(&self, living: &[usize], agreed: &[Option<u8>]) -> Option<String> {
         let of = |part: Part| -> Vec<usize> {
             living.iter().copied().filter(|i| self.hosts[*i].part == part).collect()
         };
-        let ready = of(Part::Ready);
+        let held = self.held();
+        let mut ready = of(Part::Ready);
+        if ready.iter().any(|i| !held.contains(i)) {
+            ready.retain(|i| !held.contains(i));
+        }
         let serving = if ready.is_empty() { of(Part::Draining) } else { ready };
         let none = serving.iter().all(|i| self.hosts[*i].weight == 0);
         let weight = |i: usize| if none { 1 } else { i64::from(self.hosts[i].weight) };
