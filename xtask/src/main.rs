@@ -19,6 +19,7 @@ mod setup;
 mod soak;
 mod suites;
 mod tidy;
+mod watchdog;
 
 const USAGE: &str = "\
 Tasks of the Evenkeel repository
@@ -44,6 +45,7 @@ Tasks of the Evenkeel repository
   cargo xtask soak quiet [--farm] [--minutes N]
                                        no false failover under load, with a timeout of 500 ms; no
                                        false loss in a farm, with 200 ms
+  cargo xtask soak watchdog [CASE]     a node in a guest whose watchdog resets it, or does not
   cargo xtask fuzz-merge               add what fuzzing found to the committed corpus
   cargo xtask bench replication [--rounds N] [--only WORKLOAD,...] [--tls] [--json]
                                        measure replication beside its limits (as root)
@@ -75,6 +77,8 @@ fn main() -> ExitCode {
         ["model", options @ ..] => model(&root, options),
         ["mutants", words @ ..] => mutants::mutants(&root, words),
         ["soak", "quiet", options @ ..] => quiet::quiet(&root, options),
+        ["soak", "watchdog"] => watchdog::watchdog(&root, None),
+        ["soak", "watchdog", case] => watchdog::watchdog(&root, Some(case)),
         ["fuzz-merge"] => fuzz::merge(&root),
         ["soak", name] => soak::soak(&root, name, None),
         ["soak", name, "--rounds", rounds] => match rounds.parse() {
