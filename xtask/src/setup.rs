@@ -19,6 +19,7 @@ const PACKAGES: &[Package] = &[
     Package { name: "e2fsprogs", reason: "mkfs.ext4: each node of the lab has its own disk" },
     Package { name: "fio", reason: "reads and writes that verify themselves, on a mirror" },
     Package { name: "iproute2", reason: "ss: ends connections under the nodes' hands" },
+    Package { name: "libfaketime", reason: "nodes whose clocks on the wall are hours apart" },
     Package { name: "nftables", reason: "filters of others, which a farm must leave alone" },
     Package { name: "postgresql", reason: "the database whose node the tests kill" },
     Package { name: "postgresql-contrib", reason: "pgbench: the load while that happens" },
@@ -111,8 +112,9 @@ mod tests {
     #[test]
     fn only_what_is_not_installed_is_missing() {
         let lines = "btrfs-progs installed\ne2fsprogs installed\nfio installed\n\
-                     iproute2 installed\nnftables installed\npostgresql config-files\n\
-                     systemd installed\ndbus installed\npostgresql-contrib-9.6 installed\n";
+                     iproute2 installed\nlibfaketime installed\nnftables installed\n\
+                     postgresql config-files\nsystemd installed\ndbus installed\n\
+                     postgresql-contrib-9.6 installed\n";
         let names: Vec<&str> = missing(lines).iter().map(|package| package.name).collect();
         assert_eq!(names, ["postgresql", "postgresql-contrib"]);
     }

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use self::support::applications::{ledger, succeed};
 use self::support::{
-    CLIENT, Hosts, INSIDE, NETWORK, NODES, PATIENCE, ROOT, SYNC_PATIENCE, WITNESS, status_of,
+    CLIENT, Hosts, INSIDE, NETWORK, NODES, PATIENCE, ROOT, SYNC_PATIENCE, WITNESS, clock, status_of,
 };
 
 struct Site {
@@ -143,6 +143,23 @@ impl Site {
         fs::remove_file(&file).unwrap();
         self.refused(two, ROOT, (&["leave"], 4, "its file is missing"));
         fs::write(&file, good).unwrap();
+    }
+}
+
+/// Whose clock is hours away does not join by a good token: certificates count by clocks.
+fn a_clock_hours_away_is_refused(site: &Site, token: &str, kept: &str) {
+    let [one, two] = NODES;
+    fs::write(site.path(one, "var/lib/evenkeel/tokens.json"), kept).unwrap();
+    let counted = || site.status(one).and_then(|it| it["turned_away"]["callers"].as_u64());
+    for (offset, why) in
+        [("+3h", "minutes ahead of"), ("-3h", "is the clock of this machine right?")]
+    {
+        let before = counted();
+        clock::set(&site.hosts, two, offset);
+        let output = clock::command(&site.hosts, two, &["join", token]);
+        assert_eq!(output.status.code(), Some(4), "{offset}: {}", text(&output));
+        assert!(text(&output).contains(why), "{offset}: {}", text(&output));
+        until("it is counted", || counted() > before);
     }
 }
 
@@ -318,6 +335,8 @@ fn whoever_may_not_join_changes_nothing() {
     });
     let told = site.log(one).matches("was turned away").count();
     assert_eq!(told, 1, "told once a minute: {}", site.log(one));
+    a_clock_hours_away_is_refused(&site, &token, &kept);
+    assert_eq!([one, two].map(|node| site.belongings(node)), before, "something was changed");
     // Without a token that could be used nobody from elsewhere is let in at all.
     for kept in aged.as_array_mut().unwrap() {
         kept["expires_ms"] = Value::from(1);

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::net::SendFlags;
-use rustls::Connection;
+use rustls::{AlertDescription, CertificateError, Connection};
 use wire::hello::HELLO_BYTES_MAX;
 
 use crate::connection::Until;
@@ -218,7 +218,34 @@ fn send_at_once(to: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
 
 /// What has been changed on its way broke the connection; another one may be whole.
 fn broken(error: rustls::Error) -> io::Error {
-    io::Error::new(io::ErrorKind::NotConnected, error)
+    let kind = io::ErrorKind::NotConnected;
+    match about_clocks(&error) {
+        Some(why) => io::Error::new(kind, format!("{error}: {why}")),
+        None => io::Error::new(kind, error),
+    }
+}
+
+/// What an error says of the clocks of both ends, by which certificates count.
+fn about_clocks(error: &rustls::Error) -> Option<&'static str> {
+    match error {
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => Some(
+            "the clock of this node is behind, or that of the other one was ahead: set them right, \
+             such as by chrony",
+        ),
+        rustls::Error::InvalidCertificate(
+            CertificateError::Expired | CertificateError::ExpiredContext { .. },
+        ) => Some(
+            "the clock of this node is ahead, or that of the other one was behind, or it could not \
+             renew its certificate: set them right, and look at `evenkeel status` there",
+        ),
+        rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => Some(
+            "by the clock of the other end this node's certificate does not count now: one of \
+             both clocks is wrong, or it could not be renewed",
+        ),
+        _ => None,
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests stop at a fault")]
 
 pub mod applications;
+pub mod clock;
 pub mod farm;
 pub mod logs;
 pub mod observer;
@@ -242,9 +243,19 @@ impl Cluster {
             self.start_unit(node);
         } else {
             let argv = [INSIDE, "--root", ROOT, "daemon"];
-            let daemon = self.host(node).spawn(SpawnSpec::new(argv).log("daemon.log")).unwrap();
-            self.daemons().insert(node.to_owned(), daemon);
+            return self.start_daemon_as(node, SpawnSpec::new(argv).log("daemon.log"));
         }
+        self.await_daemon(node);
+    }
+
+    /// Starts the daemon of a node that runs, by this command.
+    pub fn start_daemon_as(&self, node: &str, spec: SpawnSpec) {
+        let daemon = self.host(node).spawn(spec).unwrap();
+        self.daemons().insert(node.to_owned(), daemon);
+        self.await_daemon(node);
+    }
+
+    fn await_daemon(&self, node: &str) {
         self.until(&format!("an answer of the daemon of {node}"), PATIENCE, || {
             if !self.application.systemd {
                 assert!(self.daemon(node).is_alive(), "the daemon of {node} has ended");
