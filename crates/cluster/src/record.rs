@@ -8,8 +8,10 @@ use std::time::Duration;
 use model::{BootId, Copy, Epoch, EpochId, Lineage, Time};
 use serde::{Deserialize, Serialize};
 
-/// What a node remembers of a module.
+/// What a node remembers of a module. What an older program left out counts as its default; one
+/// with something unknown is a newer program's, and not guessed at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Record {
     /// Random identity of the module's data, marked in each replicated root; 0 before the first
     /// start.
@@ -158,5 +160,43 @@ impl StoredCopy {
             StoredCopy::Outdated { .. } | StoredCopy::Restored => Copy::Outdated,
             StoredCopy::Current => Copy::Intact,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record as the first programs wrote it.
+    const FIRST: &str = r#"{
+        "root": 7, "epoch": null, "lineage": [], "pending": null, "registered": null,
+        "copy": "current", "open_in": null, "number": 41, "role_term": 2, "holds_role": true,
+        "target_may_promote": false, "promotable": true, "started": true
+    }"#;
+
+    #[test]
+    fn a_record_of_an_older_program_is_read() {
+        let record: Record = serde_json::from_str(FIRST).unwrap();
+        let wanted = Record {
+            root: 7,
+            copy: StoredCopy::Current,
+            number: Some(41),
+            role_term: 2,
+            holds_role: true,
+            promotable: true,
+            started: true,
+            ..Record::default()
+        };
+        assert_eq!(record, wanted);
+    }
+
+    #[test]
+    fn a_record_of_a_newer_program_is_not_guessed_at() {
+        let newer = FIRST.replacen('{', "{ \"lent_to\": \"node3\",", 1);
+        let error = serde_json::from_str::<Record>(&newer).unwrap_err().to_string();
+        assert!(error.contains("lent_to"), "{error}");
+        let newer = FIRST.replace("\"current\"", "\"frozen\"");
+        let error = serde_json::from_str::<Record>(&newer).unwrap_err().to_string();
+        assert!(error.contains("frozen"), "{error}");
     }
 }

@@ -61,6 +61,8 @@ pub struct Host {
     pub application: Application,
     /// Its part of the light module, if there is one.
     pub(crate) light: Option<crate::light::Light>,
+    /// The version of its program.
+    pub(crate) program: u32,
     /// Its configurations, if they lie in files.
     pub(crate) files: Option<Box<crate::configuring::Held>>,
     /// Modules of which a record could not be written, not told yet.
@@ -123,6 +125,7 @@ impl Host {
             service: false,
             application: Application::default(),
             light: None,
+            program: 0,
             files: None,
             failed: Vec::new(),
             untold: 0,

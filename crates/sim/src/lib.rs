@@ -29,6 +29,7 @@ pub mod schedule;
 mod settings;
 pub mod shrink;
 pub mod story;
+mod upgrading;
 pub mod world;
 
 pub use promises::{Promise, Violation};

@@ -111,6 +111,7 @@ impl World {
         let stand = parsed.map(|parsed| parsed.stand).unwrap_or_default();
         let cluster_digest = parsed.map_or(0, |parsed| parsed.cluster_digest);
         let wedged = parsed.and_then(|parsed| parsed.wedged_after()).unwrap_or(WEDGED);
+        let program = self.hosts[i].program;
         let host = &mut self.hosts[i];
         if host.node.is_none() || self.now.since(host.ticked) > wedged {
             return;
@@ -135,12 +136,16 @@ impl World {
         for _ in 0..copies {
             let jitter = self.chance.roll(self.network.jitter.as_millis() as u64 + 1);
             let delay = DELAY + Duration::from_millis(jitter);
-            self.after(delay, Happening::Arrive(1 - i, Box::new(heartbeat.clone())));
+            let sent = Box::new((program, heartbeat.clone()));
+            self.after(delay, Happening::Arrive(1 - i, sent));
         }
     }
 
-    pub(crate) fn arrive(&mut self, i: usize, heartbeat: &Heartbeat) {
-        if !self.hosts[i].up || self.network.loses_heartbeats_from(1 - i) {
+    pub(crate) fn arrive(&mut self, i: usize, program: u32, heartbeat: &Heartbeat) {
+        if !self.hosts[i].up
+            || self.hosts[i].program != program
+            || self.network.loses_heartbeats_from(1 - i)
+        {
             return;
         }
         let own = self.own_time(i);

@@ -41,6 +41,8 @@ pub struct Replicator {
     /// What is replicated.
     pub tree: Tree,
     process: u64,
+    /// The version of its program.
+    pub(crate) program: u32,
     pub(crate) running: bool,
     serial: u64,
     pub(crate) told: Option<Assignment>,
@@ -117,9 +119,11 @@ impl Replicator {
 impl World {
     /// The daemon assigns something, starting the process if need be.
     pub fn assigned(&mut self, i: usize, serial: u64, assignment: Assignment) {
+        let program = self.hosts[i].program;
         let replicator = &mut self.hosts[i].replicator;
         if !replicator.running {
             replicator.running = true;
+            replicator.program = program;
             replicator.looks_back = false;
             replicator.looked_back = false;
             replicator.shared = false;
@@ -368,7 +372,8 @@ impl World {
         }
         let fresh = self.hosts[i].replicator.told == self.hosts[i].replicator.in_force;
         let lost = self.hosts[i].replicator.tree.burnt.contains(&session.id);
-        if !target_ready || self.network.link_dead() || !fresh || lost {
+        if !target_ready || !self.replicators_agree() || self.network.link_dead() || !fresh || lost
+        {
             return;
         }
         self.hosts[i].replicator.tree.burnt.insert(session.id);

@@ -23,6 +23,8 @@ const CHECKS: [(&str, &str); 5] = [
 
 /// What makes a seed of the light module's chance.
 const LIGHT: u64 = 0x11c4_7000_0000;
+/// What makes a seed of the chance of other programs.
+const PROGRAMS: u64 = 0x9406_0000_0000;
 /// What makes a seed of whether only what was synced counts.
 const SYNCS: u64 = 0xf5c0_0000_0000;
 /// What makes a seed of the configurations' chance.
@@ -101,10 +103,17 @@ impl Schedule {
         if files.is_some() {
             begin_files(kind, &mut commands);
         }
+        let mut programs = Dice::new(seed ^ PROGRAMS);
+        let mut programs = programs.percent(12).then(|| Dice::new(seed ^ PROGRAMS ^ 1));
         for _ in 0..4 + dice.roll(12) {
             befall(kind, &mut dice, &mut commands);
             if let Some(light) = &mut light {
                 of_light(light, &mut commands);
+            }
+            if let Some(programs) = &mut programs
+                && programs.percent(25)
+            {
+                commands.push(of_programs(programs, kind));
             }
             if let Some(files) = &mut files
                 && files.percent(40)
@@ -115,6 +124,10 @@ impl Schedule {
             commands.push(format!("run {}ms", dice.roll(longest)));
         }
         let mut end = end(&mut dice);
+        if programs.is_some() {
+            let mended = end.iter().position(|command| command == "mend").unwrap_or(0);
+            end.insert(mended + 1, "upgrade both".to_owned());
+        }
         if files.is_some() {
             let start = end.iter().position(|command| command == "start both").unwrap_or(0);
             end.insert(start, "agree".to_owned());
@@ -398,6 +411,17 @@ fn of_files(dice: &mut Dice, kind: Kind, commands: &mut Vec<String>) {
     if dice.percent(80) {
         commands.push("start both".to_owned());
     }
+}
+
+/// A node gets another program; nothing moves by it while all that runs goes on.
+fn of_programs(dice: &mut Dice, kind: Kind) -> String {
+    let n = 1 + dice.roll(2);
+    if kind != Kind::Harmless {
+        return format!("upgrade node{n}");
+    }
+    let (between, other) = (dice.roll(4000), 3 - n);
+    let whole = "heal; witness heal; run 3s; settle";
+    format!("{whole}; upgrade node{n}; run {between}ms; upgrade node{other}; run 1s; settle")
 }
 
 /// What may change while everything runs; `still` if nothing may move by it.

@@ -194,6 +194,8 @@ fn machine(world: &mut World, words: &[&str]) -> Result<bool, String> {
                 world.boot(i);
             }
         }
+        ["upgrade", "both"] => world.upgrade_all(),
+        ["upgrade", n] => world.upgrade(node(n)?),
         ["kill", n] => world.kill(node(n)?),
         ["power", n] => world.power(node(n)?),
         ["stop-daemon", n] => world.stop_daemon(node(n)?),

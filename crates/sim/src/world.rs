@@ -38,8 +38,8 @@ pub(crate) enum Happening {
     Ping(usize),
     /// A host's command to hold the other one off ends.
     HeldOff(usize, u64),
-    /// A heartbeat reaches a host.
-    Arrive(usize, Box<Heartbeat>),
+    /// A heartbeat, of a program of this version, reaches a host.
+    Arrive(usize, Box<(u32, Heartbeat)>),
     /// A host's question reaches the witness.
     AtWitness(usize, Request),
     /// The witness's answer, or its absence, reaches a host.
@@ -346,7 +346,7 @@ impl World {
                 self.give(i, input);
             }
             Happening::AtWitness(i, request) => self.at_witness(i, life, request),
-            Happening::Arrive(i, heartbeat) => self.arrive(i, &heartbeat),
+            Happening::Arrive(i, sent) => self.arrive(i, sent.0, &sent.1),
             Happening::Link(i, message) => self.link_message(i, message),
             Happening::Look(i) if self.alive(i, life) => self.look_at_configurations(i),
             Happening::Anew(i) if self.hosts[i].life == life => self.comes_anew(i),

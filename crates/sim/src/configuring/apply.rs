@@ -175,7 +175,7 @@ impl World {
 
     /// A question reaches a host.
     pub(crate) fn asked(&mut self, i: usize, life: u64, ask: Ask) {
-        if self.network.link_dead() || !self.hosts[i].up {
+        if self.network.link_dead() || !self.hosts[i].up || !self.daemons_agree() {
             let given_up = Happening::Answer(1 - i, Box::new((ask, Told::Unreachable)));
             return self.put(self.now + NO_ANSWER, life, given_up);
         }

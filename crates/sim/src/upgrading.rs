@@ -1,0 +1,49 @@
+//! Nodes whose programs are of different versions.
+//!
+//! In production every datagram and every greeting names its version, and nothing else is read of
+//! one that is another. So here: a daemon hears no heartbeat of another version and is not
+//! answered by a daemon of one, and replicators of different versions make no link. What runs goes
+//! on: a daemon that begins adopts the replicator that the program before it has started, with its
+//! link. What another version would decide differently is not known here: both run this code.
+
+use crate::world::World;
+
+impl World {
+    /// The program of a host is replaced by the next version, and its daemon with it.
+    pub(crate) fn upgrade(&mut self, i: usize) {
+        let up = self.hosts[i].up;
+        // The daemon is away for so short a time that nothing it holds runs out.
+        let loose = self.loose;
+        if up {
+            self.stop_daemon(i);
+        }
+        self.loose = loose;
+        self.hosts[i].program += 1;
+        if up {
+            self.boot(i);
+        }
+    }
+
+    /// Both hosts get the newest program, and the operator has replicators of older ones replaced.
+    pub(crate) fn upgrade_all(&mut self) {
+        let newest = self.hosts.iter().map(|host| host.program).max().unwrap_or(0);
+        for i in 0..2 {
+            while self.hosts[i].program < newest {
+                self.upgrade(i);
+            }
+            if self.hosts[i].replicator.program < newest {
+                self.replicator_dies(i);
+            }
+        }
+    }
+
+    /// Whether the replicators of both hosts are of one version.
+    pub(crate) fn replicators_agree(&self) -> bool {
+        self.hosts[0].replicator.program == self.hosts[1].replicator.program
+    }
+
+    /// Whether the daemons of both hosts are of one version.
+    pub(crate) fn daemons_agree(&self) -> bool {
+        self.hosts[0].program == self.hosts[1].program
+    }
+}
