@@ -219,6 +219,16 @@ pub enum Input {
     Reach(Reach),
     /// `deadline()` has passed.
     Tick,
+    /// An authentic heartbeat arrived that this program cannot read, for it is of another version:
+    /// its sender is alive, and what it does is not known.
+    Unread {
+        /// Who sent it.
+        from: NodeName,
+        /// When it was received.
+        received: Time,
+        /// Its version.
+        version: u16,
+    },
 }
 
 impl Input {
@@ -226,7 +236,7 @@ impl Input {
     #[must_use]
     pub fn module(&self) -> Option<&ModuleName> {
         match self {
-            Input::Heartbeat { .. } | Input::Reach(_) | Input::Tick => None,
+            Input::Heartbeat { .. } | Input::Reach(_) | Input::Unread { .. } | Input::Tick => None,
             Input::DataLink { module, .. }
             | Input::Witness { module, .. }
             | Input::WitnessUnreachable { module, .. }

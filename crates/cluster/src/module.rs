@@ -94,6 +94,22 @@ impl Module {
         }
     }
 
+    /// A heartbeat came that cannot be read, of whatever node.
+    pub(crate) fn hear_unread(
+        &mut self,
+        now: Time,
+        from: &NodeName,
+        received: Time,
+        version: u16,
+    ) -> Vec<Effect> {
+        match self {
+            Module::Mirror(mirror) if mirror.peer_name() == from => {
+                mirror.run(now, |mirror| mirror.hear_unread(received, version))
+            }
+            Module::Mirror(_) | Module::Farm(_) | Module::Light(_) => Vec::new(),
+        }
+    }
+
     /// Something happened to this module.
     pub(crate) fn take_in(&mut self, now: Time, input: Input) -> Vec<Effect> {
         match self {

@@ -66,6 +66,11 @@ impl Node {
                     effects.extend(module.reach(now, &reach));
                 }
             }
+            Input::Unread { from, received, version } => {
+                for module in self.modules.values_mut() {
+                    effects.extend(module.hear_unread(now, &from, received, version));
+                }
+            }
             input => {
                 if let Some(module) = input.module().and_then(|m| self.modules.get_mut(m)) {
                     effects.extend(module.take_in(now, input));

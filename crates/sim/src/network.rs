@@ -75,6 +75,12 @@ impl Network {
         self.cut || self.cut_link || self.one_way.is_some() || !self.isolated.is_empty()
     }
 
+    /// Whether nodes hear each other as if nothing were wrong.
+    pub(crate) fn works(&self) -> bool {
+        let lost = self.cut_heartbeats || self.mute.is_some() || self.loss > 0;
+        !self.link_dead() && !lost
+    }
+
     fn loses_heartbeats_from(&self, i: usize) -> bool {
         let lost = self.mute == Some(i) || self.one_way == Some(i);
         self.cut || self.cut_heartbeats || lost || !self.isolated.is_empty()
@@ -142,13 +148,14 @@ impl World {
     }
 
     pub(crate) fn arrive(&mut self, i: usize, program: u32, heartbeat: &Heartbeat) {
-        if !self.hosts[i].up
-            || self.hosts[i].program != program
-            || self.network.loses_heartbeats_from(1 - i)
-        {
+        if !self.hosts[i].up || self.network.loses_heartbeats_from(1 - i) {
             return;
         }
         let own = self.own_time(i);
+        if self.hosts[i].program != program {
+            let (from, version) = (heartbeat.from.clone(), u16::try_from(program).unwrap_or(0));
+            return self.give_when_free(i, Input::Unread { from, received: own, version });
+        }
         let Some((received, echoed)) = self.hosts[i].contact.receive(own, heartbeat) else {
             return;
         };

@@ -1,8 +1,8 @@
 //! Nodes whose programs are of different versions.
 //!
 //! In production every datagram and every greeting names its version, and nothing else is read of
-//! one that is another. So here: a daemon hears no heartbeat of another version and is not
-//! answered by a daemon of one, and replicators of different versions make no link. What runs goes
+//! one that is another. So here: a daemon learns of a heartbeat of another version only that it
+//! came, and is not answered by a daemon of one, and replicators of different versions make no link. What runs goes
 //! on: a daemon that begins adopts the replicator that the program before it has started, with its
 //! link. What another version would decide differently is not known here: both run this code.
 
@@ -12,8 +12,9 @@ impl World {
     /// The program of a host is replaced by the next version, and its daemon with it.
     pub(crate) fn upgrade(&mut self, i: usize) {
         let up = self.hosts[i].up;
-        // The daemon is away for so short a time that nothing it holds runs out.
-        let loose = self.loose;
+        // The daemon is away for so short a time that nothing it holds runs out, unless it was to
+        // run out just now.
+        let loose = self.loose || !self.network.works();
         if up {
             self.stop_daemon(i);
         }

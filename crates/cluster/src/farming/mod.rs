@@ -203,6 +203,7 @@ impl Farming {
             | Input::ResyncPrepared { .. }
             | Input::HeldOff { .. }
             | Input::Reach(_)
+            | Input::Unread { .. }
             | Input::Tick => {}
         }
     }

@@ -135,6 +135,7 @@ impl Light {
             | Input::Pulse { .. }
             | Input::SharesSet { .. }
             | Input::Reach(_)
+            | Input::Unread { .. }
             | Input::Tick => {}
         }
     }

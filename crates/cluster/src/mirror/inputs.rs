@@ -22,6 +22,7 @@ impl Mirror {
             );
         }
         self.peer.boot = Some(heartbeat.boot);
+        self.peer.unread = None;
         self.peer.report = heartbeat.reports.get(&self.module).cloned();
         self.peer.cluster_digest = heartbeat.cluster_digest;
         self.peer.two_way = echoed.is_some();
@@ -38,6 +39,7 @@ impl Mirror {
             // Pulses and shares are those of farms.
             Input::Heartbeat { .. }
             | Input::Reach(_)
+            | Input::Unread { .. }
             | Input::Pulse { .. }
             | Input::SharesSet { .. }
             | Input::Tick => {}

@@ -159,6 +159,8 @@ struct Peer {
     echoed: Option<Time>,
     link_received: Option<Time>,
     link_echoed: Option<Time>,
+    /// When the newest heartbeat came that this program cannot read, and its version.
+    unread: Option<(Time, u16)>,
 }
 
 /// What the replicator said since its newest assignment.

@@ -99,12 +99,14 @@ impl Mirror {
             found.push(("split-brain", Severity::Critical, text));
         }
         let started = self.state != State::Stop;
+        // Silent is a peer only that cannot be heard.
+        let silent = started && !self.unread_reason(found);
         match contact {
-            ContactState::DataLinkOnly if started => {
+            ContactState::DataLinkOnly if silent => {
                 let text = format!("no heartbeats of {peer} arrive, but its data link lives");
                 found.push(("control-plane-down", Severity::Warning, text));
             }
-            ContactState::Lost if started => {
+            ContactState::Lost if silent => {
                 let text = format!("{peer} is silent");
                 found.push(("peer-silent", Severity::Warning, text));
             }

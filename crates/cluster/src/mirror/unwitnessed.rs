@@ -56,11 +56,51 @@ impl Mirror {
             self.block_unwitnessed();
             return Verdict::Open;
         }
+        if !held_off && self.is_unread() {
+            self.block_unread();
+            return Verdict::Open;
+        }
         if !self.is_reaching() {
             self.block_isolated();
             return Verdict::Open;
         }
         if held_off { self.hold_off() } else { Verdict::Policy }
+    }
+
+    /// The peer is alive, but what it says cannot be read.
+    pub(crate) fn hear_unread(&mut self, received: Time, version: u16) {
+        self.peer.unread = self.peer.unread.max(Some((received, version)));
+    }
+
+    /// Whether the peer is alive and of another version: it is not lost, and may be serving.
+    fn is_unread(&mut self) -> bool {
+        let Some((received, _)) = self.peer.unread else { return false };
+        let until = received + self.timeout();
+        !self.due(until)
+    }
+
+    fn block_unread(&mut self) {
+        let sentence = self.unread_sentence() + ": neither knows what the other does";
+        self.block("version-differs", sentence);
+    }
+
+    fn unread_sentence(&self) -> String {
+        let version = self.peer.unread.map_or(0, |(_, version)| version);
+        format!(
+            "{} is alive, and its program sends heartbeats of version {version}, which {} cannot read",
+            self.peer_name, self.me
+        )
+    }
+
+    /// Says that the peer is alive and cannot be read, if it is so.
+    pub(super) fn unread_reason(&self, found: &mut Vec<(&'static str, Severity, String)>) -> bool {
+        let fresh = |(received, _): (Time, u16)| self.now < received + self.timeout();
+        let unread = self.peer.unread.is_some_and(fresh) && self.state != super::State::Stop;
+        let blocked = self.block.as_ref().is_some_and(|block| block.code == "version-differs");
+        if unread && !blocked {
+            found.push(("version-differs", Severity::Warning, self.unread_sentence()));
+        }
+        unread
     }
 
     /// Whether this node has heard its peer since it started, and has not stood still since then.
@@ -151,6 +191,10 @@ impl Mirror {
     pub(super) fn unwitnessed_steps(&self, code: &str) -> Vec<String> {
         let (module, peer) = (&self.module, &self.peer_name);
         match code {
+            "version-differs" => vec![
+                format!("install one version of Evenkeel on {} and {peer}", self.me),
+                format!("only if {peer} certainly does not serve: evenkeel force-primary {module}"),
+            ],
             "landmark-silent" => vec![
                 format!("see to the network of {}, or to what it pings", self.me),
                 "or name others: [isolation] in cluster.toml".to_owned(),

@@ -331,8 +331,9 @@ impl World {
         if !self.hosts[i].up {
             return;
         }
-        // It is away for so short a time that nothing it holds runs out.
-        let loose = self.loose;
+        // It is away for so short a time that nothing it holds runs out, unless it was to run out
+        // just now.
+        let loose = self.loose || !self.network.works();
         self.stop_daemon(i);
         self.loose = loose;
         self.after(ANEW, Happening::Anew(i));

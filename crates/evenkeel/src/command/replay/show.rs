@@ -103,7 +103,11 @@ impl Show {
     fn input(&mut self, input: &Input, effects: &[&Effect], node: &Node) {
         let frequent = matches!(
             input,
-            Input::Heartbeat { .. } | Input::DataLink { .. } | Input::Reach(_) | Input::Tick
+            Input::Heartbeat { .. }
+                | Input::Unread { .. }
+                | Input::DataLink { .. }
+                | Input::Reach(_)
+                | Input::Tick
         );
         let others = match (&self.module, input.module()) {
             (Some(wanted), Some(module)) => wanted != module,

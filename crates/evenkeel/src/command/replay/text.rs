@@ -65,6 +65,9 @@ pub(super) fn input(input: &Input) -> String {
         Input::Reach(Reach::NoLandmark) => "there is nothing to ping".to_owned(),
         Input::Reach(Reach::Answers { .. }) => "a ping is answered".to_owned(),
         Input::Reach(Reach::Silent { .. }) => "no ping is answered".to_owned(),
+        Input::Unread { from, version, .. } => {
+            format!("a heartbeat of {from} that is of version {version} and cannot be read")
+        }
         Input::Tick => "a deadline passed".to_owned(),
     }
 }
