@@ -11,6 +11,7 @@
 
 mod acknowledging;
 pub mod application;
+mod beside;
 pub mod clock;
 mod configuring;
 pub mod cuts;

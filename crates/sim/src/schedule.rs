@@ -3,8 +3,8 @@
 //! All of chance is used up here and by the network's own dice, both from the seed, so that a
 //! schedule can be told, shortened and committed as a story.
 
+use crate::beside::Beside;
 use crate::dice::Dice;
-use crate::light;
 use crate::promises::{Promise, Violation};
 use crate::story;
 use crate::world::World;
@@ -13,22 +13,13 @@ use crate::world::World;
 const PAUSES: [u64; 4] = [20, 300, 2000, 6000];
 
 /// Checks that a module may have, and what is done when they are down.
-const CHECKS: [(&str, &str); 5] = [
+pub(crate) const CHECKS: [(&str, &str); 5] = [
     ("program", "restart"),
     ("web", "failover"),
     ("database", "wait"),
     ("disk", "stop"),
     ("lamp", "none"),
 ];
-
-/// What makes a seed of the light module's chance.
-const LIGHT: u64 = 0x11c4_7000_0000;
-/// What makes a seed of the chance of other programs.
-const PROGRAMS: u64 = 0x9406_0000_0000;
-/// What makes a seed of whether only what was synced counts.
-const SYNCS: u64 = 0xf5c0_0000_0000;
-/// What makes a seed of the configurations' chance.
-const FILES: u64 = 0xf11e_5000_0000;
 
 /// What befalls a pair.
 #[derive(Debug, Clone)]
@@ -56,7 +47,7 @@ pub struct Run {
 
 /// What kind of trouble a seed brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     /// Everything, with a witness.
     Storm,
     /// Only what a pair must bear without moving.
@@ -88,57 +79,17 @@ impl Schedule {
             _ if seed.is_multiple_of(2) => Kind::Apart,
             _ => Kind::GoingOn,
         };
-        // Chance of its own, so that what befalls the mirror is the same with and without it.
-        let mut light = Dice::new(seed ^ LIGHT).percent(30).then(|| Dice::new(seed ^ LIGHT ^ 1));
         let mut commands = beginning(seed, kind, &mut dice);
-        if Dice::new(seed ^ SYNCS).percent(15) {
-            commands.insert(1, "ack fsync".to_owned());
-        }
-        if let Some(light) = &mut light {
-            let boot = commands.iter().position(|command| command == "boot both").unwrap_or(0);
-            commands.insert(boot, "light".to_owned());
-            commands.insert(boot + 2, format!("light {} start", which(light)));
-        }
-        let mut files = Dice::new(seed ^ FILES).percent(25).then(|| Dice::new(seed ^ FILES ^ 1));
-        if files.is_some() {
-            begin_files(kind, &mut commands);
-        }
-        let mut programs = Dice::new(seed ^ PROGRAMS);
-        let mut programs = programs.percent(12).then(|| Dice::new(seed ^ PROGRAMS ^ 1));
+        let mut beside = Beside::of(seed);
+        beside.begin(kind, &mut commands);
         for _ in 0..4 + dice.roll(12) {
             befall(kind, &mut dice, &mut commands);
-            if let Some(light) = &mut light {
-                of_light(light, &mut commands);
-            }
-            if let Some(programs) = &mut programs
-                && programs.percent(25)
-            {
-                commands.push(of_programs(programs, kind));
-            }
-            if let Some(files) = &mut files
-                && files.percent(40)
-            {
-                of_files(files, kind, &mut commands);
-            }
+            beside.go_on(kind, &mut commands);
             let longest = dice.pick(&PAUSES).copied().unwrap_or(0);
             commands.push(format!("run {}ms", dice.roll(longest)));
         }
         let mut end = end(&mut dice);
-        if programs.is_some() {
-            let mended = end.iter().position(|command| command == "mend").unwrap_or(0);
-            end.insert(mended + 1, "upgrade both".to_owned());
-        }
-        if files.is_some() {
-            let start = end.iter().position(|command| command == "start both").unwrap_or(0);
-            end.insert(start, "agree".to_owned());
-        }
-        if light.is_some() {
-            let start = end.iter().position(|command| command == "start both").unwrap_or(0);
-            for word in ["start", "maintained", "resume"] {
-                end.insert(start, format!("light both {word}"));
-            }
-            end.push("light settle".to_owned());
-        }
+        beside.end(&mut end);
         let mending = end.len();
         commands.extend(end);
         Schedule { seed, commands, mending }
@@ -285,13 +236,15 @@ fn deadly(dice: &mut Dice, commands: &mut Vec<String>) {
     }
 }
 
-/// Something dies, or a machine is cut off from everything, or comes back.
+/// Something dies, or a machine is cut off from everything, or comes back. They hear each other
+/// before another one is cut off: else both reach the landmark and never each other, which is a cut
+/// link.
 fn cut_off(dice: &mut Dice, commands: &mut Vec<String>) {
     let n = 1 + dice.roll(2);
     match dice.roll(8) {
         0 | 1 => commands.push(format!("isolate node{n}")),
-        2 | 3 => commands.push("heal".to_owned()),
-        4 => commands.push(format!("heal; isolate node{n}")),
+        2 | 3 => commands.push("heal; run 300ms".to_owned()),
+        4 => commands.push(format!("heal; run 300ms; isolate node{n}")),
         5 => commands.push("landmark down".to_owned()),
         _ => deadly(dice, commands),
     }
@@ -348,109 +301,6 @@ fn of_application(dice: &mut Dice) -> String {
         5 | 6 => format!("mend-check node{n} {check}"),
         _ => format!("break-service node{n}"),
     }
-}
-
-fn which(dice: &mut Dice) -> &'static str {
-    dice.pick(&["node1", "node2", "both"]).copied().unwrap_or("both")
-}
-
-/// Something happens to the light module, or nothing.
-fn of_light(dice: &mut Dice, commands: &mut Vec<String>) {
-    let which = which(dice);
-    let check = dice.pick(&light::CHECKS).map_or("", |(check, _)| *check);
-    let command = match dice.roll(20) {
-        0 | 1 => format!("light {which} start"),
-        2 => format!("light {which} stop"),
-        3..=5 => format!("light {which} crash {check}"),
-        6 | 7 => format!("light {which} fail-check {check}"),
-        8 | 9 => format!("light {which} mend-check {check}"),
-        10 => format!("light {which} break"),
-        11 => format!("light {which} mend"),
-        12 => format!("light {which} {}", if dice.percent(50) { "pause" } else { "resume" }),
-        13 => format!("light {which} {}", if dice.percent(50) { "maintain" } else { "switchover" }),
-        _ => return,
-    };
-    commands.push(command);
-}
-
-/// The configuration lies in files. The witness may go for a while, and then nobody is to go on
-/// without it.
-fn begin_files(kind: Kind, commands: &mut Vec<String>) {
-    let boot = commands.iter().position(|command| command == "boot both").unwrap_or(0);
-    commands.insert(boot, "files".to_owned());
-    if kind == Kind::Storm {
-        commands.insert(1, "policy wait".to_owned());
-    }
-}
-
-/// The operator changes the configuration on a node and applies it, or leaves that for later.
-fn of_files(dice: &mut Dice, kind: Kind, commands: &mut Vec<String>) {
-    let n = 1 + dice.roll(2);
-    if kind == Kind::Harmless {
-        let edit = hot(dice, n, true);
-        commands.push(format!("heal; witness heal; run 3s; settle; {edit}; apply node{n}"));
-        return;
-    }
-    let alone = if dice.percent(20) { " alone" } else { "" };
-    let apply = format!("apply node{n}{alone}");
-    if dice.percent(60) {
-        let edit = hot(dice, n, false);
-        let apply = if dice.percent(90) { format!("; {apply}") } else { String::new() };
-        commands.push(format!("{edit}{apply}"));
-        return;
-    }
-    let edit = cold(dice, n, kind);
-    let stops = if dice.percent(80) { "stop-all both" } else { "stop-all node1" };
-    let light = if edit.contains(" light ") { "; light both stop" } else { "" };
-    commands.push(format!("{stops}{light}; run {}ms", dice.roll(5000)));
-    commands.push(format!("{edit}; {apply}"));
-    if dice.percent(30) {
-        commands.push(format!("crash-after node{} {}", 1 + dice.roll(2), dice.roll(4)));
-    }
-    commands.push(format!("run {}ms", dice.roll(3000)));
-    if dice.percent(80) {
-        commands.push("start both".to_owned());
-    }
-}
-
-/// A node gets another program; nothing moves by it while all that runs goes on.
-fn of_programs(dice: &mut Dice, kind: Kind) -> String {
-    let n = 1 + dice.roll(2);
-    if kind != Kind::Harmless {
-        return format!("upgrade node{n}");
-    }
-    let (between, other) = (dice.roll(4000), 3 - n);
-    let whole = "heal; witness heal; run 3s; settle";
-    format!("{whole}; upgrade node{n}; run {between}ms; upgrade node{other}; run 1s; settle")
-}
-
-/// What may change while everything runs; `still` if nothing may move by it.
-fn hot(dice: &mut Dice, n: u64, still: bool) -> String {
-    let (check, action) = dice.pick(&CHECKS).copied().unwrap_or_default();
-    let what = match dice.roll(if still { 7 } else { 9 }) {
-        0 | 1 => format!("timeout {}ms", 700 + dice.roll(3300)),
-        2 => format!("restarts {}", dice.roll(5)),
-        3 => format!("check {check} {action}"),
-        4 => format!("check {check} gone"),
-        5 => "light on".to_owned(),
-        6 => format!("comment {}", dice.roll(100)),
-        7 => format!("prefer {}", dice.pick(&["node1", "node2", "nobody"]).unwrap_or(&"nobody")),
-        _ => format!("script {}", dice.pick(&["on", "off"]).unwrap_or(&"on")),
-    };
-    format!("edit node{n} {what}")
-}
-
-/// What a module has to be stopped for.
-fn cold(dice: &mut Dice, n: u64, kind: Kind) -> String {
-    let witness = matches!(kind, Kind::Storm | Kind::Waiting);
-    let what = match dice.roll(if witness { 6 } else { 3 }) {
-        0 => "light off".to_owned(),
-        1 => format!("vip 10.0.0.{}", 50 + dice.roll(3)),
-        2 => format!("ack {}", dice.pick(&["write", "fsync"]).unwrap_or(&"write")),
-        3 => "witness on".to_owned(),
-        _ => "witness off".to_owned(),
-    };
-    format!("edit node{n} {what}")
 }
 
 fn operator(dice: &mut Dice, commands: &mut Vec<String>) {

@@ -2,9 +2,10 @@
 //!
 //! In production every datagram and every greeting names its version, and nothing else is read of
 //! one that is another. So here: a daemon learns of a heartbeat of another version only that it
-//! came, and is not answered by a daemon of one, and replicators of different versions make no link. What runs goes
-//! on: a daemon that begins adopts the replicator that the program before it has started, with its
-//! link. What another version would decide differently is not known here: both run this code.
+//! came, no daemon answers one of another version, and replicators of different versions make no
+//! link. What runs goes on: a daemon that begins adopts the replicator that the program before it
+//! has started, with its link. What another version would decide differently is not known here:
+//! both run this code.
 
 use crate::world::World;
 

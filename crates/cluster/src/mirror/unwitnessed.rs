@@ -87,7 +87,8 @@ impl Mirror {
     fn unread_sentence(&self) -> String {
         let version = self.peer.unread.map_or(0, |(_, version)| version);
         format!(
-            "{} is alive, and its program sends heartbeats of version {version}, which {} cannot read",
+            "{} is alive, and its program sends heartbeats of version {version}, which {} cannot \
+             read",
             self.peer_name, self.me
         )
     }

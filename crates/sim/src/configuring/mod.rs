@@ -177,6 +177,9 @@ impl World {
         if !new {
             return;
         }
+        // With different timeouts one may take the address before the other has dropped it.
+        let timeout = |i: usize| self.in_use(i)?.module(&shop()).map(|m| m.failover.timeout);
+        self.loose |= timeout(0) != timeout(1);
         let stop = config::to_stop(&config::changes(&before.files, &parsed.files));
         let runs = stop.iter().find(|module| self.runs_anything(i, module));
         if let Some(module) = runs {

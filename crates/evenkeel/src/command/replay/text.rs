@@ -62,13 +62,17 @@ pub(super) fn input(input: &Input) -> String {
         Input::Operator { job, module, command } => {
             format!("operator, job {}: {} {module}", job.0, command_of(*command))
         }
-        Input::Reach(Reach::NoLandmark) => "there is nothing to ping".to_owned(),
-        Input::Reach(Reach::Answers { .. }) => "a ping is answered".to_owned(),
-        Input::Reach(Reach::Silent { .. }) => "no ping is answered".to_owned(),
-        Input::Unread { from, version, .. } => {
-            format!("a heartbeat of {from} that is of version {version} and cannot be read")
-        }
+        Input::Reach(reach) => pinged(reach).to_owned(),
+        Input::Unread { from, .. } => format!("a heartbeat of {from} that cannot be read"),
         Input::Tick => "a deadline passed".to_owned(),
+    }
+}
+
+fn pinged(reach: &Reach) -> &'static str {
+    match reach {
+        Reach::NoLandmark => "there is nothing to ping",
+        Reach::Answers { .. } => "a ping is answered",
+        Reach::Silent { .. } => "no ping is answered",
     }
 }
 
