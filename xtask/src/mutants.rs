@@ -12,6 +12,11 @@ use std::time::Instant;
 
 /// Schedules that a mutant has to survive to count as missed.
 const SEEDS: &str = "20000";
+/// Plans of farms that a mutant of theirs has to survive.
+const FARM_PLANS: &str = "1000";
+/// With this a patch's name begins that breaks a rule of farms: neither stories nor schedules have
+/// any.
+const FARMS: &str = "farm-";
 /// Seconds after which a program counts as hanging: many times what the longest run takes.
 const SECONDS_MAX: &str = "1200";
 /// A build of this kind takes two seconds, and what it makes is hardly slower.
@@ -22,7 +27,8 @@ const QUICK_MODEL: [&str; 4] = ["--model", "--first", "--less", "3"];
 /// And as deep as is a matter of minutes.
 const DEEP_MODEL: [&str; 4] = ["--model", "--first", "--less", "0"];
 /// What the copy consists of.
-const PARTS: &[&str] = &["crates/model", "crates/cluster", "crates/sim", "tests/scenarios"];
+const PARTS: &[&str] =
+    &["crates/model", "crates/cluster", "crates/replica", "crates/sim", "tests/scenarios"];
 
 /// What became of a mutant.
 enum Outcome {
@@ -68,20 +74,25 @@ pub fn model(root: &Path, names: &[&str]) -> Result<(), String> {
 }
 
 fn look_for(root: &Path, search: &Search<'_>, names: &[&str]) -> Result<(), String> {
-    let patches = patches(root, names)?;
+    let mut patches = patches(root, names)?;
+    // The model has no farms.
+    patches.retain(|patch| !(search.model && is_of_farms(patch)));
     renew(root, &search.tree)?;
     // The model check of the rules as they are is a command of its own, and takes minutes.
-    if !search.model
-        && let Outcome::Caught(how) = search.judge()?
-    {
-        return Err(format!("the rules as they are do not pass: {how}"));
+    for farms in [false, true] {
+        if !search.model
+            && patches.iter().any(|patch| is_of_farms(patch) == farms)
+            && let Outcome::Caught(how) = search.judge(farms)?
+        {
+            return Err(format!("the rules as they are do not pass: {how}"));
+        }
     }
     let (mut caught, mut missed, mut wrong) = (0, 0, Vec::new());
     for patch in &patches {
         let name = patch.file_stem().unwrap_or_default().to_string_lossy();
         let began = Instant::now();
         renew(root, &search.tree)?;
-        let outcome = apply(&search.tree, patch).and_then(|()| search.judge());
+        let outcome = apply(&search.tree, patch).and_then(|()| search.judge(is_of_farms(patch)));
         let seconds = began.elapsed().as_secs();
         match outcome {
             Ok(Outcome::Caught(how)) => {
@@ -127,6 +138,10 @@ fn patches(root: &Path, names: &[&str]) -> Result<Vec<PathBuf>, String> {
     Ok(found)
 }
 
+fn is_of_farms(patch: &Path) -> bool {
+    patch.file_name().is_some_and(|name| name.to_string_lossy().starts_with(FARMS))
+}
+
 /// What a patch says of itself.
 fn breaks(patch: &Path) -> Result<String, String> {
     let text = read(patch)?;
@@ -136,7 +151,7 @@ fn breaks(patch: &Path) -> Result<String, String> {
 
 impl Search<'_> {
     /// Builds the simulator of the copy and has it look for a difference.
-    fn judge(&self) -> Result<Outcome, String> {
+    fn judge(&self, farms: bool) -> Result<Outcome, String> {
         let arguments = ["build", "--release", "--offline", "--quiet", "--package", "sim"];
         let target = self.tree.with_file_name("build");
         let mut build = Command::new("cargo");
@@ -151,10 +166,12 @@ impl Search<'_> {
         let stories = self.tree.join("tests/scenarios").display().to_string();
         let random = ["--seeds", self.seeds, "--stop-at", "1", "--plain"];
         let told = ["--stories", &stories];
-        let runs: &[&[&str]] = match (self.model, self.stories) {
-            (true, _) => &[&QUICK_MODEL, &DEEP_MODEL],
-            (false, true) => &[&told, &random],
-            (false, false) => &[&random],
+        let plans = ["--farms", "--seeds", FARM_PLANS];
+        let runs: &[&[&str]] = match (self.model, farms, self.stories) {
+            (true, _, _) => &[&QUICK_MODEL, &DEEP_MODEL],
+            (false, true, _) => &[&plans],
+            (false, false, true) => &[&told, &random],
+            (false, false, false) => &[&random],
         };
         for arguments in runs {
             if let Some(found) = look(&program, arguments)? {

@@ -11,8 +11,10 @@ mod support;
 use std::time::Instant;
 
 use node::Authority;
-use support::farm::{FARM, KEPT, MODULE, Trial, served, until};
-use support::status_of;
+use serde_json::Value;
+use support::applications::succeed;
+use support::farm::{ADDRESS, FARM, KEPT, MODULE, Trial, served, until};
+use support::{CLIENT, INSIDE, NETWORK, ROOT, status_of};
 
 const SIGNAL_KILL: i32 = 9;
 
@@ -28,7 +30,9 @@ fn clients_stay_where_they_are_whoever_drains_comes_or_gets_a_new_daemon() {
     let leader = trial.leader();
     let other = FARM.into_iter().find(|node| *node != leader).unwrap();
     for drained in [other, &leader] {
+        assert_eq!(trial.health(drained), "200");
         trial.must(drained, &["maintenance", "on", drained]);
+        assert_eq!(trial.health(drained), "503", "it drains");
         let rest: Vec<&str> = FARM.into_iter().filter(|node| *node != drained).collect();
         trial.even(&rest, &FARM);
         // The kernel of a leader that drains may take a moment longer than its table.
@@ -146,10 +150,64 @@ fn an_application_that_fails_takes_its_node_out_of_the_farm_until_it_is_up() {
     let trial = Trial::start("[failover]\nmax_restarts = 0\n");
     trial.even(&FARM, &FARM);
     let host = trial.host(FARM[2]);
-    assert!(host.run(["pkill", "-9", "-f", "web --listen"]).unwrap().status.success());
+    let noted = format!("{ROOT}/run/evenkeel/{MODULE}.programs.json");
+    let noted: Value = serde_json::from_str(&host.read_file(noted).unwrap()).unwrap();
+    succeed(&host, &["kill", "-9", &noted[0]["pid"].to_string()]);
     trial.even(&FARM[..2], &FARM[..2]);
     trial.must(FARM[2], &["start", MODULE, "--node", FARM[2]]);
     trial.even(&FARM, &FARM);
+}
+
+#[test]
+fn an_address_that_a_stranger_has_is_taken_once_the_stranger_has_left() {
+    let trial = Trial::start("");
+    trial.even(&FARM, &FARM);
+    trial.must(FARM[0], &["stop", MODULE]);
+    let stranger = trial.host(CLIENT);
+    let change = |what| {
+        let address = format!("{ADDRESS}/32");
+        succeed(&stranger, &["ip", "address", what, &address, "dev", NETWORK])
+    };
+    change("add");
+    let words = ["timeout", "60", INSIDE, "--root", ROOT, "start", MODULE, "--node", FARM[0]];
+    let output = trial.host(FARM[0]).run(words).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    let device = format!("/sys/class/net/{NETWORK}/address");
+    let device = succeed(&stranger, &["cat", &device]);
+    let who = format!("{ADDRESS} is in use already, by the device with the hardware address");
+    assert!(said.contains(&who) && said.contains(device.trim()), "{said}");
+    assert!(trial.reasons(FARM[0]).contains(&"address-failed".to_owned()));
+    assert_eq!(trial.health(FARM[0]), "503");
+    change("del");
+    // It goes on by itself.
+    trial.even(&FARM[..1], &FARM[..1]);
+    until("the reason is gone", || !trial.reasons(FARM[0]).contains(&"address-failed".to_owned()));
+    assert_eq!(trial.health(FARM[0]), "200");
+}
+
+#[test]
+fn a_filter_that_somebody_took_away_is_put_up_again() {
+    let trial = Trial::start("");
+    trial.even(&FARM, &FARM);
+    let leader = trial.leader();
+    let other = FARM.into_iter().find(|node| *node != leader).unwrap();
+    let third = FARM.into_iter().find(|node| *node != leader && *node != other).unwrap();
+    // As a restart of a firewall does.
+    succeed(&trial.host(other), &["nft", "flush", "ruleset"]);
+    trial.must(third, &["maintenance", "on", third]);
+    until("the kernel's refusal is told", || {
+        trial.events(other).contains("the kernel does not take the shares")
+    });
+    until("the filter stands again", || {
+        !trial.reasons(other).contains(&"farm-filter-failed".to_owned())
+    });
+    trial.even(&[&leader, other], &FARM);
+    succeed(&trial.host(other), &["nft", "list", "table", "netdev", "evenkeel-web"]);
+    trial.must(third, &["maintenance", "off", third]);
+    trial.even(&FARM, &FARM);
+    let visitors = trial.visitors();
+    assert_eq!(served(&visitors, Instant::now(), 100).len(), 3, "all three serve");
 }
 
 #[test]

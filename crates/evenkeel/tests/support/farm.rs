@@ -14,6 +14,7 @@ use model::NodeName;
 use node::Authority;
 use serde_json::Value;
 
+use super::applications::succeed;
 use super::{BINARY, CLIENT, INSIDE, NETWORK, PATIENCE, ROOT, lab_name, only_lab, status_of};
 
 /// The nodes.
@@ -25,6 +26,8 @@ pub const MODULE: &str = "web";
 /// Visitors that keep their connection.
 pub const KEPT: usize = 30;
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
+/// Where a balancer asks.
+const HEALTH: u16 = 7622;
 const SIGNAL_TERM: i32 = 15;
 
 /// A farm that runs.
@@ -60,7 +63,8 @@ impl Trial {
             let address = trial.host(name).address(NETWORK).unwrap();
             format!("[[node]]\nname = \"{name}\"\naddresses = {{ {NETWORK} = \"{address}\" }}\n")
         });
-        let cluster = format!("cluster = \"tests\"\n{}", nodes.concat());
+        let nodes = nodes.concat();
+        let cluster = format!("cluster = \"tests\"\n{nodes}[health]\nport = {HEALTH}\n");
         let module = format!(
             "module = \"{MODULE}\"\nkind = \"farm\"\n[[vip]]\naddress = \"{ADDRESS}/24\"\n\
              [[balance]]\nport = 80\n{balance}[[command]]\nname = \"web\"\n\
@@ -136,6 +140,21 @@ impl Trial {
     pub fn leader(&self) -> String {
         let named = self.farm(FARM[0]).and_then(|farm| farm["leader"].as_str().map(str::to_owned));
         named.unwrap()
+    }
+
+    /// What a balancer is told of the farm on a node.
+    pub fn health(&self, node: &str) -> String {
+        let address = self.host(node).address(NETWORK).unwrap();
+        let question = format!("http://{address}:{HEALTH}/health/{MODULE}");
+        let words = ["curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", &question];
+        succeed(&self.host(CLIENT), &words)
+    }
+
+    /// Codes of the reasons that a node gives.
+    pub fn reasons(&self, node: &str) -> Vec<String> {
+        let status = status_of(&self.host(node)).unwrap_or_default();
+        let reasons = status["modules"][MODULE]["reasons"].as_array().cloned().unwrap_or_default();
+        reasons.iter().filter_map(|reason| reason["code"].as_str().map(str::to_owned)).collect()
     }
 
     /// Buckets of each node, as a node has them.

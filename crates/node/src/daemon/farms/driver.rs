@@ -123,7 +123,7 @@ struct Worker {
     /// As leader: since when it announces, and how often it did.
     announcing: Option<(Instant, usize)>,
     renew_at: Instant,
-    /// The addresses could not be kept.
+    /// The addresses could not be kept, or the shares not be filled in.
     ailing: bool,
 }
 
@@ -270,7 +270,10 @@ impl Worker {
             self.ailing = false;
         }
         let table = self.table(shares);
-        self.engine.apply(&table).map_err(|error| error.to_string())
+        let applied = self.engine.apply(&table).map_err(|error| error.to_string());
+        // Somebody may have taken the filter away: it is put up again before the next attempt.
+        self.ailing = applied.is_err();
+        applied
     }
 
     /// The shares in the engine's terms. A node whose place is not known cannot be sent anything.
