@@ -76,28 +76,41 @@ pub fn greeting(bytes: &[u8]) {
 }
 
 /// Pulses of a farm. They have one form only, so they come back byte by byte; what a farm makes of
-/// one must be sound whatever it says.
+/// one must be sound whatever it says, also for the daemon that goes on with it.
 pub fn pulse(bytes: &[u8]) {
     let Ok((module, pulse)) = wire::pulse::take_pulse(bytes) else { return };
     assert_eq!(wire::pulse::put_pulse(&module, &pulse).as_deref(), Ok(bytes));
+    hear_pulse(&pulse, Delivery::Directed);
+    hear_pulse(&pulse, Delivery::Multicast);
+}
+
+fn hear_pulse(pulse: &Pulse, delivery: Delivery) {
     let node = |i: u8| NodeName::new(&format!("node{i}")).ok();
     let settings = Settings {
         nodes: (0..32).filter_map(node).collect(),
         me: 0,
         weight: 100,
-        delivery: Delivery::Directed,
+        delivery,
         pulse: Duration::from_millis(50),
         timeout: Duration::from_millis(200),
     };
-    let mut farm = Farm::new(Time::ZERO, settings, (BootId(1), 1), None);
-    farm.set_part(Time::ZERO, Part::Ready);
-    let roster = farm.roster();
-    for at in [10, 20, 300, 600] {
-        let now = Time::from_millis(at);
-        farm.hear(now, now, Pulse { roster, sequence: at, ..pulse.clone() });
-        farm.tick(now);
+    let mut left = None;
+    for daemon in [1, 2] {
+        let begin = Time::from_millis(daemon * 20_000);
+        let mut farm = Farm::new(begin, settings.clone(), (BootId(1), daemon), left.take());
+        farm.set_part(begin, Part::Ready);
+        let roster = farm.roster();
+        for at in [10, 20, 300, 600, 11_000] {
+            let now = begin + Duration::from_millis(at);
+            farm.hear(now, now, Pulse { roster, sequence: daemon * 20_000 + at, ..pulse.clone() });
+            farm.shares_set(now, farm.shares().edition);
+            farm.tick(now);
+        }
+        assert!(farm.shares().buckets.len() == BUCKETS);
+        let kept = farm.left();
+        assert!(kept.table.is_sound(settings.nodes.len()));
+        left = Some(kept);
     }
-    assert!(farm.shares().buckets.len() == BUCKETS);
 }
 
 /// What a node's own processes and its command line say to each other, as JSON.
