@@ -17,6 +17,7 @@ use cluster::farm::Pulse;
 use cluster::report::Heartbeat;
 use model::{ModuleName, NodeName, Time};
 use serde::Serialize;
+use wire::WireError;
 use wire::datagram::{
     DATAGRAM_BYTES_MAX, Guarded, is_plain, put_envelope, put_guarded, put_heartbeat, take_envelope,
     take_guarded, take_heartbeat,
@@ -97,6 +98,8 @@ pub(crate) struct TurnedAway {
 pub(crate) enum Passage {
     /// The peer's, and said to this daemon.
     Passed(Box<Guarded>),
+    /// The peer's, and said to this daemon, but of another version: it is alive.
+    Unread(u16),
     /// A farm's pulse, of the peer and said to this daemon.
     Pulse(ModuleName, Box<Pulse>),
     /// Nothing.
@@ -186,20 +189,7 @@ impl Guard {
                 let pulse = take_pulse(datagram).ok();
                 return self.judge_pulse(&mut state, from, pulse);
             }
-            Key::None => {
-                // One with keys cannot be understood by a node that has none.
-                let heartbeat = (datagram.len() <= DATAGRAM_BYTES_MAX)
-                    .then(|| take_heartbeat(datagram).ok())
-                    .flatten()
-                    .filter(|heartbeat| heartbeat.from == *from);
-                if let Some(heartbeat) = heartbeat {
-                    let guarded = Guarded { session: 0, answers: 0, heartbeat };
-                    return Passage::Passed(Box::new(guarded));
-                }
-                state.turned_away.unauthentic += 1;
-                self.complain(&state.turned_away, from);
-                return Passage::Refused;
-            }
+            Key::None => return self.judge_plain(&mut state, from, datagram),
             Key::Usable { .. } | Key::Unusable if is_plain(datagram) => {
                 state.turned_away.plain += 1;
                 self.complain(&state.turned_away, from);
@@ -220,12 +210,35 @@ impl Guard {
                     }
                     return self.judge_pulse(&mut state, from, pulse);
                 }
-                opened.and_then(|bytes| take_guarded(&bytes).ok())
+                let taken = opened.as_deref().map(take_guarded);
+                if let Some(Err(WireError::Version { theirs, .. })) = taken
+                    && let Some(said) = opened.as_deref().and_then(|said| take_envelope(said).ok())
+                {
+                    let refused = state.refuse(now, from, (said.0, said.1), self.session);
+                    return refused.unwrap_or(Passage::Unread(theirs));
+                }
+                taken.and_then(Result::ok)
             }
         };
         match guarded.filter(|guarded| guarded.heartbeat.from == *from) {
             Some(guarded) => state.is_fresh(now, guarded, self.session),
             None => {
+                state.turned_away.unauthentic += 1;
+                self.complain(&state.turned_away, from);
+                Passage::Refused
+            }
+        }
+    }
+
+    /// Where there are no keys. One with keys cannot be understood by a node that has none.
+    fn judge_plain(&self, state: &mut State, from: &NodeName, datagram: &[u8]) -> Passage {
+        let fits = datagram.len() <= DATAGRAM_BYTES_MAX;
+        match take_heartbeat(datagram) {
+            Ok(heartbeat) if fits && heartbeat.from == *from => {
+                Passage::Passed(Box::new(Guarded { session: 0, answers: 0, heartbeat }))
+            }
+            Err(WireError::Version { theirs, .. }) if fits => Passage::Unread(theirs),
+            Ok(_) | Err(_) => {
                 state.turned_away.unauthentic += 1;
                 self.complain(&state.turned_away, from);
                 Passage::Refused
@@ -315,22 +328,36 @@ impl State {
     }
 
     fn is_fresh(&mut self, now: Time, guarded: Guarded, ours: u128) -> Passage {
-        let sessions = self.sessions.entry(guarded.heartbeat.from.clone()).or_default();
-        let new = sessions.proven != Some(guarded.session);
+        let said = (guarded.session, guarded.answers);
+        let refused = self.refuse(now, &guarded.heartbeat.from, said, ours);
+        refused.unwrap_or_else(|| Passage::Passed(Box::new(guarded)))
+    }
+
+    /// What to do about what a peer says in one session, and as an answer to another one; none if
+    /// that is this daemon's.
+    fn refuse(
+        &mut self,
+        now: Time,
+        from: &NodeName,
+        (session, answers): (u128, u128),
+        ours: u128,
+    ) -> Option<Passage> {
+        let sessions = self.sessions.entry(from.clone()).or_default();
+        let new = sessions.proven != Some(session);
         if new {
             // A peer that has booted anew must be answered before it can echo anything, by which
             // alone `Contact` believes that it has.
-            sessions.claimed = Some(guarded.session);
+            sessions.claimed = Some(session);
         }
-        if guarded.answers == ours {
-            return Passage::Passed(Box::new(guarded));
+        if answers == ours {
+            return None;
         }
         self.turned_away.unanswered += 1;
         if new && now.since(self.answered) >= ANSWER_PAUSE {
             self.answered = now;
-            return Passage::Answer;
+            return Some(Passage::Answer);
         }
-        Passage::Refused
+        Some(Passage::Refused)
     }
 }
 

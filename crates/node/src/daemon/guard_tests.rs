@@ -250,3 +250,32 @@ fn pulses_are_heard_between_daemons_that_have_met_and_not_of_an_earlier_one() {
     pair.heard(0, &other, &pair.said(0, &anew));
     assert_eq!(judge(&other, 0, &sealed), Passage::Refused, "said by an earlier daemon");
 }
+
+/// A datagram as another version seals it.
+fn of_another_version(pair: &Pair, from: usize, session: u128, answers: u128) -> Vec<u8> {
+    let mut said = wire::datagram::put_heartbeat(&pair.heartbeat(from)).unwrap();
+    said[4] += 1;
+    let sealed = ClusterKey::read(&pair.keys[from].cluster_key_file()).unwrap();
+    let (own, to) = (&pair.nodes[from], &pair.nodes[1 - from]);
+    let route = Route { cluster: &pair.cluster, from: own, to };
+    sealed.seal(route, put_envelope(session, answers, &said).unwrap()).unwrap()
+}
+
+#[test]
+fn a_peer_of_another_version_is_known_to_be_alive_once_it_answers() {
+    let pair = Pair::new();
+    let (from, guard) = (&pair.nodes[0], pair.guard(1));
+    let first = of_another_version(&pair, 0, 77, 0);
+    assert_eq!(guard.judge(NOW, from, &first), Passage::Answer, "it does not know this session");
+    // It learns of it from what it cannot read either.
+    let datagrams = pair.said(1, &guard);
+    assert_eq!(datagrams.len(), 1);
+    let answer = of_another_version(&pair, 0, 77, guard.session);
+    assert!(matches!(guard.judge(NOW, from, &answer), Passage::Unread(_)));
+    // What was said to an earlier daemon proves nothing, nor does what is not sealed.
+    let next = pair.guard(1);
+    assert!(!matches!(next.judge(NOW, from, &answer), Passage::Unread(_)));
+    let mut plain = wire::datagram::put_heartbeat(&pair.heartbeat(0)).unwrap();
+    plain[4] += 1;
+    assert_eq!(next.judge(NOW, from, &plain), Passage::Refused);
+}

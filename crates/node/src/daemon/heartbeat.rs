@@ -250,6 +250,9 @@ impl Hearing {
             Passage::Pulse(module, pulse) => {
                 return self.shared.pulses.hear(now, peer, module, pulse);
             }
+            Passage::Unread(version) => {
+                return Some(Input::Unread { from: peer.clone(), received: now, version });
+            }
             Passage::Refused => return None,
             Passage::Answer => {
                 // The thread lives as long as the process.
