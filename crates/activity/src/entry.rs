@@ -4,6 +4,8 @@
 //! the handle of a directory and the name in it. Whether either still leads anywhere is for the
 //! reader to find out.
 
+use crate::REGION_BYTES;
+
 /// Longest file handle of any file system, in bytes, with its kind in front.
 pub const HANDLE_BYTES_MAX: usize = 132;
 
@@ -25,6 +27,43 @@ pub enum Part {
     /// The object went from the name in the entry to another; below a directory nothing moved
     /// with that.
     Moved,
+}
+
+/// What a resync looks at because of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// The names in a directory, and all of its children that are recent.
+    Names,
+    /// All below a directory.
+    All,
+    /// Attributes, and the content from one position to another.
+    Content {
+        /// The first byte.
+        offset: u64,
+        /// The byte after the last one.
+        end: u64,
+    },
+}
+
+impl Part {
+    /// What a resync looks at because of it. That a file was moved shows by its times; but those
+    /// and the new name may be lost with power on both nodes, when content that was written after
+    /// the move, and needed no entry of its own in its new place, is on one disk already.
+    #[must_use]
+    pub fn reach(self, directory: bool) -> Reach {
+        let region = |index: u32| u64::from(index) * REGION_BYTES;
+        match self {
+            Part::Names => Reach::Names,
+            Part::Moved if directory => Reach::All,
+            Part::Moved => Reach::Content { offset: 0, end: u64::MAX },
+            Part::Meta => Reach::Content { offset: 0, end: 0 },
+            Part::Region(index) => {
+                let offset = region(index);
+                Reach::Content { offset, end: offset + REGION_BYTES }
+            }
+            Part::From(index) => Reach::Content { offset: region(index), end: u64::MAX },
+        }
+    }
 }
 
 /// One line of the log.

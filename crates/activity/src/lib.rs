@@ -15,7 +15,7 @@ pub mod entry;
 pub mod heat;
 pub mod image;
 
-pub use entry::{Entry, Part};
+pub use entry::{Entry, Part, Reach};
 pub use heat::{Heat, Key};
 pub use image::{Damage, Header, Image, Point, Window};
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use activity::{Entry, Part, REGION_BYTES};
+use activity::{Entry, Part, Reach};
 use mount::backing::{self, Handle, Kind, Root};
 use replica::Task;
 use replica::op::FileId;
@@ -100,15 +100,14 @@ impl Suspects {
             }
         }
         match strayed(entry.part, stat.kind() == Kind::Directory) {
-            None => {}
-            Some(Strayed::All) => {
+            Strayed::All => {
                 self.doubted.insert(file);
                 self.doubt(trees, file, components.len());
             }
-            Some(Strayed::Names) => {
+            Strayed::Names => {
                 self.directories.insert(file, components.len());
             }
-            Some(Strayed::Part { offset, end }) => {
+            Strayed::Part { offset, end } => {
                 self.parts.insert((file, offset, end));
             }
         }
@@ -220,25 +219,17 @@ pub(in crate::replicator) fn strayed_paths(
         let root = roots.get(usize::from(entry.tree)).ok_or(Errno::STALE)?;
         let Some((components, object)) = locate(root, entry)? else { continue };
         let directory = backing::stat(&object)?.kind() == Kind::Directory;
-        if let Some(strayed) = strayed(entry.part, directory) {
-            paths.push((entry.tree, components.join(&b'/'), strayed));
-        }
+        paths.push((entry.tree, components.join(&b'/'), strayed(entry.part, directory)));
     }
     Ok(paths)
 }
 
-/// What a resync must look at because of an entry. A file that was moved shows that by its times.
-fn strayed(part: Part, directory: bool) -> Option<Strayed> {
-    let region = |index: u32| u64::from(index) * REGION_BYTES;
-    match part {
-        Part::Names => Some(Strayed::Names),
-        Part::Moved if directory => Some(Strayed::All),
-        Part::Moved => None,
-        Part::Meta => Some(Strayed::Part { offset: 0, end: 0 }),
-        Part::Region(index) => {
-            Some(Strayed::Part { offset: region(index), end: region(index) + REGION_BYTES })
-        }
-        Part::From(index) => Some(Strayed::Part { offset: region(index), end: u64::MAX }),
+/// What a resync must look at because of an entry.
+fn strayed(part: Part, directory: bool) -> Strayed {
+    match part.reach(directory) {
+        Reach::Names => Strayed::Names,
+        Reach::All => Strayed::All,
+        Reach::Content { offset, end } => Strayed::Part { offset, end },
     }
 }
 
