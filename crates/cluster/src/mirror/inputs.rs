@@ -3,6 +3,7 @@
 use model::Time;
 
 use super::Mirror;
+use super::facts::Standing;
 use crate::effect::Assignment;
 use crate::input::{Input, ReplicatorEvent};
 use crate::record::StoredCopy;
@@ -31,6 +32,12 @@ impl Mirror {
         }
         self.peer.received = self.peer.received.max(Some(received));
         self.peer.echoed = self.peer.echoed.max(echoed);
+        let report = self.peer.report.as_ref();
+        if report.is_some_and(|peer| self.standing(peer) == Standing::Behind) {
+            // Should the peer be lost from here on, no policy lets this node go on without what
+            // the peer has written meanwhile.
+            self.in_sync_since_boot = false;
+        }
     }
 
     /// Any other input about this module.
