@@ -91,6 +91,18 @@ fn kill_daemon(cluster: &Cluster, node: &str) {
     cluster.daemon(node).wait().unwrap();
 }
 
+/// Stops the module. What the daemons before these had started ends with it, and nothing that has
+/// ended stays in the table of processes.
+fn stop_and_leave_nothing(cluster: &Cluster) {
+    cluster.stop_and_compare();
+    let dead = "! grep -l '^[0-9]* (.*) Z ' /proc/[0-9]*/stat 2>/dev/null | grep -q .";
+    for node in NODES {
+        cluster.until(&format!("no dead process is left on {node}"), PATIENCE, || {
+            cluster.host(node).run(["sh", "-c", dead]).unwrap().status.success()
+        });
+    }
+}
+
 #[test]
 fn an_edit_on_one_node_reaches_both_while_the_application_runs_on() {
     let cluster = Cluster::protected(ledger(""));
@@ -150,6 +162,7 @@ fn an_edit_on_one_node_reaches_both_while_the_application_runs_on() {
     cluster.progress(&workload);
     assert_eq!((cluster.primary(), program(&cluster, primary)), (primary, pid));
     cluster.wait_for(one, "protected", SYNC_PATIENCE);
+    stop_and_leave_nothing(&cluster);
 }
 
 #[test]

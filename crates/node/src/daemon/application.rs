@@ -95,6 +95,11 @@ impl Application {
         Ok(false)
     }
 
+    /// The processes of its commands.
+    pub(crate) fn pids(&self) -> Vec<Pid> {
+        self.shared.programs().pids()
+    }
+
     /// What checks need of it.
     pub(crate) fn shared(&self) -> Arc<Shared> {
         Arc::clone(&self.shared)

@@ -26,6 +26,7 @@ mod guard;
 mod health;
 mod heartbeat;
 mod hold_off;
+mod inherited;
 mod isolation;
 mod journal;
 mod left;
@@ -66,6 +67,7 @@ use crate::daemon::event::{Event, Line};
 use crate::daemon::health::Health;
 use crate::daemon::heartbeat::{Heartbeats, PULSE};
 use crate::daemon::hold_off::HoldOff;
+use crate::daemon::inherited::Inherited;
 use crate::daemon::journal::Journal;
 use crate::daemon::module::Module;
 use crate::daemon::recorder::Recorder;
@@ -117,6 +119,7 @@ struct Daemon {
     next_generation: u64,
     witness: WitnessSeen,
     watchdog: Watchdog,
+    inherited: Inherited,
     house: House,
     unwritten: Unwritten,
 }
@@ -366,6 +369,7 @@ impl Daemon {
         self.give_up_jobs(now);
         self.expire_quarantines(now);
         self.renewal.keep(now);
+        self.inherited.look();
         // Not by the thread that sends heartbeats, which must not wait for a disk.
         self.heartbeats.refresh_key();
         for (name, module) in &mut self.modules {

@@ -70,6 +70,11 @@ impl Programs {
         self.running.iter_mut().find(|program| program.name == *name)
     }
 
+    /// Their processes.
+    pub(crate) fn pids(&self) -> Vec<Pid> {
+        self.running.iter().map(|program| program.pid).collect()
+    }
+
     /// Hands all of them over to be stopped.
     pub(crate) fn take(&mut self) -> Vec<Program> {
         let programs = std::mem::take(&mut self.running);

@@ -18,6 +18,7 @@ use cluster::report::Heartbeat;
 use model::config::{self, ClusterConfig, ModuleConfig, ModuleKind, Stand};
 use model::{ModuleName, NodeName, Time};
 use rustix::fs::FlockOperation;
+use rustix::process::Pid;
 use thiserror::Error;
 
 use crate::belonging;
@@ -35,6 +36,7 @@ use crate::daemon::guard::Guard;
 use crate::daemon::health::Health;
 use crate::daemon::heartbeat::Heartbeats;
 use crate::daemon::hold_off::HoldOff;
+use crate::daemon::inherited::Inherited;
 use crate::daemon::journal::Journal;
 use crate::daemon::left::{adopt, left_running};
 use crate::daemon::membership::Membership;
@@ -117,10 +119,11 @@ pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     if let Err(error) = urgent::lock_memory() {
         eprintln!("! memory of the daemon may be swapped out: {error}");
     }
+    let inherited = Inherited::find();
     let watchdog = configuration.cluster.watchdog.clone();
     let watchdog = Watchdog::take_over(watchdog, layout.watchdog_file());
     let (sender, events) = channel();
-    let daemon = build(layout, (configuration, configuring), name, watchdog, &sender)
+    let daemon = build(layout, (configuration, configuring), name, (watchdog, inherited), &sender)
         .and_then(|daemon| daemon.watch_configuration().map(|()| daemon))
         .map_err(|error| system("the daemon cannot start", error))?;
     match daemon.serve(&events) {
@@ -241,7 +244,7 @@ fn build(
     layout: Layout,
     (configuration, configuring): (Configuration, Arc<Configuring>),
     name: NodeName,
-    mut watchdog: Watchdog,
+    (mut watchdog, inherited): (Watchdog, Inherited),
     sender: &Sender<Event>,
 ) -> io::Result<Daemon> {
     let cluster = configuration.cluster;
@@ -269,6 +272,7 @@ fn build(
     let hold_off = HoldOff::new(cluster.fence.clone(), &name, modules.keys(), sender)?;
     let (door, health) = open_entrances(&layout, &cluster, &name, sender)?;
     let mut daemon = Daemon {
+        inherited: inherited.except(&programs_of(&modules)),
         renewal: Renewal::new(&layout.keys_directory(), &name),
         journal: Journal::open(&layout.event_file(), &name)?,
         layout,
@@ -295,6 +299,11 @@ fn build(
     daemon.record(now, &effects);
     daemon.perform(effects);
     Ok(daemon)
+}
+
+/// The processes of all applications.
+fn programs_of(modules: &BTreeMap<ModuleName, Module>) -> Vec<Pid> {
+    modules.values().flat_map(|module| module.application.pids()).collect()
 }
 
 /// What the core begins with.
