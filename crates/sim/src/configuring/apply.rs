@@ -363,6 +363,12 @@ pub(crate) fn settle(world: &mut World) {
         if world.violation.is_some() || world.agree_by_now() {
             break;
         }
+        // The operator switches on what a command has switched off meanwhile.
+        for i in 0..2 {
+            if world.fence.is_some() && !world.hosts[i].up {
+                world.boot(i);
+            }
+        }
         let works = [0, 1].map(|i| world.hosts[i].files.as_ref().map(|held| &held.work));
         let behind = works.map(|work| work.is_some_and(|work| work.behind));
         let conflict = works.iter().flatten().any(|work| work.conflict);
