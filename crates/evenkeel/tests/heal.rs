@@ -7,11 +7,15 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use self::support::applications::{ledger, succeed};
 use self::support::{Cluster, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
 
 const REFUSED: i32 = 4;
+/// So long before a cut it is not certain what has reached the other node: the timeout, and three
+/// seconds.
+const UNSURE: Duration = Duration::from_secs(5);
 
 fn without_witness() -> Cluster {
     let application = ledger("[failover]\ntimeout = \"1s\"\n");
@@ -86,6 +90,53 @@ fn go_apart(cluster: &Cluster, primary: &str, secondary: &str) {
     }
 }
 
+/// What each side did is told before one of them is chosen, from either node, and in pages.
+fn what_differs_is_told(cluster: &Cluster, primary: &str, secondary: &str) {
+    let files = |asked: &str, options: &[&str]| -> serde_json::Value {
+        let said =
+            cluster.must(asked, &[&["--json", "heal", "ledger", "--files"], options].concat());
+        let reply: serde_json::Value = serde_json::from_str(&said).unwrap();
+        reply["data"]["files"].clone()
+    };
+    let told = files(primary, &["5000"]);
+    let listed = told["listed"].as_array().unwrap();
+    let what = |name: &str| {
+        let path = format!("/srv/ledger/{name}");
+        let found = listed.iter().find(|one| one["path"] == path.as_str());
+        found.map_or("equal", |one| one["what"].as_str().unwrap()).to_owned()
+    };
+    for (name, expected) in [
+        ("both", "changed on both".to_owned()),
+        // Both changed the directory: whether it was made on one or removed on the other is not
+        // known of what one has changed.
+        ("removed", format!("only on {secondary}")),
+        ("folder/deep", format!("removed on {primary}")),
+        ("wide/1", format!("removed on {primary}")),
+        ("cut-off", format!("changed on {primary}")),
+        ("large", format!("changed on {secondary}")),
+        ("new", format!("only on {primary}")),
+        ("only-here", format!("only on {secondary}")),
+        ("pointer", format!("only on {secondary}")),
+        ("second", format!("only on {secondary}")),
+        // A link to it before, which the primary replaced and the secondary wrote through.
+        ("first", format!("changed on {primary}")),
+        ("statements/1.csv", format!("changed on {secondary}")),
+        ("same", "equal".to_owned()),
+        ("link", "equal".to_owned()),
+    ] {
+        assert_eq!(what(name), expected, "{name}: {told}");
+    }
+    let total = told["differ"].as_u64().unwrap();
+    assert_eq!(listed.len() as u64, total);
+    let page = files(primary, &["3", "--skip", "2"]);
+    assert_eq!(page["listed"].as_array().unwrap()[..], listed[2..5]);
+    assert_eq!(page["differ"], total);
+    // The other node says the same; applications write meanwhile, and change no number of files.
+    let there = files(secondary, &["0"]);
+    assert_eq!((&there["counts"], &there["differ"]), (&told["counts"], &told["differ"]));
+    assert_eq!(there["listed"].as_array().map(Vec::len), Some(0));
+}
+
 #[test]
 fn a_split_brain_is_healed_and_nothing_is_thrown_away() {
     let cluster = without_witness();
@@ -99,11 +150,15 @@ fn a_split_brain_is_healed_and_nothing_is_thrown_away() {
          (cd wide; seq 2000 | xargs touch); echo deep > folder/deep; ln -s same link; \
          dd if=/dev/urandom of=large bs=1M count=24 status=none",
     );
+    // Of what was changed just before a cut it is not told who did it.
+    let made = Instant::now();
+    cluster.until("that is some time ago", PATIENCE, || made.elapsed() > UNSURE);
     go_apart(&cluster, primary, secondary);
     let sides = cluster.must(primary, &["heal", "ledger"]);
     assert!(sides.contains("each went on without the other"), "{sides}");
     assert!(sides.contains("The last epoch that both know"), "{sides}");
 
+    what_differs_is_told(&cluster, primary, secondary);
     let keep = ["heal", "ledger", "--keep", primary];
     let refused = cluster.command(primary, &keep);
     assert_eq!(refused.status.code(), Some(REFUSED), "{refused:?}");

@@ -119,6 +119,12 @@ impl Layout {
         self.activity_file(module).with_file_name(QUARANTINE)
     }
 
+    /// When this node took up the newest epochs of a module, for people.
+    #[must_use]
+    pub fn epochs_file(&self, module: &ModuleName) -> PathBuf {
+        self.activity_file(module).with_file_name("epochs.json")
+    }
+
     /// Until when what a dead replicator had left covered a module's directories. It is there from
     /// when they are plain again until the next replicator knows.
     #[must_use]

@@ -8,6 +8,8 @@ use model::{ModuleName, NodeName};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::listing::PageAsked;
+
 /// Version of these shapes.
 pub const SCHEMA: u32 = 1;
 
@@ -155,6 +157,11 @@ pub enum Verb {
         module: ModuleName,
         /// Node; this one when absent.
         node: Option<NodeName>,
+    },
+    /// A part of a copy, as a list.
+    Page {
+        /// Which.
+        page: PageAsked,
     },
     /// Between daemons: stop the module here without handing it over, as its other nodes stop too.
     StopAll {

@@ -10,6 +10,7 @@ pub mod datagram;
 pub mod frame;
 pub mod hello;
 pub mod join;
+pub mod listing;
 pub mod local;
 pub mod object;
 pub mod op;

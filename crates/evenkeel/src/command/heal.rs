@@ -1,7 +1,10 @@
 //! `evenkeel heal`: the two sides of a split brain, and the operator's choice between them.
 //!
-//! Without a choice nothing is changed. Which files differ is not told: nobody compares two copies
-//! that belong to different histories before one of them is given up.
+//! Without a choice nothing is changed. What differs between the copies is told on demand, and by
+//! attributes alone.
+
+mod differ;
+mod files;
 
 use std::process::ExitCode;
 
@@ -25,12 +28,28 @@ pub(crate) struct HealArgs {
     /// and then it is brought up to date.
     #[arg(long, value_parser = NodeName::new)]
     keep: Option<NodeName>,
+    /// Compare both copies and list what differs, at most so many objects; the totals are of all.
+    #[arg(
+        long,
+        value_name = "LIMIT",
+        num_args = 0..=1,
+        default_missing_value = "100",
+        value_parser = clap::value_parser!(u32).range(0..=i64::from(LISTED_MAX)),
+        conflicts_with = "keep"
+    )]
+    files: Option<u32>,
+    /// Begin the list after so many.
+    #[arg(long, default_value_t = 0, requires = "files")]
+    skip: u32,
 }
+
+/// Most differences that are listed at a time.
+const LISTED_MAX: u32 = 100_000;
 
 pub(crate) fn run(context: &Context, args: &HealArgs) -> ExitCode {
     let reply = sides(context, &args.module)
         .and_then(|sides| match &args.keep {
-            None => Ok(shown(&sides)),
+            None => with_files(context, args, &sides),
             Some(keep) => chosen(context, args, &sides, keep),
         })
         .unwrap_or_else(|reply| *reply);
@@ -75,6 +94,26 @@ fn chosen(
     Ok(reply)
 }
 
+/// Both sides, and the files that differ if they are wanted.
+fn with_files(context: &Context, args: &HealArgs, sides: &[Found; 2]) -> Result<Reply, Box<Reply>> {
+    let mut reply = shown(sides);
+    let Some(limit) = args.files.filter(|_| is_apart(&sides[0], &sides[1])) else {
+        return Ok(reply);
+    };
+    let common = common(&sides[0], &sides[1]);
+    // Without a common epoch each side's whole history is its own.
+    let own = |side: &Found| {
+        let later = later(side, common.as_ref());
+        common.as_ref().and_then(|_| chain(side).get(later.checked_sub(1)?).cloned())
+    };
+    let shown = files::Shown { skip: args.skip as usize, limit: limit as usize };
+    let outcome = files::compare(context, sides, sides.each_ref().map(own), shown)?;
+    reply.sentence += "\n\n";
+    reply.sentence += &outcome.lines(sides).join("\n");
+    reply.data["files"] = outcome.data(sides);
+    Ok(reply)
+}
+
 fn shown(sides: &[Found; 2]) -> Reply {
     let [here, there] = sides;
     let common = common(here, there);
@@ -99,6 +138,7 @@ fn shown(sides: &[Found; 2]) -> Reply {
         None => "Both know no epoch in common: one of them holds other data.".to_owned(),
     });
     if apart {
+        lines.push(format!("What differs: evenkeel heal {module} --files"));
         lines.push(format!("To keep one side: evenkeel heal {module} --keep NODE"));
     }
     let side = |side: &Found| {

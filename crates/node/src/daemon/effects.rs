@@ -14,6 +14,7 @@ use wire::control::{Exit, Reply};
 use crate::clock;
 use crate::daemon::Daemon;
 use crate::daemon::ask;
+use crate::daemon::copies;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::farms::Order;
 use crate::daemon::hold_off::Wanted;
@@ -100,6 +101,7 @@ impl Daemon {
         if record.root == 0 || module.marked == Some(wanted) {
             return Ok(());
         }
+        copies::note_epoch(&self.layout.epochs_file(name), epoch.id);
         let marked = match &mut module.replicator {
             Some(replicator) => replicator.mark(record.root, epoch.id),
             None => module.mark_plain(record.root, epoch.id),

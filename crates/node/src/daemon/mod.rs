@@ -18,6 +18,7 @@ mod before_resync;
 mod cgroup;
 mod checks;
 mod configuring;
+mod copies;
 mod effects;
 mod event;
 mod farms;

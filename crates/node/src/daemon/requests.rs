@@ -36,8 +36,7 @@ impl Daemon {
                 return self.command(module, node, command, lines);
             }
             Verb::StopAll { module } => {
-                let own = Some(self.name.clone());
-                return self.command(module, own, Command::StopAll, lines);
+                return self.command(module, Some(self.name.clone()), Command::StopAll, lines);
             }
             Verb::Switchover { module, to } => return self.switchover(module, to, lines),
             Verb::ResyncRate { module, node, bytes_per_second } => {
@@ -55,6 +54,7 @@ impl Daemon {
             }
             Verb::Configuration { ask } => return self.configure(ask, lines),
             Verb::Found { module, node } => return self.found(module, node, lines),
+            Verb::Page { page } => return self.page(page, lines),
             Verb::ForcePrimary { module, node } => {
                 return self.command(module, Some(node), Command::ForcePrimary, lines);
             }
