@@ -15,7 +15,7 @@ impl World {
         let up = self.hosts[i].up;
         // The daemon is away for so short a time that nothing it holds runs out, unless it was to
         // run out just now.
-        let loose = self.loose || !self.network.works();
+        let loose = self.loose || !self.is_calm();
         if up {
             self.stop_daemon(i);
         }
@@ -24,6 +24,12 @@ impl World {
         if up {
             self.boot(i);
         }
+    }
+
+    /// Whether nothing is wrong between the hosts, and the nodes have found together since it was.
+    pub(crate) fn is_calm(&self) -> bool {
+        let links = [0, 1].map(|i| self.hosts[i].replicator.link);
+        self.network.works() && links[0].is_some() && links[0] == links[1]
     }
 
     /// Both hosts get the newest program, and the operator has replicators of older ones replaced.

@@ -336,7 +336,7 @@ impl World {
         }
         // It is away for so short a time that nothing it holds runs out, unless it was to run out
         // just now.
-        let loose = self.loose || !self.network.works();
+        let loose = self.loose || !self.is_calm();
         self.stop_daemon(i);
         self.loose = loose;
         self.after(ANEW, Happening::Anew(i));
