@@ -8,6 +8,7 @@ mod say;
 
 mod authority;
 mod belonging;
+mod callers;
 mod clock;
 mod cluster_text;
 mod complaint;

@@ -18,6 +18,7 @@ use model::{Fingerprint, ModuleName};
 use serde::{Deserialize, Serialize};
 use wire::witness::{Question, Reply, WITNESS_BYTES_MAX, put_reply, take_question};
 
+use crate::callers::Callers;
 use crate::complaint::Complaints;
 use crate::connection::{self, Until};
 use crate::durable;
@@ -30,8 +31,10 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a caller could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Callers served at a time.
+/// Callers served at a time, and of one address: a node asks one question at a time for each of its
+/// modules, and is done within milliseconds.
 const CALLERS_MAX: usize = 64;
+const CALLERS_OF_ONE_MAX: usize = 8;
 
 /// How to run a witness.
 #[derive(Debug, Clone)]
@@ -78,7 +81,13 @@ pub fn run(options: &WitnessOptions) -> io::Result<()> {
         io::Error::new(error.kind(), what)
     })?;
     eprintln!("witness: {count} registers, listening on {}; {door}", options.listen);
-    let serving = Arc::new(());
+    answer_all(&listener, &door, &service);
+    Ok(())
+}
+
+/// Answers whoever calls. It ends with the process.
+fn answer_all(listener: &TcpListener, door: &Arc<Door>, service: &Arc<Mutex<Service>>) {
+    let callers = Callers::new(CALLERS_MAX, CALLERS_OF_ONE_MAX);
     let unheard = Complaints::default();
     for stream in listener.incoming() {
         let stream = match stream {
@@ -90,21 +99,21 @@ pub fn run(options: &WitnessOptions) -> io::Result<()> {
                 continue;
             }
         };
-        if Arc::strong_count(&serving) > CALLERS_MAX {
+        let Ok(from) = stream.peer_addr().map(|from| from.ip()) else { continue };
+        let Some(place) = callers.admit(from) else {
+            unheard.tell(&format_args!("a caller from {from} finds all its places taken"));
             continue;
-        }
-        let (service, serving) = (Arc::clone(&service), Arc::clone(&serving));
-        let door = Arc::clone(&door);
+        };
+        let (door, service) = (Arc::clone(door), Arc::clone(service));
         let thread = std::thread::Builder::new().name("caller".to_owned()).spawn(move || {
             door.answer(&stream, &service);
-            drop(serving);
+            drop(place);
         });
         // This caller sees the end of its connection and asks again; nobody else need notice.
         if let Err(error) = thread {
             unheard.tell(&format_args!("a caller cannot be answered: {error}"));
         }
     }
-    Ok(())
 }
 
 impl Door {

@@ -127,3 +127,26 @@ fn nobody_is_answered_in_the_clear_unless_the_witness_is_open() {
     assert_eq!(guarded.refused(), 2);
     assert!(open.meet(|socket| exchange(socket, &question)).is_ok());
 }
+
+#[test]
+fn a_stranger_who_holds_connections_open_keeps_nobody_else_out() {
+    let Place { door, service, directory, .. } = Place::new(true);
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
+    let (door, service) = (Arc::new(door), Arc::new(service));
+    // It ends with the process.
+    std::thread::spawn(move || answer_all(&listener, &door, &service));
+    let held: Vec<TcpStream> = (0..200).map(|_| TcpStream::connect(at).unwrap()).collect();
+    let node = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        None,
+    );
+    let node = node.unwrap();
+    rustix::net::bind(&node, &SocketAddr::from(([127, 0, 0, 2], 0))).unwrap();
+    rustix::net::connect(&node, &at).unwrap();
+    let stream = TcpStream::from(node);
+    let reply = exchange(&mut Until::within(QUESTION_TIMEOUT, &stream), &enrol("node1", 1));
+    assert!(reply.is_ok(), "{reply:?}");
+    drop((held, directory));
+}
