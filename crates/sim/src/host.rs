@@ -198,7 +198,7 @@ impl World {
         }
         self.forget_checks(i);
         self.perform(i, effects);
-        self.tell_looked_back(i);
+        self.introduce(i);
         self.at(self.now, Happening::Pulse(i));
         if self.hosts[i].files.is_some() {
             self.after(LOOK, Happening::Look(i));

@@ -262,8 +262,34 @@ impl World {
         }
     }
 
+    /// Tells a new daemon what an earlier one may have missed.
+    pub(crate) fn introduce(&mut self, i: usize) {
+        self.tell_looked_back(i);
+        let replicator = &self.hosts[i].replicator;
+        if !replicator.running {
+            return;
+        }
+        let (serves, synced) = (replicator.serving().is_some(), replicator.synced);
+        let number = replicator.tree.number();
+        match (replicator.session(), replicator.link) {
+            (_, Some(session)) => {
+                self.replicator_event(i, Duration::ZERO, ReplicatorEvent::LinkUp { session });
+                if serves && synced {
+                    let event = ReplicatorEvent::Synced { session, number };
+                    self.replicator_event(i, Duration::ZERO, event);
+                }
+            }
+            (Some(session), None) => {
+                let why = "the link was lost while no daemon listened".to_owned();
+                let event = ReplicatorEvent::LinkLost { session, why };
+                self.replicator_event(i, Duration::ZERO, event);
+            }
+            (None, None) => {}
+        }
+    }
+
     /// Some find something, which is compared if they say so. A new daemon is told again.
-    pub fn tell_looked_back(&mut self, i: usize) {
+    fn tell_looked_back(&mut self, i: usize) {
         let replicator = &self.hosts[i].replicator;
         if replicator.running && replicator.looked_back {
             let strayed = replicator.process % 4 == 3 || replicator.tampered;
