@@ -172,6 +172,7 @@ fn what_is_not_left_out_any_more_is_compared() {
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replace(", \"cache\"", "")).unwrap();
         cluster.daemon(node).kill(15).unwrap();
+        cluster.daemon(node).wait().unwrap();
         cluster.start_daemon(node);
     }
     cluster.must(primary, &["start", cluster.module()]);

@@ -27,6 +27,7 @@ fn a_stop_during_which_nothing_is_changed_needs_no_resync() {
         fs::read(cluster.replica(NODES[0]).join("tree/a/deep/file")).unwrap();
         for node in NODES {
             cluster.daemon(node).kill(15).unwrap();
+            cluster.daemon(node).wait().unwrap();
             cluster.start_daemon(node);
         }
         start(&cluster);

@@ -36,6 +36,11 @@ impl Base {
     }
 
     pub(crate) fn run_service(&mut self, action: ServiceAction) {
+        if action == ServiceAction::Stop && self.front.busy == Some(action) {
+            // It is being stopped already, by a restart. A second stop would go on when the first
+            // one is answered, and what is started by then would run beside it.
+            return;
+        }
         self.front.busy = Some(action);
         self.effects.push(Effect::RunService { module: self.module.clone(), action });
     }
