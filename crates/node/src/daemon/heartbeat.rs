@@ -141,6 +141,11 @@ impl Heartbeats {
         self.shared.pulses.say(module, pulse);
     }
 
+    /// Whether the nodes of some farm listen for this one.
+    pub(crate) fn are_awaited(&self) -> bool {
+        self.shared.pulses.are_awaited()
+    }
+
     /// Tells the nodes of the farms that this daemon ends, and its kernel goes on.
     pub(crate) fn end(&self) {
         for _ in 0..FAREWELLS {

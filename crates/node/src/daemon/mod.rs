@@ -199,7 +199,9 @@ impl Daemon {
             Ending::End => self.watchdog.end(),
             Ending::Again => self.watchdog.hand_on(),
         }
-        if matches!(ending, Ending::Again) || !farms::is_machine_going() {
+        if self.heartbeats.are_awaited()
+            && (matches!(ending, Ending::Again) || !farms::is_machine_going())
+        {
             self.heartbeats.end();
         }
         ending

@@ -97,6 +97,12 @@ impl Pulses {
         }
     }
 
+    /// Whether some farm of this node takes part, so that others listen for it.
+    pub(crate) fn are_awaited(&self) -> bool {
+        let takes_part = |pulse: &Pulse| pulse.part != Part::Out;
+        self.farms.values().any(|farm| lock(&farm.said).pulse.as_ref().is_some_and(takes_part))
+    }
+
     /// From now on each farm says that this daemon ends; what is to be sent for that. One that is
     /// out has nothing in the kernel that could go on.
     pub(crate) fn end(&self) -> Vec<Due> {
