@@ -317,7 +317,8 @@ impl Mirror {
             "consents",
             format!("{} consents that {} goes on without it", self.me, self.peer_name),
         );
-        if self.is_current() {
+        // Whether or not the copy is to be seen now: its disk may be mounted again.
+        if self.record.copy == StoredCopy::Current {
             self.persist(|record| {
                 record.copy = StoredCopy::Outdated { consent: proposal };
                 record.pending = None;

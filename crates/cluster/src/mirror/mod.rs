@@ -55,7 +55,6 @@ use serde::{Deserialize, Serialize};
 use crate::application::Base;
 use crate::effect::{Assignment, Effect};
 use crate::input::{Boot, BootModule, DataState, Running};
-use crate::record::StoredCopy;
 use crate::report::{Report, SessionStep};
 use crate::rng::Rng;
 use crate::witness;
@@ -436,9 +435,5 @@ impl Mirror {
         if gap > crate::node::gap_allowed(self.timeout()) {
             self.listening = now;
         }
-    }
-
-    fn is_current(&self) -> bool {
-        self.record.copy == StoredCopy::Current && self.fault.is_none()
     }
 }
