@@ -222,6 +222,8 @@ fn both_nodes_frozen_and_thawed_go_on_as_before() {
         trial.say(&format!("{first} is thawed first"));
         trial.progress();
         trial.thaw(other(first));
+        // One that is thawed tells its former role until it has found out.
+        trial.cluster.until("one serves", PATIENCE, || trial.cluster.serving().len() == 1);
         trial.protected(trial.cluster.primary());
     }
     trial.finish();

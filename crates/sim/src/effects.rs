@@ -151,6 +151,11 @@ impl World {
             let found = self.checks.give_up(i, tree, &other.replicator.tree, is_kept);
             self.judge(found);
         }
+        if record.promotable && !self.hosts[i].record.promotable {
+            // From here on it may take over, and vouches for what it holds.
+            let [one, two] = [0, 1].map(|i| &self.hosts[i].replicator.tree);
+            self.checks.protected([one, two]);
+        }
         let host = &mut self.hosts[i];
         host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
         host.record = record;

@@ -209,6 +209,17 @@ struct Vouch {
     pair: bool,
 }
 
+/// What the other node may do while one serves alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// It stays behind, and vouches for nothing any more.
+    StaysBehind,
+    /// It may go on alone as well, with what it holds.
+    MayGoOn,
+    /// It has: the node need not hold what the other one acknowledged alone.
+    Apart,
+}
+
 /// What has been acknowledged, and who vouches for it.
 #[derive(Debug, Default, Clone, Hash)]
 pub struct Checks {
@@ -279,8 +290,7 @@ impl Checks {
         });
     }
 
-    /// A node serves, with these peers needed for each acknowledgement. Where both went on alone,
-    /// which is `apart`, it need not hold what the other one acknowledged.
+    /// A node serves, with these peers needed for each acknowledgement.
     ///
     /// # Errors
     /// What it serves is not what it should be.
@@ -289,7 +299,7 @@ impl Checks {
         i: usize,
         tree: &Tree,
         required: &BTreeSet<NodeName>,
-        apart: bool,
+        other: Other,
     ) -> Finding {
         if self.exempt {
             return Ok(());
@@ -299,7 +309,7 @@ impl Checks {
             let what = format!("{node} serves a mixture");
             return Err((Promise::OnlyProvenDataAreServed, what));
         }
-        let due = self.must.iter().filter(|(_, vouch)| !apart || vouch.holders[i]);
+        let due = self.must.iter().filter(|(_, vouch)| other != Other::Apart || vouch.holders[i]);
         let lost: Vec<&u64> = due.map(|(write, _)| write).filter(|w| !tree.holds(**w)).collect();
         if !lost.is_empty() {
             let few: Vec<&&u64> = lost.iter().take(5).collect();
@@ -307,10 +317,10 @@ impl Checks {
             return Err((Promise::AcknowledgedWritesSurvive, what));
         }
         if required.is_empty() {
-            let mut holders = [false; 2];
-            holders[i] = true;
             for (_, vouch) in self.must.iter_mut().filter(|(write, _)| tree.holds(**write)) {
-                *vouch = Vouch { holders, pair: false };
+                vouch.holders[1 - i] &= other != Other::StaysBehind;
+                vouch.holders[i] = true;
+                vouch.pair = false;
             }
         }
         if tree.applied.windows(2).any(|two| two[0] >= two[1]) {
@@ -318,6 +328,11 @@ impl Checks {
             return Err((Promise::InSyncMeansEqual, what));
         }
         Ok(())
+    }
+
+    /// A node's copy has become another: what it had given up is nowhere but aside.
+    pub fn copied(&mut self, i: usize) {
+        self.given_up[i].clear();
     }
 
     /// A copy is being kept.
@@ -366,7 +381,7 @@ impl Checks {
     /// # Errors
     /// What was given up is lost with it.
     pub fn overwritten(&mut self, i: usize, tree: &Tree, source: &Tree, aside: bool) -> Finding {
-        let given_up = std::mem::take(&mut self.given_up[i]);
+        let given_up = &self.given_up[i];
         let lost = |write: &&u64| tree.holds(**write) && !source.holds(**write);
         match given_up.iter().find(lost).filter(|_| !aside) {
             Some(write) => {
@@ -406,7 +421,7 @@ impl World {
             self.violate(Promise::OneNodeAcknowledges, "both nodes can".to_owned());
         }
         let both = self.hosts[0].addresses && self.hosts[1].addresses;
-        if promised && both && !self.loose {
+        if promised && both && !self.loose && self.now >= self.loose_until {
             self.violate(Promise::OneHolderOfTheAddress, "both nodes hold it".to_owned());
         }
         if let Some(primary) = self.steady

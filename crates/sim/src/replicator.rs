@@ -225,10 +225,10 @@ impl World {
         if let Some(Assignment::Serve(serve)) = &told {
             let replicator = &mut self.hosts[i].replicator;
             replicator.tree.checkpoint();
-            let (heeded, apart) = (self.can_acknowledge(i), self.are_apart());
+            let (heeded, other) = (self.can_acknowledge(i), self.other());
             let replicator = &mut self.hosts[i].replicator;
             if heeded {
-                let found = self.checks.served(i, &replicator.tree, &serve.required, apart);
+                let found = self.checks.served(i, &replicator.tree, &serve.required, other);
                 self.judge(found);
             }
             self.require(i, serve, served);
@@ -439,9 +439,13 @@ impl World {
 
     fn copied(&mut self, i: usize, session: SessionId) {
         let linked = self.hosts[i].replicator.link == Some(session);
-        if !linked || self.network.link_dead() || !self.hosts[1 - i].replicator.receives(session) {
+        if !linked || !self.hosts[1 - i].replicator.receives(session) {
             return;
         }
+        if self.network.link_dead() {
+            return self.break_link(session);
+        }
+        self.checks.copied(1 - i);
         let tree = self.hosts[i].replicator.tree.clone();
         self.hosts[1 - i].replicator.tree.become_copy(&tree);
         self.hosts[1 - i].replicator.restored = false;

@@ -15,7 +15,10 @@ impl World {
         let up = self.hosts[i].up;
         // The daemon is away for so short a time that nothing it holds runs out, unless it was to
         // run out just now.
-        let loose = self.loose || !self.is_calm();
+        if !self.is_calm() {
+            self.loosen();
+        }
+        let loose = self.loose;
         if up {
             self.stop_daemon(i);
         }

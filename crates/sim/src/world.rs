@@ -21,13 +21,15 @@ use crate::host::Host;
 use crate::names::node_name;
 pub use crate::names::shop;
 use crate::network::Network;
-use crate::promises::{Checks, Finding, Promise, Violation};
+use crate::promises::{Checks, Finding, Other, Promise, Violation};
 use crate::replicator::Message;
 
 /// Time between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
 /// Time between two looks at what goes on without being asked: links, writes, checkpoints.
 const CHORES: Duration = Duration::from_millis(20);
+/// More than any bound after which a node has dropped its address.
+const LOOSE_MAX: Duration = Duration::from_secs(30);
 
 /// Something that is to happen.
 #[derive(Debug, Clone)]
@@ -136,6 +138,8 @@ pub struct World {
     pub script: Option<Duration>,
     /// Something happened after which both may hold the address for a while.
     pub loose: bool,
+    /// The same until then only.
+    pub(crate) loose_until: Time,
     /// Nothing that happens is a reason for another node than this one to serve.
     pub steady: Option<usize>,
     /// A disk was lost, put back, or failed.
@@ -191,6 +195,7 @@ impl World {
             checked: Vec::new(),
             script: None,
             loose: false,
+            loose_until: Time::ZERO,
             steady: None,
             disk_lost: false,
             checks: Checks::default(),
@@ -445,13 +450,21 @@ impl World {
         self.hosts[i].replicator.serving()
     }
 
-    /// Whether both nodes have gone on without the other, as the configuration lets them.
-    pub(crate) fn are_apart(&self) -> bool {
+    /// Whether both nodes have gone on without the other, or may, as the configuration lets them.
+    pub(crate) fn other(&self) -> Other {
+        if self.keep != Keep::LongestServing {
+            return Other::StaysBehind;
+        }
         let [one, two] = [0, 1].map(|i| &self.hosts[i].record);
-        let (Some(a), Some(b)) = (&one.epoch, &two.epoch) else { return false };
+        let (Some(a), Some(b)) = (&one.epoch, &two.epoch) else { return Other::MayGoOn };
         let related = a.id == b.id || one.lineage.contains(b.id) || two.lineage.contains(a.id);
         let whole = [one, two].iter().all(|record| record.copy == StoredCopy::Current);
-        self.keep == Keep::LongestServing && !related && whole
+        if related || !whole { Other::MayGoOn } else { Other::Apart }
+    }
+
+    /// Both may hold the address until the longest bound has passed.
+    pub(crate) fn loosen(&mut self) {
+        self.loose_until = self.now + LOOSE_MAX;
     }
 
     /// Takes down a broken promise; only the first one counts.

@@ -360,9 +360,14 @@ impl Cluster {
         self.until(&what, PATIENCE, || roles.contains(&self.role(node).as_str()));
     }
 
+    /// The nodes that say that they serve.
+    pub fn serving(&self) -> Vec<&'static str> {
+        NODES.into_iter().filter(|node| self.serves(node)).collect()
+    }
+
     /// The node that serves.
     pub fn primary(&self) -> &'static str {
-        let serving: Vec<&str> = NODES.into_iter().filter(|node| self.serves(node)).collect();
+        let serving = self.serving();
         assert_eq!(serving.len(), 1, "exactly one node serves, not {serving:?}");
         serving[0]
     }

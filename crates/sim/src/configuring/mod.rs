@@ -179,7 +179,9 @@ impl World {
         }
         // With different timeouts one may take the address before the other has dropped it.
         let timeout = |i: usize| self.in_use(i)?.module(&shop()).map(|m| m.failover.timeout);
-        self.loose |= timeout(0) != timeout(1);
+        if timeout(0) != timeout(1) {
+            self.loosen();
+        }
         let stop = config::to_stop(&config::changes(&before.files, &parsed.files));
         let runs = stop.iter().find(|module| self.runs_anything(i, module));
         if let Some(module) = runs {
@@ -336,7 +338,10 @@ impl World {
         }
         // It is away for so short a time that nothing it holds runs out, unless it was to run out
         // just now.
-        let loose = self.loose || !self.is_calm();
+        if !self.is_calm() {
+            self.loosen();
+        }
+        let loose = self.loose;
         self.stop_daemon(i);
         self.loose = loose;
         self.after(ANEW, Happening::Anew(i));

@@ -13,6 +13,7 @@ use cluster::{Input, Record};
 
 use super::choices::Trap;
 use super::pair::{ASKED_MAX, Flight, Pair};
+use crate::promises::Other;
 use crate::world::shop;
 
 impl Pair {
@@ -94,7 +95,7 @@ impl Pair {
             // Whoever opens an epoch alone holds everything that was acknowledged before it.
             let peer = [self.machines[1 - i].name.clone()].into();
             let tree = &machine.side.tree;
-            let found = Arc::make_mut(&mut self.checks).served(i, tree, &peer, false);
+            let found = Arc::make_mut(&mut self.checks).served(i, tree, &peer, Other::StaysBehind);
             self.judge(found);
         }
         let machine = self.machine(i);
@@ -186,7 +187,12 @@ impl Pair {
             side.tree.checkpoint();
             if self.can_acknowledge(i) {
                 let checks = Arc::make_mut(&mut self.checks);
-                let found = checks.served(i, &self.machines[i].side.tree, &serve.required, false);
+                let found = checks.served(
+                    i,
+                    &self.machines[i].side.tree,
+                    &serve.required,
+                    Other::StaysBehind,
+                );
                 self.judge(found);
             }
             if serve.required.is_empty() {
@@ -295,7 +301,8 @@ impl Pair {
     fn served(&mut self, i: usize) {
         let Some(serve) = self.machines[i].side.serving().cloned() else { return };
         let checks = Arc::make_mut(&mut self.checks);
-        let found = checks.served(i, &self.machines[i].side.tree, &serve.required, false);
+        let found =
+            checks.served(i, &self.machines[i].side.tree, &serve.required, Other::StaysBehind);
         self.judge(found);
     }
 
