@@ -30,7 +30,7 @@ const WATCHDOG: Keys = Keys { place: "[watchdog]", known: &["device", "timeout"]
 
 const WATCHDOG_DEVICE: &str = "/dev/watchdog";
 const WATCHDOG_TIMEOUT: Duration = Duration::from_secs(15);
-/// A main loop that hands a module to another process may be busy for some seconds.
+/// One step of a main loop, such as having a replicator write its markers, may take some seconds.
 const WATCHDOG_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 const WATCHDOG_TIMEOUT_MAX: Duration = Duration::from_secs(120);
 
@@ -93,7 +93,7 @@ fn read_watchdog(report: &mut Report<'_>, root: &Section<'_, '_>) -> Option<Watc
     let section = root.section(report, "watchdog", &WATCHDOG)?;
     let device = section.text(report, "device", values::watchdog);
     let timeout = section.text(report, "timeout", |text| {
-        values::duration(text, WATCHDOG_TIMEOUT_MIN, WATCHDOG_TIMEOUT_MAX)
+        values::seconds(text, WATCHDOG_TIMEOUT_MIN, WATCHDOG_TIMEOUT_MAX)
     });
     Some(WatchdogConfig {
         device: device.map_or_else(|| PathBuf::from(WATCHDOG_DEVICE), |device| device.value),

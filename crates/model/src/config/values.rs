@@ -64,6 +64,17 @@ pub(super) fn duration(text: &str, least: Duration, most: Duration) -> Result<Du
     Ok(duration)
 }
 
+/// A duration in whole seconds, for what cannot be set more finely.
+pub(super) fn seconds(text: &str, least: Duration, most: Duration) -> Result<Duration, Problem> {
+    let duration = duration(text, least, most)?;
+    if duration.subsec_nanos() == 0 {
+        return Ok(duration);
+    }
+    let next = duration.as_secs() + 1;
+    Err(Problem::new(format!("`{text}` is not a whole number of seconds"))
+        .help(format!("write \"{next}s\", or another one")))
+}
+
 /// A rate, such as "50MB/s".
 pub(super) fn rate(text: &str) -> Result<u64, Problem> {
     bytes_per_second(text).ok_or_else(|| {
@@ -313,6 +324,16 @@ mod tests {
         }
         assert!(parse("99999999999999999999h").is_err());
         assert!(parse("9999999999999999h").is_err());
+    }
+
+    #[test]
+    fn what_is_set_in_seconds_takes_no_part_of_one() {
+        let (least, most) = (Duration::from_secs(5), Duration::from_secs(120));
+        let parse = |text| seconds(text, least, most).map_err(|problem| problem.help);
+        assert_eq!(parse("7000ms").ok(), Some(Duration::from_secs(7)));
+        assert_eq!(parse("2m").ok(), Some(most));
+        assert!(parse("7500ms").unwrap_err().unwrap().contains("\"8s\""));
+        assert!(parse("4s").is_err());
     }
 
     #[test]

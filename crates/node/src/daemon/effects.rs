@@ -34,7 +34,9 @@ impl Daemon {
             if effect.module().is_some_and(|module| failed.contains_key(module)) {
                 continue;
             }
-            self.watchdog.order(clock::now(), &effect);
+            let now = clock::now();
+            self.watchdog.keep(now);
+            self.watchdog.order(now, &effect);
             match effect {
                 Effect::Persist { module, record } => {
                     if let Err(error) = self.persist(&module, &record) {

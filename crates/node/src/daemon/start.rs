@@ -249,20 +249,13 @@ fn build(
 ) -> io::Result<Daemon> {
     let cluster = configuration.cluster;
     let now = clock::now();
-    let mut modules = BTreeMap::new();
-    let mut boots = Vec::new();
-    for (generation, config) in (0..).zip(configuration.modules) {
-        let (module, boot_module) =
-            prepare(&layout, &cluster.cluster, &name, config, generation, sender)?;
-        modules.insert(module.config.name.clone(), module);
-        boots.push(boot_module);
-    }
+    let own = (&layout, &cluster.cluster, &name);
+    let (modules, boots) = prepare_all(own, configuration.modules, &mut watchdog, sender)?;
     let boot = boot_of(&cluster, &name, boots)?;
-    let mut heartbeat = first_heartbeat(&boot, configuring.stand(), now);
+    let heartbeat = first_heartbeat(&boot, configuring.stand(), now);
     watchdog.begin(&boot.modules);
     let recorder = Recorder::start(&layout.recording_directory(), now, &boot)?;
     let (node, effects) = Node::new(now, boot);
-    heartbeat.reports = node.reports();
     let guard = Guard::new(Keys::new(&layout.keys_directory()), &cluster.cluster, &name);
     let guarded = (Contact::new(heartbeat.incarnation), guard, pulses_of(&modules, &name));
     let shortest = shortest_timeout(&modules);
@@ -294,7 +287,8 @@ fn build(
         witness: WitnessSeen::default(),
         watchdog,
         house: House { kept: now, quarantines: None },
-        unwritten: Unwritten::default(),
+        // What is reported is said once the first records are written, and not before.
+        unwritten: Unwritten { unannounced: true, ..Unwritten::default() },
     };
     daemon.record(now, &effects);
     daemon.perform(effects);
@@ -373,6 +367,24 @@ fn first_heartbeat(boot: &Boot, configuration: Stand, now: Time) -> Heartbeat {
         configuration,
         reports: BTreeMap::new(),
     }
+}
+
+/// Prepares all modules, each of which may take its time.
+fn prepare_all(
+    (layout, cluster, name): (&Layout, &ModuleName, &NodeName),
+    configs: Vec<ModuleConfig>,
+    watchdog: &mut Watchdog,
+    sender: &Sender<Event>,
+) -> io::Result<(BTreeMap<ModuleName, Module>, Vec<BootModule>)> {
+    let mut modules = BTreeMap::new();
+    let mut boots = Vec::new();
+    for (generation, config) in (0..).zip(configs) {
+        let (module, boot) = prepare(layout, cluster, name, config, generation, sender)?;
+        modules.insert(module.config.name.clone(), module);
+        boots.push(boot);
+        watchdog.keep(clock::now());
+    }
+    Ok((modules, boots))
 }
 
 /// Reads what is known of a module, and finds what an earlier daemon of this boot left running.

@@ -18,6 +18,9 @@ const FAREWELL: &[u8] = b"V";
 /// Any other byte feeds it.
 const FOOD: &[u8] = b"\0";
 
+/// Where the kernel tells of its watchdogs.
+const CLASS: &str = "/sys/class/watchdog";
+
 const GET_SUPPORT: rustix::ioctl::Opcode = opcode::read::<Support>(b'W', 0);
 const SET_TIMEOUT: rustix::ioctl::Opcode = opcode::read_write::<i32>(b'W', 6);
 const GET_TIMEOUT: rustix::ioctl::Opcode = opcode::read::<i32>(b'W', 7);
@@ -46,7 +49,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    /// Opens it, by which it runs, with a time that it may round.
+    /// Opens it, by which it runs, with a time that it may round, and feeds it.
     ///
     /// # Errors
     /// It is not there, another program has it, or it is no watchdog.
@@ -56,9 +59,12 @@ impl Device {
         }
         // What the daemon starts does not inherit it: it would hold it open.
         let mut file = File::options().write(true).open(path)?;
-        let described = support(&file).and_then(|support| {
+        let described = support(&file).map_err(io::Error::from).and_then(|support| {
             let asked = i32::try_from(timeout.as_secs()).unwrap_or(i32::MAX);
-            Ok((support, set_timeout(&file, asked)?))
+            let timeout = set_timeout(&file, asked)?;
+            // One that ran already need not begin anew when it is opened.
+            (&file).write_all(FOOD)?;
+            Ok((support, timeout))
         });
         match described {
             Ok((support, timeout)) => {
@@ -70,12 +76,18 @@ impl Device {
                     file,
                 })
             }
-            Err(errno) => {
+            Err(error) => {
                 // One that is not understood is not left running.
                 let _ = file.write_all(FAREWELL);
-                Err(errno.into())
+                Err(error)
             }
         }
+    }
+
+    /// Some file in its place.
+    #[cfg(test)]
+    pub(super) fn of(file: File, timeout: Duration) -> Device {
+        Device { file, identity: "some file".to_owned(), timeout, outlives: true }
     }
 
     /// Feeds it.
@@ -95,13 +107,21 @@ impl Device {
     }
 }
 
-/// Whether a device stops at all, as far as the kernel tells.
+/// Whether a device is known to stop when it is told. Of one that is there the kernel has to say
+/// so: started in vain, one that does not would reset a machine that has nothing to do.
 pub(super) fn stops(path: &Path) -> bool {
+    stops_by(path, Path::new(CLASS))
+}
+
+fn stops_by(path: &Path, class: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     // The one without a number is the first one.
     let name = if name == "watchdog" { "watchdog0" } else { name };
-    let said = fs::read_to_string(format!("/sys/class/watchdog/{name}/nowayout"));
-    !said.is_ok_and(|said| said.trim() == "1")
+    match fs::read_to_string(class.join(name).join("nowayout")) {
+        Ok(said) => said.trim() == "0",
+        // One that is not there does not run either.
+        Err(_) => matches!(fs::exists(path), Ok(false)),
+    }
 }
 
 #[allow(unsafe_code, reason = "no safe wrapper asks a watchdog what it is")]
@@ -146,5 +166,20 @@ mod tests {
         assert!(open("/proc/version").unwrap_err().to_string().contains("no device"));
         assert_eq!(open("/dev/null").unwrap_err().raw_os_error(), Some(libc::ENOTTY));
         assert!(stops(Path::new("/dev/watchdog-none")));
+    }
+
+    #[test]
+    fn a_device_of_which_the_kernel_does_not_say_that_it_stops_counts_as_one_that_does_not() {
+        let unique = crate::clock::random();
+        let class = std::env::temp_dir().join(format!("evenkeel-watchdog-class-{unique:x}"));
+        let there = Path::new("/dev/null");
+        assert!(!stops_by(there, &class), "nothing is said of it");
+        fs::create_dir_all(class.join("null")).unwrap();
+        for (said, stops) in [("0\n", true), ("1\n", false), ("", false), ("yes\n", false)] {
+            fs::write(class.join("null/nowayout"), said).unwrap();
+            assert_eq!(stops_by(there, &class), stops, "{said:?}");
+        }
+        assert!(stops_by(Path::new("/dev/watchdog-none"), &class), "it is not there");
+        fs::remove_dir_all(class).unwrap();
     }
 }

@@ -10,6 +10,7 @@ mod policy;
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use cluster::effect::{Effect, Event};
 use cluster::input::{BootModule, Input};
@@ -32,8 +33,9 @@ pub(super) struct Watchdog {
     fed: Time,
     /// When it was tried to open last.
     tried: Option<Time>,
-    /// What it called itself when it was open last.
+    /// What it called itself when it was open last, and its time then.
     identity: Option<String>,
+    timeout: Duration,
     /// Whether it stops when it is told, as far as was known when it was looked at last.
     stops: bool,
     note: Note,
@@ -64,7 +66,9 @@ impl Watchdog {
         let left = noted.clone().map(|noted| noted.watchdog);
         let same =
             config.as_ref().map(|config| &config.device) == left.as_ref().map(|left| &left.device);
+        let timeouts = [&config, &left].map(|known| known.as_ref().map(|known| known.timeout));
         let mut watchdog = Watchdog {
+            timeout: timeouts.into_iter().flatten().max().unwrap_or_default(),
             stops: config.as_ref().is_none_or(|config| device::stops(&config.device)),
             config,
             policy: Policy::default(),
@@ -112,7 +116,7 @@ impl Watchdog {
             let stand = Stand {
                 open: open.map(|device| Open { timeout: device.timeout, fed: self.fed }),
                 stops: self.stops,
-                runs: self.note.noted.is_some(),
+                runs: self.runs(),
                 tried: self.tried,
                 failed: self.reason.is_some(),
             };
@@ -132,6 +136,17 @@ impl Watchdog {
             self.tell_of(now, &verdict);
         }
         std::mem::take(&mut self.untold)
+    }
+
+    /// One step of many is done: the next one has the whole time of the device.
+    pub(super) fn keep(&mut self, now: Time) {
+        let Some(device) = &self.device else { return };
+        let open = Open { timeout: device.timeout, fed: self.fed };
+        // It is opened and stopped between the inputs only: what is in hand changes until then.
+        let stand = Stand { open: Some(open), stops: false, ..Stand::default() };
+        if act(now, &self.policy.verdict(now), stand) == Act::Feed {
+            self.feed(now);
+        }
     }
 
     /// The daemon ends in order, and what it started goes on: nobody will feed the device.
@@ -156,13 +171,13 @@ impl Watchdog {
         let state = match (&self.device, &verdict) {
             (_, Verdict::Starve(_)) => "starves",
             (Some(_), Verdict::Feed | Verdict::Idle) => "armed",
+            (None, _) if self.runs() => "unfed",
             (None, _) if self.reason.is_some() => "absent",
             (None, Verdict::Feed | Verdict::Idle) => "ready",
         };
-        let timeout = self.device.as_ref().map_or(config.timeout, |device| device.timeout);
         json!({
             "device": config.device,
-            "timeout_ms": timeout.as_millis(),
+            "timeout_ms": self.timeout.as_millis(),
             "identity": self.identity,
             "state": state,
             "reasons": self.reason.iter().collect::<Vec<_>>(),
@@ -175,6 +190,7 @@ impl Watchdog {
         match Device::open(&config.device, config.timeout) {
             Ok(device) => {
                 self.identity = Some(device.identity.clone());
+                self.timeout = device.timeout;
                 self.fed = now;
                 self.reason = None;
                 self.stops = device::stops(&config.device);
@@ -190,11 +206,25 @@ impl Watchdog {
 
     fn feed(&mut self, now: Time) {
         let Some(device) = &mut self.device else { return };
-        self.fed = now;
         match device.feed() {
-            Ok(()) => self.reason = None,
-            Err(error) => self.fail(now, &error, "cannot be fed"),
+            Ok(()) => {
+                self.fed = now;
+                self.reason = None;
+            }
+            Err(error) => {
+                self.fail(now, &error, "cannot be fed");
+                // One whose driver has gone never takes food again. Another one may be there by
+                // now, and one that is opened anew is fed by that.
+                self.device = None;
+                self.open(now);
+            }
         }
+    }
+
+    /// Whether the device runs, as far as is known, open or not.
+    fn runs(&self) -> bool {
+        let noted = self.note.noted.as_ref().map(|noted| &noted.watchdog.device);
+        noted.is_some() && noted == self.config.as_ref().map(|config| &config.device)
     }
 
     fn stop(&mut self) {
@@ -220,6 +250,10 @@ impl Watchdog {
     }
 
     fn fail(&mut self, now: Time, error: &io::Error, what: &str) {
+        // One that runs would have reset this machine by then.
+        if self.runs() && now.since(self.fed) > self.timeout * 2 {
+            self.note.write(None);
+        }
         let Some(config) = &self.config else { return };
         let device = config.device.display();
         let errno = error.raw_os_error().map(Errno::from_raw_os_error);
@@ -241,8 +275,19 @@ impl Watchdog {
                 "see to the device and its driver",
             ),
         };
-        let sentence = format!("{why}: this machine is not reset if its daemon stands still");
-        self.because(now, (code, Severity::Warning), sentence, error.to_string(), next);
+        let (severity, then) = if self.runs() {
+            let seconds = self.timeout.as_secs();
+            let then = format!(
+                "it was running, and may reset this machine within {seconds} seconds; it is opened \
+                 anew every second"
+            );
+            (Severity::Critical, then)
+        } else {
+            let then = "this machine is not reset if its daemon stands still";
+            (Severity::Warning, then.to_owned())
+        };
+        let sentence = format!("{why}: {then}");
+        self.because(now, (code, severity), sentence, error.to_string(), next);
     }
 
     /// That the machine is about to be reset, or is not to be any more.
@@ -304,3 +349,7 @@ impl Note {
 fn this_boot() -> Option<BootId> {
     clock::boot_id().ok()
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -16,6 +16,8 @@ use model::{ModuleName, Time};
 const LETTING_GO_MAX: Duration = Duration::from_secs(10);
 /// Time between two attempts to open the device while it is needed.
 const RETRY: Duration = Duration::from_secs(5);
+/// The same while it runs and is not fed, as after a feed that failed.
+const RETRY_RUNNING: Duration = Duration::from_secs(1);
 /// Time between two looks at a device that could not be opened and is not needed.
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// The device is fed so often at least.
@@ -75,7 +77,7 @@ pub(super) struct Stand {
     pub(super) open: Option<Open>,
     /// Whether it stops when it is told.
     pub(super) stops: bool,
-    /// Whether this boot has started it.
+    /// Whether this boot has started it, and as far as is known nothing has stopped it.
     pub(super) runs: bool,
     /// When it was tried to open last.
     pub(super) tried: Option<Time>,
@@ -237,7 +239,8 @@ impl Grip {
     fn let_go(&self, error: Option<String>) -> Grip {
         match (self, error) {
             (Grip::Held, _) => Grip::Held,
-            (_, None) => Grip::Free,
+            // Whoever has nothing cannot have failed to let it go.
+            (Grip::Free, _) | (_, None) => Grip::Free,
             (_, Some(why)) => Grip::Stuck { why },
         }
     }
@@ -251,6 +254,7 @@ fn feed_every(timeout: Duration) -> Duration {
 /// What is to be done to the device now.
 pub(super) fn act(now: Time, verdict: &Verdict, stand: Stand) -> Act {
     let after = |pause| stand.tried.is_none_or(|at| now.since(at) >= pause);
+    let retry = if stand.runs { RETRY_RUNNING } else { RETRY };
     match (verdict, stand.open) {
         (Verdict::Starve(_), _) => Act::Nothing,
         (Verdict::Idle, Some(_)) if stand.stops => Act::Stop,
@@ -258,9 +262,15 @@ pub(super) fn act(now: Time, verdict: &Verdict, stand: Stand) -> Act {
             let due = now.since(open.fed) >= feed_every(open.timeout);
             if due { Act::Feed } else { Act::Nothing }
         }
-        (Verdict::Feed, None) if after(RETRY) => Act::Open,
-        // It runs and nothing stops it, so it has to be fed whatever this node does.
-        (Verdict::Idle, None) if stand.runs && !stand.stops && after(RETRY) => Act::Open,
+        (Verdict::Feed, None) if after(retry) => Act::Open,
+        // It runs, so it has to be stopped, or where nothing stops it, fed whatever this node does.
+        (Verdict::Idle, None) if stand.runs && after(retry) => {
+            if stand.stops {
+                Act::Probe
+            } else {
+                Act::Open
+            }
+        }
         (Verdict::Idle, None) if stand.stops && (stand.failed || stand.tried.is_none()) => {
             if after(LOOK_AGAIN) { Act::Probe } else { Act::Nothing }
         }

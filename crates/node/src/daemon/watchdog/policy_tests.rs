@@ -139,6 +139,16 @@ fn what_could_not_be_let_go_starves_the_device_until_it_could() {
 }
 
 #[test]
+fn a_node_that_has_nothing_cannot_have_failed_to_let_it_go() {
+    let mut policy = Policy::default();
+    policy.order(at(1), &addresses(false));
+    policy.hear(&dropped(Some("no such device")));
+    policy.order(at(1), &service(ServiceAction::Kill));
+    policy.hear(&done(ServiceAction::Kill, Some("systemctl kill: timed out")));
+    assert_eq!(policy.verdict(at(100)), Verdict::Idle);
+}
+
+#[test]
 fn an_answer_to_an_earlier_order_changes_nothing() {
     let mut policy = serving();
     policy.order(at(2), &addresses(false));
@@ -189,6 +199,11 @@ fn a_device_that_nothing_stops_is_fed_whatever_the_node_does() {
     assert_eq!(act(at(11), &Verdict::Idle, open), Act::Feed);
     let left = Stand { runs: true, stops: false, ..stand(false, at(10)) };
     assert_eq!(act(at(11), &Verdict::Idle, left), Act::Open);
+    // One that stops when it is told, and was left by a feed that failed, is opened for that.
+    let failed = Stand { stops: true, tried: Some(at(10)), ..left };
+    assert_eq!(act(at(11), &Verdict::Idle, failed), Act::Probe);
+    assert_eq!(act(at(11), &Verdict::Feed, failed), Act::Open);
+    assert_eq!(act(at(10), &Verdict::Feed, failed), Act::Nothing);
     // One that nobody has started is left alone.
     let never = Stand { runs: false, ..left };
     assert_eq!(act(at(11), &Verdict::Idle, never), Act::Nothing);
