@@ -69,7 +69,11 @@ pub(crate) struct Heard {
 struct Outgoing {
     /// The coming heartbeat, but for its stamps.
     heartbeat: Heartbeat,
-    main_loop_ticked: Time,
+    /// Whether it has been said what is reported in it. Before that, it is not sent: what the core
+    /// would say first may not be written down yet.
+    announced: bool,
+    /// When the main loop turned last, if it ever did.
+    main_loop_ticked: Option<Time>,
     /// The main loop must have ticked within this time, or heartbeats stop.
     wedged_after: Duration,
 }
@@ -92,9 +96,8 @@ impl Heartbeats {
     ) -> io::Result<Heartbeats> {
         let mut paths = Vec::new();
         let own = heartbeat.from.clone();
-        // Nothing is sent before the main loop turns: what is to be said first may have to be
-        // written down before.
-        let outgoing = Outgoing { heartbeat, main_loop_ticked: Time::ZERO, wedged_after };
+        let outgoing =
+            Outgoing { heartbeat, announced: false, main_loop_ticked: None, wedged_after };
         let (wake, woken) = channel();
         let shared = Arc::new(Shared {
             guard,
@@ -131,7 +134,7 @@ impl Heartbeats {
 
     /// Takes the reports for the coming heartbeats and sends one at once.
     pub(crate) fn announce(&self, reports: BTreeMap<ModuleName, Arc<Report>>) {
-        lock(&self.shared.outgoing).heartbeat.reports = reports;
+        lock(&self.shared.outgoing).announce(reports);
         // The thread lives as long as the process.
         let _ = self.wake.send(());
     }
@@ -183,7 +186,25 @@ impl Heartbeats {
 
     /// The main loop is alive.
     pub(crate) fn tick(&self, now: Time) {
-        lock(&self.shared.outgoing).main_loop_ticked = now;
+        lock(&self.shared.outgoing).main_loop_ticked = Some(now);
+    }
+}
+
+impl Outgoing {
+    fn announce(&mut self, reports: BTreeMap<ModuleName, Arc<Report>>) {
+        self.heartbeat.reports = reports;
+        self.announced = true;
+    }
+
+    /// Whether the main loop has not turned for longer than this.
+    fn is_late(&self, now: Time, than: Duration) -> bool {
+        self.main_loop_ticked.is_none_or(|at| now.since(at) > than)
+    }
+
+    /// What is to be sent now, but for its stamps.
+    fn sayable(&self, now: Time) -> Option<Heartbeat> {
+        let silent = !self.announced || self.is_late(now, self.wedged_after);
+        (!silent).then(|| self.heartbeat.clone())
     }
 }
 
@@ -294,13 +315,8 @@ fn pulse(paths: &[Path], woken: &Receiver<()>, shared: &Shared) {
         }
         while woken.try_recv().is_ok() {}
         let now = clock::now();
-        let heartbeat = {
-            let outgoing = lock(&shared.outgoing);
-            if now.since(outgoing.main_loop_ticked) > outgoing.wedged_after {
-                continue;
-            }
-            outgoing.heartbeat.clone()
-        };
+        let heartbeat = lock(&shared.outgoing).sayable(now);
+        let Some(heartbeat) = heartbeat else { continue };
         send_to_all(paths, now, &heartbeat, shared);
     }
 }
@@ -311,8 +327,7 @@ fn pulse_farms(paths: &Arc<Vec<Path>>, shared: &Arc<Shared>) -> io::Result<()> {
     let (wake, woken) = channel();
     shared.pulses.set_wake(wake);
     std::thread::Builder::new().name("farm-pulse".to_owned()).spawn(move || {
-        let is_stale =
-            |now: Time| now.since(lock(&shared.outgoing).main_loop_ticked) > farms::STALE;
+        let is_stale = |now: Time| lock(&shared.outgoing).is_late(now, farms::STALE);
         let send = |node: &NodeName, pulse: &[u8]| send_pulse(&paths, &shared, node, pulse);
         farms::pulse(&shared.pulses, &woken, is_stale, send);
     })?;
@@ -348,4 +363,46 @@ fn send_to_all(paths: &[Path], now: Time, heartbeat: &Heartbeat, shared: &Shared
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::BootId;
+    use model::config::Stand;
+
+    use super::*;
+
+    #[test]
+    fn nothing_is_sent_before_it_was_announced_and_the_main_loop_has_turned() {
+        let heartbeat = Heartbeat {
+            from: NodeName::new("node1").unwrap(),
+            boot: BootId(1),
+            incarnation: 1,
+            sequence: 0,
+            echo: 0,
+            echo_incarnation: 0,
+            cluster_digest: 0,
+            configuration: Stand::default(),
+            reports: BTreeMap::new(),
+        };
+        let wedged_after = Duration::from_secs(1);
+        let new = || Outgoing {
+            heartbeat: heartbeat.clone(),
+            announced: false,
+            main_loop_ticked: None,
+            wedged_after,
+        };
+        // A machine that has just booted: less has passed than the main loop may stand still.
+        let now = Time::from_millis(10);
+        let mut outgoing = new();
+        outgoing.announce(BTreeMap::new());
+        assert_eq!(outgoing.sayable(now), None, "the main loop has not turned");
+        assert!(outgoing.is_late(now, farms::STALE));
+        let mut outgoing = new();
+        outgoing.main_loop_ticked = Some(now);
+        assert_eq!(outgoing.sayable(now), None, "nothing was announced");
+        outgoing.announce(BTreeMap::new());
+        assert_eq!(outgoing.sayable(now + wedged_after), Some(heartbeat.clone()));
+        assert_eq!(outgoing.sayable(now + wedged_after * 2), None, "it stands still");
+    }
 }

@@ -166,12 +166,13 @@ impl Daemon {
         // Heartbeats stop when this loop is late, and an address must be dropped in time.
         urgent::prefer();
         loop {
+            // Before this node shows that it lives: what could not be written is not to be said.
+            self.tell_unwritten();
             let now = clock::now();
             self.heartbeats.tick(now);
             for event in self.watchdog.tick(now) {
                 self.journal.write(event);
             }
-            self.tell_unwritten();
             let pause = self.node.deadline().map_or(PULSE, |at| at.since(now)).min(PULSE);
             match events.recv_timeout(pause) {
                 Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => {
