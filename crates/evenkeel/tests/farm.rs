@@ -106,8 +106,7 @@ fn a_node_that_dies_takes_no_connections_with_it_but_its_own() {
     served(&visitors, mark, 50);
     let leader = trial.leader();
     let lost = FARM.into_iter().find(|node| *node != leader).unwrap();
-    trial.lab.kill(lost).unwrap();
-    trial.daemons.remove(lost);
+    trial.kill(lost);
     let rest: Vec<&str> = FARM.into_iter().filter(|node| *node != lost).collect();
     trial.even(&rest, &rest);
     until("all visitors that stay are with living nodes", || {
@@ -119,12 +118,17 @@ fn a_node_that_dies_takes_no_connections_with_it_but_its_own() {
     let broken = visitors.since(mark).broken;
     assert!(broken.keys().all(|node| node == lost), "others' connections broke: {broken:?}");
 
-    trial.lab.kill(&leader).unwrap();
-    trial.daemons.remove(&leader);
+    let mark = Instant::now();
+    trial.kill(&leader);
     let last = rest.into_iter().find(|node| *node != leader).unwrap();
     trial.even(&[last], &[last]);
     let since = Instant::now();
     assert_eq!(served(&visitors, since, 100).keys().collect::<Vec<_>>(), [last]);
+    until("all visitors that stay are with the last one", || {
+        visitors.kept().get(last) == Some(&KEPT)
+    });
+    let broken = visitors.since(mark).broken;
+    assert!(broken.keys().all(|node| *node == leader), "others' connections broke: {broken:?}");
     trial.lab.start(lost).unwrap();
     trial.start_daemon(lost);
     trial.even(&[last, lost], &[last, lost]);

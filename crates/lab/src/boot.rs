@@ -43,9 +43,12 @@ pub(crate) fn host(store: &Store, name: &str) -> Result<()> {
     connected
 }
 
-/// Kills a host at once and waits until it has let go of its disks.
+/// Kills a host at once and waits until it has let go of its disks. Of its network the cables go
+/// first: without its packet filters it would answer what they kept back, as no dead host does.
 pub(crate) fn kill(store: &Store, name: &str) -> Result<()> {
     let state = store.load()?;
+    // Keeps all of its network as it is while its processes end; there is none if it is down.
+    let inside = state.init(name).and_then(network::namespace);
     let processes: Vec<ProcessId> =
         [state.inits.get(name), state.watchers.get(name)].into_iter().flatten().copied().collect();
     proc::kill_and_wait(&processes).during(|| format!("cannot kill {name}"))?;
@@ -53,6 +56,10 @@ pub(crate) fn kill(store: &Store, name: &str) -> Result<()> {
         state.inits.remove(name);
         state.watchers.remove(name);
     })?;
+    if inside.is_ok() {
+        network::disconnect(&state, name)?;
+    }
+    drop(inside);
     disk::wait_released(&store.host_dir(name))
 }
 

@@ -41,7 +41,7 @@ pub(crate) fn connect(state: &LabState, host: &str) -> Result<()> {
         let pulled = state.pulled.contains(&(host.to_owned(), network.clone()));
         let what = format!("cannot join {host} to {network}");
         within(&switch, &what, |netlink| {
-            // The port of a host that was killed lasts until the kernel has cleaned up after it.
+            // That of a host that ended by itself lasts until the kernel has cleaned up after it.
             if netlink.links()?.iter().any(|link| link.name == port) {
                 // It may vanish by itself at this very moment.
                 let _ = netlink.delete(&port);
@@ -57,6 +57,19 @@ pub(crate) fn connect(state: &LabState, host: &str) -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Takes the cables of a host away, at both ends.
+pub(crate) fn disconnect(state: &LabState, host: &str) -> Result<()> {
+    let switch = namespace(state.init(plan::SWITCH)?)?;
+    let networks = state.networks_of(state.spec(host)?);
+    within(&switch, &format!("cannot take the cables of {host} away"), |netlink| {
+        let links = netlink.links()?;
+        let ports = networks.iter().map(|network| plan::port(host, network));
+        // Not all are there if the host was killed as it came up.
+        let mut ports = ports.filter(|port| links.iter().any(|link| link.name == *port));
+        ports.try_for_each(|port| netlink.delete(&port))
+    })
 }
 
 /// Makes exactly the cuts that the state names, in all networks.

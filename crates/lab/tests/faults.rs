@@ -5,9 +5,10 @@
 mod common;
 
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{is_cut, one_disk, options, reaches, shell, two_nodes_and_a_client};
@@ -112,6 +113,50 @@ fn a_kill_ends_everything_even_what_ignores_signals() {
     assert!(!process.is_alive());
     assert!(!entered.wait().unwrap().success(), "what was run by entering ends too");
     assert!(node.init().is_err());
+}
+
+#[test]
+fn a_host_that_is_killed_says_nothing_that_its_filter_kept_back() {
+    let lab = two_nodes_and_a_client("silent");
+    let port = 9;
+    let target = SocketAddr::new(lab.host("node1").unwrap().address("lan0").unwrap(), port);
+    let client = lab.host("client").unwrap().netns().unwrap();
+    for _ in 0..3 {
+        let node = lab.host("node1").unwrap();
+        enter(client.as_fd(), || {
+            let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+            socket.connect(target).unwrap();
+            // Nobody listens there: the kernel says so, as long as nothing keeps it from that.
+            while socket.send(b"?").is_ok() {}
+            filter(&node, port);
+            let killed = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let sender = scope.spawn(|| {
+                    // What the kernel said before there was a filter.
+                    let _ = socket.take_error();
+                    let mut more = 0;
+                    while more < 20_000 {
+                        more += u32::from(killed.load(Ordering::Relaxed));
+                        socket.send(b"?")?;
+                    }
+                    Ok::<_, std::io::Error>(())
+                });
+                lab.kill("node1").unwrap();
+                killed.store(true, Ordering::Relaxed);
+                sender.join().unwrap().unwrap();
+            });
+        })
+        .unwrap();
+        lab.start("node1").unwrap();
+    }
+}
+
+/// Has a host drop the datagrams for a port as they come from the device.
+fn filter(host: &Host, port: u16) {
+    shell(host, "nft add table netdev quiet");
+    let hook = "{ type filter hook ingress device lan0 priority 0; }";
+    shell(host, &format!("nft 'add chain netdev quiet in {hook}'"));
+    shell(host, &format!("nft add rule netdev quiet in udp dport {port} drop"));
 }
 
 #[test]

@@ -97,6 +97,15 @@ impl Trial {
         self.start_daemon(node);
     }
 
+    /// Kills a node with everything on it. Its cable goes first: who dies closes no connections.
+    pub fn kill(&mut self, node: &str) {
+        self.daemons.remove(node);
+        self.lab.cut_network(node, NETWORK).unwrap();
+        self.lab.kill(node).unwrap();
+        // It has none while it is down.
+        self.lab.restore_network(node, NETWORK).unwrap();
+    }
+
     /// What the nodes have told of the farm.
     pub fn events(&self, node: &str) -> String {
         let words = ["timeout", "60", INSIDE, "--root", ROOT, "events", MODULE];

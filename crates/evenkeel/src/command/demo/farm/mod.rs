@@ -61,7 +61,8 @@ fn perform(args: &FarmArgs, screen: &mut Screen, figures: &mut Figures) -> Resul
     let mut site = Site::build(&args.name, args.app, &interrupt)?;
     let result = Show::new(&mut site, screen, &interrupt, figures)
         .and_then(|mut show| show.all(args.kill).map_err(|failure| show.explain(failure)));
-    if !matches!(result, Ok(()) | Err(Failure::Interrupted)) {
+    let failed = !matches!(result, Ok(()) | Err(Failure::Interrupted));
+    if failed || (result.is_ok() && !figures.is_good()) {
         site.save_logs(screen);
     }
     if let Err(error) = site.lab.down() {

@@ -99,10 +99,13 @@ impl Site {
         Ok(())
     }
 
-    /// Kills a node with everything on it.
+    /// Kills a node with everything on it. Its cable goes first: who dies closes no connections.
     pub(super) fn kill(&mut self, node: &'static str) -> Result<()> {
         self.daemons.remove(node);
-        Ok(self.lab.kill(node)?)
+        self.lab.cut_network(node, NETWORK)?;
+        self.lab.kill(node)?;
+        // It has none while it is down.
+        Ok(self.lab.restore_network(node, NETWORK)?)
     }
 
     /// An error when the daemon of a node that is up has ended.
