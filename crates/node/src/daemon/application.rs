@@ -8,9 +8,9 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use cluster::effect::ServiceAction;
 use cluster::input::ScriptError;
 use model::ModuleName;
 use model::config::{CommandConfig, ModuleConfig, StopSignal};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, pidfd_send_signal};
 
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
-use crate::daemon::programs::{self, Program, Programs};
+use crate::daemon::programs::{Program, Programs};
+use crate::daemon::units::{Units, ends_within, is_active};
 
 /// How much of a log's end is shown as evidence, in bytes.
 const EVIDENCE_BYTES: u64 = 1024;
@@ -32,13 +32,17 @@ const EVIDENCE_BYTES: u64 = 1024;
 const EVIDENCE_LINES: usize = 5;
 /// How long a killed process may take to be told dead.
 const GONE_LIMIT: Duration = Duration::from_secs(1);
-/// How long systemd may take to say whether a unit runs.
-const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// How long systemd may take to kill or stop a unit where nobody else is served meanwhile.
+const UNIT_LIMIT: Duration = Duration::from_secs(10);
+/// Pause before what could not be ended is killed again.
+const KILL_AGAIN: Duration = Duration::from_secs(5);
 
 /// The application of a module.
 pub(crate) struct Application {
     shared: Arc<Shared>,
     actions: Sender<ServiceAction>,
+    /// Whether this daemon has found it, was to end it, and could not.
+    left: bool,
 }
 
 /// What acting on the application and checking it have in common.
@@ -50,6 +54,7 @@ pub(crate) struct Shared {
     log_from: AtomicU64,
     events: Sender<Event>,
     programs: Mutex<Programs>,
+    units: Units,
 }
 
 impl Application {
@@ -68,31 +73,20 @@ impl Application {
         let (config, events) = (config.clone(), events.clone());
         let programs = Mutex::new(Programs::find(programs));
         let log_from = AtomicU64::default();
-        let shared = Arc::new(Shared { config, group, log, log_from, events, programs });
+        let units = Units::default();
+        let shared = Arc::new(Shared { config, group, log, log_from, events, programs, units });
         let (actions, queue) = channel();
         let acting = Arc::clone(&shared);
-        std::thread::Builder::new().name(format!("{}-app", shared.config.name)).spawn(
-            move || {
-                for action in queue {
-                    acting.act(action);
-                }
-            },
-        )?;
-        Ok(Application { shared, actions })
+        std::thread::Builder::new()
+            .name(format!("{}-app", shared.config.name))
+            .spawn(move || acting.act_on_all(&queue))?;
+        Ok(Application { shared, actions, left: false })
     }
 
     /// Whether anything of it runs, also when an earlier daemon started it. An error says why that
     /// is not known.
     pub(crate) fn is_running(&self) -> io::Result<bool> {
-        if self.shared.group.is_populated() {
-            return Ok(true);
-        }
-        for unit in &self.shared.config.services {
-            if is_active(unit)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        self.shared.is_running()
     }
 
     /// The processes of its commands.
@@ -107,12 +101,24 @@ impl Application {
 
     /// Ends everything at once, and waits for that.
     pub(crate) fn kill_now(&self) -> io::Result<()> {
-        self.shared.kill()
+        self.shared.kill(Some(UNIT_LIMIT))
+    }
+
+    /// Goes on trying to end what was left and could not be ended.
+    pub(crate) fn kill_left(&mut self) {
+        self.left = true;
+        self.run(ServiceAction::Kill);
+    }
+
+    /// Whether it was left running by an earlier daemon and could not be ended by this one.
+    pub(crate) fn is_left(&self) -> bool {
+        self.left
     }
 
     /// Acts on it; the outcome comes as an input. A kill does not wait for what is under way.
     pub(crate) fn run(&self, action: ServiceAction) {
         if action == ServiceAction::Kill {
+            self.shared.units.cut_short();
             // A failure shows when the thread waits for the group to become empty.
             let _ = self.shared.group.kill();
         }
@@ -122,12 +128,61 @@ impl Application {
 }
 
 impl Shared {
-    fn act(&self, action: ServiceAction) {
+    /// Acts as it is told, until the daemon ends. What could not be ended is killed again and again
+    /// until it has ended, or something else is to be done.
+    fn act_on_all(&self, queue: &Receiver<ServiceAction>) {
+        let mut left = false;
+        loop {
+            let next = if left {
+                queue.recv_timeout(KILL_AGAIN)
+            } else {
+                queue.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            };
+            match next {
+                Ok(action) => left = !self.act(action),
+                Err(RecvTimeoutError::Timeout) => {
+                    left = self.kill(None).is_err();
+                    if !left {
+                        self.tell(ServiceAction::Kill, Ok(()));
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    /// Whether nothing is left that was to be ended.
+    fn act(&self, action: ServiceAction) -> bool {
         let result = match action {
             ServiceAction::Start => self.start(),
             ServiceAction::Stop => self.stop(),
-            ServiceAction::Kill => self.kill(),
+            ServiceAction::Kill => {
+                self.units.begin_kill();
+                self.kill(None)
+            }
         };
+        // A script may fail, and nothing be left all the same. Nobody asks if a kill comes next.
+        let ended = action == ServiceAction::Start
+            || result.is_ok()
+            || self.units.is_cut_short()
+            || matches!(self.is_running(), Ok(false));
+        self.tell(action, result);
+        ended
+    }
+
+    fn is_running(&self) -> io::Result<bool> {
+        if self.group.is_populated() {
+            return Ok(true);
+        }
+        for unit in &self.config.services {
+            if is_active(unit)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn tell(&self, action: ServiceAction, result: io::Result<()>) {
         let said = || if action == ServiceAction::Start { self.last_lines() } else { Vec::new() };
         let error = result.err().map(|error| ScriptError { how: error.to_string(), said: said() });
         let module = self.config.name.clone();
@@ -142,7 +197,7 @@ impl Shared {
         let left = self.programs().take();
         self.kill_rest(left)?;
         for unit in &self.config.services {
-            self.systemctl("start", unit)?;
+            self.units.order("start", unit)?;
         }
         for command in &self.config.commands {
             self.spawn(command)?;
@@ -159,32 +214,27 @@ impl Shared {
             first_error = self.script("stop", script);
         }
         let programs = self.programs().take();
-        for program in programs.iter().rev() {
+        // Once it is to be killed, nobody is asked any more.
+        for program in programs.iter().rev().take_while(|_| !self.units.is_cut_short()) {
             self.stop_program(program);
         }
         for unit in self.config.services.iter().rev() {
-            let stopped = self.systemctl("stop", unit);
+            let stopped = self.units.order("stop", unit);
             first_error = first_error.and(stopped);
         }
         self.kill_rest(programs)?;
         first_error
     }
 
-    fn kill(&self) -> io::Result<()> {
+    /// Ends everything, each unit within a time if one is given.
+    fn kill(&self, limit: Option<Duration>) -> io::Result<()> {
         let programs = self.programs().take();
         // Where one unit cannot be ended, the rest is all the same.
-        let units: Vec<_> = self.config.services.iter().map(|unit| self.kill_unit(unit)).collect();
+        let units = self.config.services.iter().map(|unit| self.units.kill(unit, limit));
+        let units: Vec<_> = units.collect();
         self.kill_rest(programs)?;
-        units.into_iter().collect()
-    }
-
-    fn kill_unit(&self, unit: &str) -> io::Result<()> {
-        // Of one that is not known to run nothing is assumed.
-        if is_active(unit).unwrap_or(true) {
-            self.systemctl("kill --signal=KILL", unit)?;
-            // Or systemd would start it again.
-            self.systemctl("stop", unit)?;
-        }
+        units.into_iter().collect::<io::Result<()>>()?;
+        self.units.settle();
         Ok(())
     }
 
@@ -207,9 +257,9 @@ impl Shared {
             .split_first()
             .ok_or_else(|| io::Error::other(format!("command `{}` is empty", command.name)))?;
         let child = self.prepare(Path::new(program), command.user.as_deref())?;
-        let child = { child }
-            .args(arguments)
-            .spawn()
+        let child = self
+            .units
+            .begin(|| { child }.args(arguments).spawn())
             .map_err(|error| io::Error::other(format!("cannot start {program}: {error}")))?;
         let added = self.programs().add(command.name.clone(), child);
         added.map_err(|error| io::Error::other(format!("{program}: {error}")))
@@ -251,20 +301,13 @@ impl Shared {
     }
 
     fn script(&self, which: &str, script: &str) -> io::Result<()> {
-        let status = self.prepare(Path::new("/bin/sh"), None)?.args(["-c", script]).status()?;
+        let mut command = self.prepare(Path::new("/bin/sh"), None)?;
+        let mut running = self.units.begin(|| command.args(["-c", script]).spawn())?;
+        let status = running.wait()?;
         if status.success() {
             return Ok(());
         }
         Err(io::Error::other(format!("the {which} script ended with {status}")))
-    }
-
-    fn systemctl(&self, verb: &str, unit: &str) -> io::Result<()> {
-        let output = Command::new("systemctl").args(verb.split(' ')).arg(unit).output()?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(io::Error::other(format!("systemctl {verb} {unit}: {}", said.trim())))
     }
 
     /// A command that joins the group before it becomes the program.
@@ -284,48 +327,6 @@ impl Shared {
     fn programs(&self) -> MutexGuard<'_, Programs> {
         self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether systemd runs a unit, or is just starting or stopping it.
-fn is_active(unit: &str) -> io::Result<bool> {
-    let mut asking = Command::new("systemctl");
-    let output = match output_within(asking.args(["is-active", "--", unit]), ANSWER_LIMIT) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        output => output?,
-    };
-    let state = String::from_utf8_lossy(&output.stdout);
-    match state.trim() {
-        "active" | "activating" | "deactivating" | "reloading" | "refreshing" => Ok(true),
-        "" if Path::new("/run/systemd/system").exists() => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(io::Error::other(format!("systemd cannot be asked for {unit}: {}", said.trim())))
-        }
-        _ => Ok(false),
-    }
-}
-
-/// What a command says that ends within a time, and says little.
-fn output_within(command: &mut Command, limit: Duration) -> io::Result<Output> {
-    let mut child =
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
-    let (out, err) = (child.stdout.take(), child.stderr.take());
-    let handle = programs::hold(child)?;
-    if !ends_within(&handle, limit) {
-        // One that cannot be killed stays, which is no reason to wait for it.
-        let _ = pidfd_send_signal(&handle, Signal::KILL);
-        ends_within(&handle, limit);
-        let _ = programs::reap(&handle);
-        let program = command.get_program().display();
-        let what = format!("{program} did not answer within {limit:?}");
-        return Err(io::Error::new(io::ErrorKind::TimedOut, what));
-    }
-    let status = programs::reap(&handle)?.ok_or(io::ErrorKind::TimedOut)?;
-    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    if let (Some(out), Some(err)) = (out, err) {
-        out.take(EVIDENCE_BYTES).read_to_end(&mut stdout)?;
-        err.take(EVIDENCE_BYTES).read_to_end(&mut stderr)?;
-    }
-    Ok(Output { status, stdout, stderr })
 }
 
 /// A command that becomes a program, perhaps as another user.
@@ -355,14 +356,6 @@ fn log_end(log: &Path, from: u64) -> io::Result<String> {
     let mut text = Vec::new();
     file.take(EVIDENCE_BYTES).read_to_end(&mut text)?;
     Ok(String::from_utf8_lossy(&text).trim().to_owned())
-}
-
-/// Waits for the end of a process, but no longer than this; says whether it came.
-pub(super) fn ends_within(process: &OwnedFd, limit: Duration) -> bool {
-    let seconds = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
-    let limit = Timespec { tv_sec: seconds, tv_nsec: i64::from(limit.subsec_nanos()) };
-    let mut ended = [PollFd::new(process, PollFlags::IN)];
-    rustix::io::retry_on_intr(|| poll(&mut ended, Some(&limit))).is_ok_and(|count| count > 0)
 }
 
 #[allow(unsafe_code, reason = "a process must join its group before it can start others")]

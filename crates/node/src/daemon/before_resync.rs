@@ -18,10 +18,11 @@ use cluster::input::ScriptError;
 use model::config::ModuleConfig;
 use model::{Copy, NodeName};
 
-use crate::daemon::application::{ends_within, join_before_exec, last_lines};
+use crate::daemon::application::{join_before_exec, last_lines};
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
 use crate::daemon::programs::{hold, reap};
+use crate::daemon::units::ends_within;
 
 /// How long the script may take. As long as it runs the node has no up-to-date copy.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -17,10 +17,11 @@ use cluster::input::ScriptError;
 use model::config::FenceConfig;
 use model::{ModuleName, NodeName};
 
-use crate::daemon::application::{ends_within, join_before_exec, last_lines};
+use crate::daemon::application::{join_before_exec, last_lines};
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
 use crate::daemon::programs::{hold, reap};
+use crate::daemon::units::ends_within;
 
 /// How long the end of a killed command may take to be told.
 const END_LIMIT: Duration = Duration::from_secs(1);

@@ -56,12 +56,14 @@ pub(super) fn left_running(
 
 /// Whether the application runs, as an earlier daemon left it. If that had begun to stop it, the
 /// rest is ended: half of an application must not be taken for the whole.
-fn runs(module: &Module, noted: bool) -> bool {
+fn runs(module: &mut Module, noted: bool) -> bool {
     let name = &module.config.name;
     if !noted {
         if let Err(error) = module.application.kill_now() {
-            // A start ends it first, or fails and says so.
+            // A start ends it first, or fails and says so. Until then it is tried again, and where
+            // there is a watchdog, it lets go or the machine is reset.
             eprintln!("! what is left of the application of {name} cannot be ended: {error}");
+            module.application.kill_left();
         }
         return false;
     }

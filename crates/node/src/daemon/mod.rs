@@ -42,6 +42,7 @@ mod replicators;
 mod requests;
 mod rotation;
 mod start;
+mod units;
 mod verify;
 mod waiting;
 mod watchdog;

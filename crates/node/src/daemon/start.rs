@@ -253,7 +253,7 @@ fn build(
     let (modules, boots) = prepare_all(own, configuration.modules, &mut watchdog, sender)?;
     let boot = boot_of(&cluster, &name, boots)?;
     let heartbeat = first_heartbeat(&boot, configuring.stand(), now);
-    watchdog.begin(&boot.modules);
+    watchdog.begin(clock::now(), &boot.modules, left_of(&modules));
     let recorder = Recorder::start(&layout.recording_directory(), now, &boot)?;
     let (node, effects) = Node::new(now, boot);
     let guard = Guard::new(Keys::new(&layout.keys_directory()), &cluster.cluster, &name);
@@ -293,6 +293,12 @@ fn build(
     daemon.record(now, &effects);
     daemon.perform(effects);
     Ok(daemon)
+}
+
+/// The modules of which something runs still that was to be ended.
+fn left_of(modules: &BTreeMap<ModuleName, Module>) -> impl Iterator<Item = &ModuleName> {
+    let left = modules.iter().filter(|(_, module)| module.application.is_left());
+    left.map(|(name, _)| name)
 }
 
 /// The processes of all applications.

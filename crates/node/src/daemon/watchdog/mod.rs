@@ -15,7 +15,7 @@ use std::time::Duration;
 use cluster::effect::{Effect, Event};
 use cluster::input::{BootModule, Input};
 use model::config::WatchdogConfig;
-use model::{BootId, Reason, Severity, Time};
+use model::{BootId, ModuleName, Reason, Severity, Time};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -88,9 +88,15 @@ impl Watchdog {
         watchdog
     }
 
-    /// What is in the node's hands when it starts.
-    pub(super) fn begin(&mut self, modules: &[BootModule]) {
+    /// What is in the node's hands when it starts, and of what it was to end and could not.
+    pub(super) fn begin<'a>(
+        &mut self,
+        now: Time,
+        modules: &[BootModule],
+        left: impl Iterator<Item = &'a ModuleName>,
+    ) {
         self.policy = Policy::of(modules);
+        left.for_each(|module| self.policy.left(now, module));
     }
 
     /// This is about to be done.

@@ -122,6 +122,11 @@ impl Policy {
         Policy { modules: hands.collect() }
     }
 
+    /// What an earlier daemon was to end of an application runs still.
+    pub(super) fn left(&mut self, now: Time, module: &ModuleName) {
+        self.hands(module).application = Grip::Losing { since: now };
+    }
+
     /// This is about to be done.
     pub(super) fn order(&mut self, now: Time, effect: &Effect) {
         match effect {

@@ -139,6 +139,24 @@ fn what_could_not_be_let_go_starves_the_device_until_it_could() {
 }
 
 #[test]
+fn what_an_earlier_daemon_was_to_end_and_runs_still_is_to_end_in_time() {
+    let begin = || {
+        let mut policy = Policy::of(&[]);
+        policy.left(at(1), &shop());
+        assert_eq!(policy.verdict(at(11)), Verdict::Feed);
+        policy
+    };
+    assert!(starves(&begin(), at(12), "application"));
+    let mut policy = begin();
+    policy.order(at(1), &service(ServiceAction::Kill));
+    policy.hear(&done(ServiceAction::Kill, Some("it cannot be killed")));
+    assert!(starves(&policy, at(2), "cannot be killed"));
+    // It is killed again until it has ended.
+    policy.hear(&done(ServiceAction::Kill, None));
+    assert_eq!(policy.verdict(at(100)), Verdict::Idle);
+}
+
+#[test]
 fn a_node_that_has_nothing_cannot_have_failed_to_let_it_go() {
     let mut policy = Policy::default();
     policy.order(at(1), &addresses(false));

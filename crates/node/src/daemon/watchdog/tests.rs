@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use super::*;
 use cluster::effect::ServiceAction;
-use model::ModuleName;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
