@@ -31,10 +31,10 @@ const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Pause after a caller could not be taken.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Callers served at a time, and of one address: a node asks one question at a time for each of its
-/// modules, and is done within milliseconds.
-const CALLERS_MAX: usize = 64;
-const CALLERS_OF_ONE_MAX: usize = 8;
+/// Callers served at a time, and of one address: a node that has lost its peer asks for all of its
+/// modules at once. It is done within milliseconds; one that finds no place asks again.
+const CALLERS_MAX: usize = 256;
+const CALLERS_OF_ONE_MAX: usize = 32;
 
 /// How to run a witness.
 #[derive(Debug, Clone)]
@@ -222,7 +222,11 @@ impl Service {
             && let Err(error) = self.keep(&self.file)
         {
             self.witness = before;
-            return Reply::Unable(format!("the register cannot be made durable: {error}"));
+            let file = self.file.display();
+            return Reply::Unable(format!(
+                "it cannot write {file} on its machine, and grants nothing that it would forget: \
+                 {error}"
+            ));
         }
         Reply::Answer(answer)
     }

@@ -1,6 +1,8 @@
 //! What a witness answers to whom: nodes of two clusters that have everything in common but their
 //! authority.
 
+use std::net::IpAddr;
+
 use model::{EpochId, NodeName};
 use wire::witness::{put_question, take_reply};
 
@@ -126,6 +128,32 @@ fn nobody_is_answered_in_the_clear_unless_the_witness_is_open() {
     assert!(guarded.meet(|socket| socket.write_all(&[0xff; 100])).is_ok());
     assert_eq!(guarded.refused(), 2);
     assert!(open.meet(|socket| exchange(socket, &question)).is_ok());
+}
+
+#[test]
+fn what_a_witness_cannot_write_it_does_not_grant_and_says_why() {
+    let place = Place::new(true);
+    let ask = |from| place.meet(|socket| exchange(socket, &enrol(from, 1)));
+    assert!(!granted(ask("node1")), "the other one has not asked");
+    let file = std::mem::replace(
+        &mut place.service.lock().unwrap().file,
+        PathBuf::from("/proc/nowhere/registers.json"),
+    );
+    for _ in 0..2 {
+        let why = unable(ask("node2"));
+        assert!(why.contains("cannot write /proc/nowhere/registers.json"), "{why}");
+        assert!(why.contains("No such file or directory"), "{why}");
+    }
+    place.service.lock().unwrap().file = file;
+    assert!(granted(ask("node2")));
+}
+
+#[test]
+fn a_node_has_places_for_as_many_modules_as_it_may_ask_for_at_once() {
+    let callers = Callers::new(CALLERS_MAX, CALLERS_OF_ONE_MAX);
+    let node = IpAddr::from([10, 0, 0, 1]);
+    let asked: Vec<_> = (0..40).filter_map(|_| callers.admit(node)).collect();
+    assert_eq!(asked.len(), 32);
 }
 
 #[test]

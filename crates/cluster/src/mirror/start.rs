@@ -461,14 +461,14 @@ impl Mirror {
                 let sentence = format!("the witness says that {} went on alone", self.peer_name);
                 self.block("outvoted", sentence)
             }
-            None if self.talk.unreachable.is_some() => {
+            None => {
+                let Some(why) = &self.talk.unreachable else { return false };
                 let sentence = format!(
-                    "{} is silent and the witness cannot confirm that it was left behind",
+                    "{} is silent and the witness cannot confirm that it was left behind: {why}",
                     self.peer_name
                 );
                 self.block("witness-unreachable", sentence)
             }
-            None => false,
         }
     }
 
