@@ -1,8 +1,9 @@
 //! The cluster's key and what is sealed under it: heartbeats.
 //!
-//! Each datagram has a key of its own, derived from the cluster's and a random salt that travels
-//! with it. So no nonce has to be remembered over restarts, boots or restored snapshots. Whether
-//! a datagram is a new one is not known here.
+//! Each datagram has a key of its own, derived from the cluster's and a salt that travels with it:
+//! random but for the sender's count of datagrams. So no nonce has to be remembered over restarts,
+//! boots or restored snapshots, and a receiver that cannot read what is said still sees the order
+//! of a session. Whether a datagram is a new one is not judged here.
 
 use std::fs;
 use std::io;
@@ -20,12 +21,22 @@ const KEY_BYTES: usize = 32;
 /// Keys that a file may hold: the one in use, and others during a change.
 const KEYS_MAX: usize = 4;
 const FILE_BYTES_MAX: u64 = 4096;
+/// What a salt begins with that holds a count. Those of earlier versions are random altogether.
+const COUNTED: [u8; 4] = *b"EVKC";
 const PURPOSE: &[u8] = b"evenkeel heartbeat 1";
 
 /// The cluster's key, and those that are still or already accepted while it is changed.
 pub(crate) struct ClusterKey {
     /// The first one seals.
     keys: Vec<Prk>,
+}
+
+/// What was opened.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) bytes: Vec<u8>,
+    /// The how-manieth datagram of its sender's daemon it is; none from an earlier version.
+    pub(crate) count: Option<u64>,
 }
 
 /// From whom to whom something is sealed: opened as anything else, it is not whole.
@@ -95,9 +106,14 @@ impl ClusterKey {
         }
     }
 
-    /// Seals bytes for one receiver.
-    pub(crate) fn seal(&self, route: Route<'_>, mut bytes: Vec<u8>) -> io::Result<Vec<u8>> {
-        let salt = random()?;
+    /// Seals bytes for one receiver, as the datagram with this number.
+    pub(crate) fn seal(
+        &self,
+        route: Route<'_>,
+        count: u64,
+        mut bytes: Vec<u8>,
+    ) -> io::Result<Vec<u8>> {
+        let salt = salt_of(count)?;
         let key = self.keys.first().ok_or(io::ErrorKind::NotFound)?;
         let key = derived(key, &salt)?;
         key.seal_in_place_append_tag(nonce(), Aad::from(route.bytes()), &mut bytes)
@@ -106,13 +122,13 @@ impl ClusterKey {
     }
 
     /// Opens what was sealed for this route under any of the keys.
-    pub(crate) fn open(&self, route: Route<'_>, datagram: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn open(&self, route: Route<'_>, datagram: &[u8]) -> Option<Opened> {
         let (salt, sealed) = take_sealed(datagram).ok()?;
         self.keys.iter().find_map(|key| {
             let mut bytes = sealed.to_vec();
             let key = derived(key, salt).ok()?;
             let whole = key.open_in_place(nonce(), Aad::from(route.bytes()), &mut bytes).ok()?;
-            Some(whole.to_vec())
+            Some(Opened { bytes: whole.to_vec(), count: count_of(salt) })
         })
     }
 }
@@ -129,6 +145,19 @@ fn derived(key: &Prk, salt: &[u8; SALT_BYTES]) -> io::Result<LessSafeKey> {
     let okm = key.expand(&info, &CHACHA20_POLY1305);
     let okm = okm.map_err(|_| io::Error::other("no key can be derived"))?;
     Ok(LessSafeKey::new(UnboundKey::from(okm)))
+}
+
+/// A salt that nobody has used before, with a count that cannot be changed, as a key comes of it.
+fn salt_of(count: u64) -> io::Result<[u8; SALT_BYTES]> {
+    let mut salt: [u8; SALT_BYTES] = random()?;
+    let counted = COUNTED.into_iter().chain(count.to_le_bytes());
+    salt.iter_mut().zip(counted).for_each(|(byte, counted)| *byte = counted);
+    Ok(salt)
+}
+
+fn count_of(salt: &[u8; SALT_BYTES]) -> Option<u64> {
+    let (count, _) = salt.strip_prefix(&COUNTED)?.split_first_chunk()?;
+    Some(u64::from_le_bytes(*count))
 }
 
 /// Each key seals once.
@@ -154,8 +183,9 @@ mod tests {
         let (cluster, from, to) = names();
         let route = Route { cluster: &cluster, from: &from, to: &to };
         let ours = ClusterKey::parse(&new_key().unwrap()).unwrap();
-        let sealed = ours.seal(route, b"hello".to_vec()).unwrap();
-        assert_eq!(ours.open(route, &sealed).unwrap(), b"hello");
+        let sealed = ours.seal(route, 258, b"hello".to_vec()).unwrap();
+        let opened = Opened { bytes: b"hello".to_vec(), count: Some(258) };
+        assert_eq!(ours.open(route, &sealed), Some(opened));
         let back = Route { from: &to, to: &from, ..route };
         assert!(ours.open(back, &sealed).is_none(), "the other direction");
         let other = ModuleName::new("other").unwrap();
@@ -168,8 +198,16 @@ mod tests {
         }
         let theirs = ClusterKey::parse(&key('a')).unwrap();
         assert!(theirs.open(route, &sealed).is_none(), "another key");
-        let again = ours.seal(route, b"hello".to_vec()).unwrap();
+        let again = ours.seal(route, 258, b"hello".to_vec()).unwrap();
         assert_ne!(sealed, again, "each datagram has a key of its own");
+    }
+
+    #[test]
+    fn a_salt_of_an_earlier_version_has_no_count() {
+        assert_eq!(count_of(&[7; SALT_BYTES]), None);
+        let salts = [salt_of(u64::MAX).unwrap(), salt_of(u64::MAX).unwrap()];
+        assert_eq!(salts.map(|salt| count_of(&salt)), [Some(u64::MAX); 2]);
+        assert_ne!(salts[0], salts[1], "the rest of it is random");
     }
 
     #[test]
@@ -179,10 +217,10 @@ mod tests {
         let [old, new] = ['a', 'b'].map(|digit| ClusterKey::parse(&key(digit)).unwrap());
         let both = ClusterKey::parse(&format!("{}\n{}\n", key('b'), key('a'))).unwrap();
         for one in [&old, &new] {
-            let sealed = one.seal(route, vec![1]).unwrap();
+            let sealed = one.seal(route, 1, vec![1]).unwrap();
             assert!(both.open(route, &sealed).is_some());
         }
-        let sealed = both.seal(route, vec![1]).unwrap();
+        let sealed = both.seal(route, 1, vec![1]).unwrap();
         assert!(new.open(route, &sealed).is_some() && old.open(route, &sealed).is_none());
     }
 

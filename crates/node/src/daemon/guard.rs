@@ -3,13 +3,15 @@
 //!
 //! Each daemon draws a session at its start, and a peer's heartbeat counts only when it answers
 //! that session: what was recorded before cannot. Which of the present session's are new is found
-//! out by `cluster::contact::Contact`. Without keys, in the lab, everything passes as it is.
+//! out by `cluster::contact::Contact`, and of those that this version cannot read by their count,
+//! here. Without keys, in the lab, everything passes as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -31,12 +33,18 @@ use crate::seal::{ClusterKey, Route};
 /// At most once in this time a peer that does not know this session is answered before the pulse.
 const ANSWER_PAUSE: Duration = Duration::from_millis(20);
 
+/// How many sessions of a peer's that cannot be read are remembered: a peer of another version has
+/// been started so often since this daemon was.
+const UNREAD_MAX: usize = 64;
+
 /// The guard of one daemon.
 pub(crate) struct Guard {
     keys: Keys,
     cluster: ModuleName,
     own: NodeName,
     session: u128,
+    /// How many datagrams were sealed.
+    sealed: AtomicU64,
     state: Mutex<State>,
     complaints: Complaints,
 }
@@ -76,6 +84,8 @@ struct Sessions {
     proven: Option<u128>,
     /// One that may be its newest, or recorded long ago: it is answered once.
     claimed: Option<u128>,
+    /// Those of another version, the oldest first, each with the count of its newest datagram.
+    unread: VecDeque<(u128, u64)>,
 }
 
 /// Datagrams that were turned away since the daemon started, by why.
@@ -113,7 +123,8 @@ impl Guard {
         let (cluster, own) = (cluster.clone(), own.clone());
         let session = crate::clock::random();
         let (state, complaints) = (Mutex::default(), Complaints::default());
-        let guard = Guard { keys, cluster, own, session, state, complaints };
+        let sealed = AtomicU64::new(0);
+        let guard = Guard { keys, cluster, own, session, sealed, state, complaints };
         guard.refresh();
         guard
     }
@@ -158,7 +169,7 @@ impl Guard {
             let guarded = Guarded { session: self.session, answers, heartbeat };
             let route = Route { cluster: &self.cluster, from: &self.own, to };
             // One that is too long is missing, which the peer sees.
-            put_guarded(&guarded).ok().and_then(|bytes| key.seal(route, bytes).ok())
+            put_guarded(&guarded).ok().and_then(|bytes| key.seal(route, self.count(), bytes).ok())
         });
         let sealed = sealed.collect();
         if let Some(sessions) = state.sessions.get_mut(to) {
@@ -178,7 +189,12 @@ impl Guard {
         };
         let answers = state.sessions.get(to)?.proven?;
         let route = Route { cluster: &self.cluster, from: &self.own, to };
-        key.seal(route, put_envelope(self.session, answers, pulse).ok()?).ok()
+        key.seal(route, self.count(), put_envelope(self.session, answers, pulse).ok()?).ok()
+    }
+
+    /// The number of the datagram that is sealed next.
+    fn count(&self) -> u64 {
+        self.sealed.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Judges a datagram that came at `now` from an address of `from`.
@@ -198,7 +214,10 @@ impl Guard {
             Key::Unusable => None,
             Key::Usable { key, .. } => {
                 let route = Route { cluster: &self.cluster, from, to: &self.own };
-                let opened = key.open(route, datagram);
+                let (opened, count) = match key.open(route, datagram) {
+                    Some(opened) => (Some(opened.bytes), opened.count),
+                    None => (None, None),
+                };
                 if let Some((session, answers, said)) = opened.as_deref().and_then(enveloped_pulse)
                 {
                     let proven = state.sessions.get(from).and_then(|sessions| sessions.proven);
@@ -215,7 +234,7 @@ impl Guard {
                     && let Some(said) = opened.as_deref().and_then(|said| take_envelope(said).ok())
                 {
                     let refused = state.refuse(now, from, (said.0, said.1), self.session);
-                    return refused.unwrap_or(Passage::Unread(theirs));
+                    return refused.unwrap_or_else(|| state.unread(from, said.0, count, theirs));
                 }
                 taken.and_then(Result::ok)
             }
@@ -263,9 +282,10 @@ impl Guard {
     /// What has passed was a new one too: from now on its sender's session is answered. Whether it
     /// was not before.
     pub(crate) fn met(&self, guarded: &Guarded) -> bool {
-        let met = Sessions { proven: Some(guarded.session), claimed: None };
-        let before = self.state().sessions.insert(guarded.heartbeat.from.clone(), met);
-        before.and_then(|before| before.proven) != Some(guarded.session)
+        let mut state = self.state();
+        let sessions = state.sessions.entry(guarded.heartbeat.from.clone()).or_default();
+        sessions.claimed = None;
+        sessions.proven.replace(guarded.session) != Some(guarded.session)
     }
 
     /// Counts a datagram from an address that no peer has.
@@ -331,6 +351,34 @@ impl State {
         let said = (guarded.session, guarded.answers);
         let refused = self.refuse(now, &guarded.heartbeat.from, said, ours);
         refused.unwrap_or_else(|| Passage::Passed(Box::new(guarded)))
+    }
+
+    /// What a datagram is worth that answers this daemon and cannot be read. One that was seen, or
+    /// is older than others of its session, does not prove that its sender lives. Of one whose
+    /// version does not count that is not known: it passes.
+    fn unread(
+        &mut self,
+        from: &NodeName,
+        session: u128,
+        count: Option<u64>,
+        version: u16,
+    ) -> Passage {
+        let Some(count) = count else { return Passage::Unread(version) };
+        let known = &mut self.sessions.entry(from.clone()).or_default().unread;
+        match known.iter_mut().find(|(known, _)| *known == session) {
+            Some((_, newest)) if count <= *newest => {
+                self.turned_away.repeated += 1;
+                return Passage::Refused;
+            }
+            Some((_, newest)) => *newest = count,
+            None => {
+                known.push_back((session, count));
+                if known.len() > UNREAD_MAX {
+                    known.pop_front();
+                }
+            }
+        }
+        Passage::Unread(version)
     }
 
     /// What to do about what a peer says in one session, and as an answer to another one; none if

@@ -252,25 +252,30 @@ fn pulses_are_heard_between_daemons_that_have_met_and_not_of_an_earlier_one() {
 }
 
 /// A datagram as another version seals it.
-fn of_another_version(pair: &Pair, from: usize, session: u128, answers: u128) -> Vec<u8> {
+fn of_another_version(
+    pair: &Pair,
+    from: usize,
+    count: u64,
+    (session, answers): (u128, u128),
+) -> Vec<u8> {
     let mut said = wire::datagram::put_heartbeat(&pair.heartbeat(from)).unwrap();
     said[4] += 1;
     let sealed = ClusterKey::read(&pair.keys[from].cluster_key_file()).unwrap();
     let (own, to) = (&pair.nodes[from], &pair.nodes[1 - from]);
     let route = Route { cluster: &pair.cluster, from: own, to };
-    sealed.seal(route, put_envelope(session, answers, &said).unwrap()).unwrap()
+    sealed.seal(route, count, put_envelope(session, answers, &said).unwrap()).unwrap()
 }
 
 #[test]
 fn a_peer_of_another_version_is_known_to_be_alive_once_it_answers() {
     let pair = Pair::new();
     let (from, guard) = (&pair.nodes[0], pair.guard(1));
-    let first = of_another_version(&pair, 0, 77, 0);
+    let first = of_another_version(&pair, 0, 1, (77, 0));
     assert_eq!(guard.judge(NOW, from, &first), Passage::Answer, "it does not know this session");
     // It learns of it from what it cannot read either.
     let datagrams = pair.said(1, &guard);
     assert_eq!(datagrams.len(), 1);
-    let answer = of_another_version(&pair, 0, 77, guard.session);
+    let answer = of_another_version(&pair, 0, 2, (77, guard.session));
     assert!(matches!(guard.judge(NOW, from, &answer), Passage::Unread(_)));
     // What was said to an earlier daemon proves nothing, nor does what is not sealed.
     let next = pair.guard(1);
@@ -278,4 +283,27 @@ fn a_peer_of_another_version_is_known_to_be_alive_once_it_answers() {
     let mut plain = wire::datagram::put_heartbeat(&pair.heartbeat(0)).unwrap();
     plain[4] += 1;
     assert_eq!(next.judge(NOW, from, &plain), Passage::Refused);
+}
+
+#[test]
+fn what_another_version_said_counts_once() {
+    let pair = Pair::new();
+    let (from, guard) = (&pair.nodes[0], pair.guard(1));
+    let of = |session, count| of_another_version(&pair, 0, count, (session, guard.session));
+    let counts = |datagram: &[u8]| matches!(guard.judge(NOW, from, datagram), Passage::Unread(_));
+    let [first, second, third] = [1, 2, 3].map(|count| of(77, count));
+    assert!(counts(&first));
+    assert!(counts(&third));
+    for repeated in [&first, &second, &third] {
+        assert!(!counts(repeated), "recorded, or late");
+    }
+    assert_eq!(guard.turned_away().repeated, 3);
+    // Its next daemon begins to count anew; of the one before nothing new comes.
+    assert!(counts(&of(78, 1)));
+    assert!(!counts(&third) && !counts(&of(78, 1)));
+    // Once it could be read in between, what was recorded counts as little.
+    let heartbeat = pair.heartbeat(0);
+    assert!(guard.met(&Guarded { session: 79, answers: guard.session, heartbeat }));
+    assert!(!counts(&third));
+    assert!(counts(&of(77, 4)));
 }
