@@ -6,7 +6,7 @@ use model::config::{CheckAction, ModuleKind};
 use model::{Copy, Headline, ModuleName, NodeName, Phase, Reason, Role, Time};
 use serde::{Deserialize, Serialize};
 
-use crate::farm::View;
+use crate::farm::{Part, View};
 use crate::report::SessionStep;
 
 /// A node as it sees itself and its peers.
@@ -16,6 +16,21 @@ pub struct NodeStatus {
     pub node: NodeName,
     /// Its modules.
     pub modules: BTreeMap<ModuleName, ModuleStatus>,
+}
+
+impl NodeStatus {
+    /// A module that is not stopped on a node, as far as this one hears.
+    #[must_use]
+    pub fn running_on(&self, node: &NodeName) -> Option<&ModuleName> {
+        let runs = |module: &ModuleStatus| {
+            if *node == self.node {
+                module.role != Role::Stop
+            } else {
+                module.is_running_elsewhere(node)
+            }
+        };
+        self.modules.iter().find(|(_, module)| runs(module)).map(|(name, _)| name)
+    }
 }
 
 /// A module as one node sees it.
@@ -65,6 +80,18 @@ impl ModuleStatus {
     #[must_use]
     pub fn peer_report(&self) -> Option<&PeerReport> {
         self.peer.as_ref().and_then(|peer| peer.last.as_ref())
+    }
+
+    /// Whether it is not stopped on another node, as that says itself. Of one that is not heard any
+    /// more nothing is known.
+    fn is_running_elsewhere(&self, node: &NodeName) -> bool {
+        let peer = self.peer.as_ref().filter(|peer| peer.node == *node);
+        let mirrors = peer.is_some_and(|peer| {
+            peer.last.as_ref().is_some_and(|last| last.role != Role::Stop)
+                && peer.contact == ContactState::Alive
+        });
+        let mut members = self.farm.iter().flat_map(|farm| &farm.members);
+        mirrors || members.any(|member| member.node == *node && member.part != Part::Out)
     }
 }
 

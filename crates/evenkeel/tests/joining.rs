@@ -363,4 +363,16 @@ fn a_farm_of_all_nodes_keeps_them_while_it_runs() {
     site.refused(two, ROOT, (&join, 4, "crew is a farm of all nodes, and runs: stop it first"));
     site.must(one, &["stop", "crew"]);
     site.must(two, &join);
+    site.hosts.write(two, "etc/evenkeel/modules/crew.toml", module);
+    let _second = site.start_daemon(two);
+    site.must(two, &["start", "crew", "--node", two]);
+    until("the first hears that the farm runs on the second alone", || {
+        let said = site.must(one, &["status", "--json"]);
+        let status: Value = serde_json::from_str(&said).unwrap();
+        let part = &status["data"]["modules"]["crew"]["farm"]["members"][1]["part"];
+        part.as_str().is_some_and(|part| part != "out")
+    });
+    let leave = ["leave", "--node", two];
+    site.refused(one, ROOT, (&leave, 4, "module crew runs on node2: evenkeel stop crew"));
+    site.must(two, &["stop", "crew", "--node", two]);
 }

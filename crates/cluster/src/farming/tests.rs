@@ -427,3 +427,20 @@ fn what_was_decided_with_a_record_that_cannot_be_written_is_undone_and_done_late
     assert!(matches!(shell.outcomes[&JobId(2)], Outcome::Failed(_)));
     assert_eq!((shell.part(), shell.kernel.leader), (Part::Ready, true));
 }
+
+#[test]
+fn where_a_farm_runs_is_known_to_a_node_on_which_it_is_stopped() {
+    let mut shell = Shell::start(None, false);
+    let [own, other] = ["node1", "node2"].map(|name| NodeName::new(name).unwrap());
+    let runs = |shell: &Shell, node| shell.node.status(shell.now).running_on(node).cloned();
+    assert_eq!((runs(&shell, &own), runs(&shell, &other)), (None, None));
+    shell.other(Part::Standby);
+    assert_eq!((runs(&shell, &own), runs(&shell, &other)), (None, Some(web())));
+    shell.other(Part::Out);
+    assert_eq!(runs(&shell, &other), None, "it was stopped there");
+    shell.other(Part::Ready);
+    shell.pass(60_000);
+    assert_eq!(runs(&shell, &other), None, "it is heard no more");
+    shell.command(1, Command::Start);
+    assert_eq!(runs(&shell, &own), Some(web()));
+}

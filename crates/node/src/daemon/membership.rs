@@ -12,7 +12,6 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use cluster::configuration::Version;
-use cluster::status::{ContactState, PeerStatus};
 use model::config::{self, ClusterConfig, ModuleConfig};
 use model::{ModuleName, NodeName, Role};
 use wire::control::{Exit, Reply, Verb};
@@ -331,16 +330,7 @@ impl Daemon {
     /// Why a node cannot go now.
     fn is_needed(&self, node: &NodeName) -> Option<String> {
         let status = self.node.status(clock::now());
-        let runs = status.modules.iter().find(|(_, module)| {
-            let runs = |peer: &PeerStatus| {
-                peer.last.as_ref().is_some_and(|last| last.role != Role::Stop)
-                    && peer.contact == ContactState::Alive
-            };
-            let peer = module.peer.as_ref().filter(|peer| peer.node == *node);
-            (*node == self.name && module.role != Role::Stop) || peer.is_some_and(runs)
-        });
-        runs.map(|(name, _)| {
-            format!("module {name} runs on {node}: evenkeel stop {name} --node {node}")
-        })
+        let name = status.running_on(node)?;
+        Some(format!("module {name} runs on {node}: evenkeel stop {name} --node {node}"))
     }
 }
