@@ -24,7 +24,7 @@ use rustix::process::{Pid, Signal, pidfd_send_signal};
 use crate::daemon::cgroup::Cgroup;
 use crate::daemon::event::Event;
 use crate::daemon::programs::{Program, Programs};
-use crate::daemon::units::{Units, ends_within, is_active};
+use crate::daemon::units::{Units, ends_within};
 
 /// How much of a log's end is shown as evidence, in bytes.
 const EVIDENCE_BYTES: u64 = 1024;
@@ -35,7 +35,7 @@ const GONE_LIMIT: Duration = Duration::from_secs(1);
 /// How long systemd may take to kill or stop a unit where nobody else is served meanwhile.
 const UNIT_LIMIT: Duration = Duration::from_secs(10);
 /// Pause before what could not be ended is killed again.
-const KILL_AGAIN: Duration = Duration::from_secs(5);
+const KILL_AGAIN: Duration = Duration::from_millis(if cfg!(test) { 20 } else { 5000 });
 
 /// The application of a module.
 pub(crate) struct Application {
@@ -66,6 +66,15 @@ impl Application {
         programs: PathBuf,
         events: &Sender<Event>,
     ) -> io::Result<Application> {
+        Application::with(config, log, programs, (events, Units::default()))
+    }
+
+    fn with(
+        config: &ModuleConfig,
+        log: PathBuf,
+        programs: PathBuf,
+        (events, units): (&Sender<Event>, Units),
+    ) -> io::Result<Application> {
         let group = Cgroup::of(&config.name, "application")?;
         if let Some(directory) = log.parent() {
             std::fs::create_dir_all(directory)?;
@@ -73,7 +82,6 @@ impl Application {
         let (config, events) = (config.clone(), events.clone());
         let programs = Mutex::new(Programs::find(programs));
         let log_from = AtomicU64::default();
-        let units = Units::default();
         let shared = Arc::new(Shared { config, group, log, log_from, events, programs, units });
         let (actions, queue) = channel();
         let acting = Arc::clone(&shared);
@@ -175,7 +183,7 @@ impl Shared {
             return Ok(true);
         }
         for unit in &self.config.services {
-            if is_active(unit)? {
+            if self.units.is_active(unit)? {
                 return Ok(true);
             }
         }
@@ -367,3 +375,7 @@ pub(super) fn join_before_exec(
     // allocates nothing and takes no lock.
     unsafe { command.pre_exec(join) };
 }
+
+#[cfg(test)]
+#[path = "application_tests.rs"]
+mod tests;

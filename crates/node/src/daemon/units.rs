@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,8 +20,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const SAID_BYTES: u64 = 1024;
 
 /// The units of one application, and who waits for them.
-#[derive(Default)]
 pub(crate) struct Units {
+    /// What systemd is asked with.
+    systemctl: PathBuf,
     state: Mutex<State>,
 }
 
@@ -35,7 +36,18 @@ struct State {
     doubtful: bool,
 }
 
+impl Default for Units {
+    fn default() -> Units {
+        Units::with("systemctl".into())
+    }
+}
+
 impl Units {
+    /// Asks with this program.
+    pub(super) fn with(systemctl: PathBuf) -> Units {
+        Units { systemctl, state: Mutex::default() }
+    }
+
     /// A kill was ordered: until it begins, nothing else does, and nobody waits for what is under
     /// way.
     pub(crate) fn cut_short(&self) {
@@ -65,19 +77,19 @@ impl Units {
 
     /// Has a unit started or stopped, however long that takes.
     pub(crate) fn order(&self, verb: &str, unit: &str) -> io::Result<()> {
-        let output = self.wait(&mut systemctl(&[verb], unit), verb == "start")?;
+        let output = self.wait(&mut self.systemctl(&[verb], unit), verb == "start")?;
         judge(&[verb], unit, &output)
     }
 
     /// Kills and stops a unit; within a time, or however long what it does at its end takes.
     pub(crate) fn kill(&self, unit: &str, limit: Option<Duration>) -> io::Result<()> {
         // Of one that is not known to run nothing is assumed.
-        let runs = is_active(unit).unwrap_or(true);
+        let runs = self.is_active(unit).unwrap_or(true);
         if !runs && !self.state().doubtful {
             return Ok(());
         }
         let order = |words: &[&str]| {
-            let output = output_within(&mut systemctl(words, unit), limit)?;
+            let output = output_within(&mut self.systemctl(words, unit), limit)?;
             judge(words, unit, &output)
         };
         let killed = if runs { order(&["kill", "--signal=KILL"]) } else { Ok(()) };
@@ -88,6 +100,31 @@ impl Units {
     /// Every unit has been stopped: no start that was cut short can come after that.
     pub(crate) fn settle(&self) {
         self.state().doubtful = false;
+    }
+
+    /// Whether systemd runs a unit, or is just starting or stopping it.
+    pub(crate) fn is_active(&self, unit: &str) -> io::Result<bool> {
+        let mut asking = self.systemctl(&["is-active"], unit);
+        let output = match output_within(&mut asking, Some(ANSWER_LIMIT)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            output => output?,
+        };
+        let state = String::from_utf8_lossy(&output.stdout);
+        match state.trim() {
+            "active" | "activating" | "deactivating" | "reloading" | "refreshing" => Ok(true),
+            "" if Path::new("/run/systemd/system").exists() => {
+                let said = String::from_utf8_lossy(&output.stderr);
+                let said = said.trim();
+                Err(io::Error::other(format!("systemd cannot be asked for {unit}: {said}")))
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn systemctl(&self, words: &[&str], unit: &str) -> Command {
+        let mut command = Command::new(&self.systemctl);
+        command.arg("--no-ask-password").args(words).args(["--", unit]);
+        command
     }
 
     /// What a command says, unless a kill is ordered before it has ended.
@@ -143,24 +180,6 @@ impl Running {
     }
 }
 
-/// Whether systemd runs a unit, or is just starting or stopping it.
-pub(crate) fn is_active(unit: &str) -> io::Result<bool> {
-    let mut asking = Command::new("systemctl");
-    let output = match output_within(asking.args(["is-active", "--", unit]), Some(ANSWER_LIMIT)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
-        output => output?,
-    };
-    let state = String::from_utf8_lossy(&output.stdout);
-    match state.trim() {
-        "active" | "activating" | "deactivating" | "reloading" | "refreshing" => Ok(true),
-        "" if Path::new("/run/systemd/system").exists() => {
-            let said = String::from_utf8_lossy(&output.stderr);
-            Err(io::Error::other(format!("systemd cannot be asked for {unit}: {}", said.trim())))
-        }
-        _ => Ok(false),
-    }
-}
-
 /// What a command says that says little, and ends within a time, if one is given.
 fn output_within(command: &mut Command, limit: Option<Duration>) -> io::Result<Output> {
     let running = Running::begin(command)?;
@@ -188,12 +207,6 @@ fn has_ended(process: &OwnedFd, limit: Option<Duration>) -> bool {
     });
     let mut ended = [PollFd::new(process, PollFlags::IN)];
     rustix::io::retry_on_intr(|| poll(&mut ended, limit.as_ref())).is_ok_and(|count| count > 0)
-}
-
-fn systemctl(words: &[&str], unit: &str) -> Command {
-    let mut command = Command::new("systemctl");
-    command.arg("--no-ask-password").args(words).args(["--", unit]);
-    command
 }
 
 fn judge(words: &[&str], unit: &str, output: &Output) -> io::Result<()> {
