@@ -140,7 +140,7 @@ impl Farm {
     fn wake_at_silence(&mut self) {
         let timeout = self.settings.timeout;
         let silent = self.peers.iter().map(|peer| peer.received + peer.patience(timeout));
-        let held = self.peers.iter().map(Peer::held_until);
+        let held = self.peers.iter().filter_map(Peer::held_until);
         // A node that is gone says nothing of any list.
         let other = self.other_roster.map(|(_, said)| said + RESUMES.max(timeout));
         let next = silent.chain(held).chain(other).filter(|at| *at > self.now).min();
@@ -152,8 +152,9 @@ impl Farm {
 
     /// Whether a node has come and gone so often that it gets no clients yet.
     pub(super) fn is_held(&self, seat: Seat) -> bool {
-        let peer = self.peers.get(usize::from(seat));
-        peer.is_some_and(|peer| self.now < peer.held_until())
+        let peer = self.peers.get(usize::from(seat)).filter(|peer| !peer.hold().is_zero());
+        // One that has just come back has stayed for no time yet.
+        peer.is_some_and(|peer| peer.held_until().is_none_or(|until| self.now < until))
     }
 
     fn follow(&mut self, lead: Lead) -> bool {
@@ -282,7 +283,9 @@ impl Farm {
             let Some(peer) = self.peers.get_mut(usize::from(seat)) else { continue };
             let was = std::mem::replace(&mut peer.member, is);
             let rival = std::mem::replace(&mut peer.rival, rivals);
-            if was && !is && !out && self.part != Part::Out {
+            if is {
+                peer.came.get_or_insert(self.now);
+            } else if was && !out && self.part != Part::Out {
                 peer.note_lost(self.now);
             }
             if rivals && !rival {
@@ -304,14 +307,19 @@ impl Farm {
 
 impl Peer {
     fn note_lost(&mut self, now: Time) {
-        let again = self.losses > 0 && now < self.held_until().max(self.lost) + UNSTEADY;
-        self.losses = if again { self.losses.saturating_add(1) } else { 1 };
-        self.lost = now;
+        let soon = self.held_until().is_none_or(|until| now < until + UNSTEADY);
+        self.losses = if soon { self.losses.saturating_add(1) } else { 1 };
+        self.came = None;
     }
 
-    /// Until when it gets no clients, as it has come and gone.
-    pub(super) fn held_until(&self) -> Time {
-        self.lost + STEADY * self.losses.saturating_sub(1).min(STEADY_MAX)
+    /// How long it must have been there before it gets clients, as it has come and gone.
+    fn hold(&self) -> Duration {
+        STEADY * self.losses.saturating_sub(1).min(STEADY_MAX)
+    }
+
+    /// Until when it gets none, if it is there. Who said that it left does not wait anew.
+    pub(super) fn held_until(&self) -> Option<Time> {
+        self.came.map(|came| came + self.hold())
     }
 
     /// How long its silence says nothing.

@@ -45,7 +45,7 @@ const ROUNDS_MAX: usize = 32;
 /// A daemon that goes on where another one ended waits so long until it has heard all whom that one
 /// heard: theirs may be starting anew just as well.
 const RESUMES: Duration = Duration::from_secs(2);
-/// A node that is lost again within this time comes and goes.
+/// A node that is lost again within this time, after it may have had clients, comes and goes.
 const UNSTEADY: Duration = Duration::from_secs(60);
 /// So long such a node must have been there before it has clients again: for each time that it was
 /// lost after the first, up to so many.
@@ -172,11 +172,12 @@ struct Peer {
     member: bool,
     /// It led another part of the farm then.
     rival: bool,
-    /// How often it was lost, each time soon after the time before, and when last.
+    /// How often it was lost, each time soon after it had come back.
     #[serde(default)]
     losses: u32,
+    /// Since when it has been there; none from when it was lost until it is back.
     #[serde(default)]
-    lost: Time,
+    came: Option<Time>,
 }
 
 /// One farm on one node.

@@ -394,8 +394,8 @@ fn a_node_that_comes_and_goes_has_no_clients_until_it_stays() {
         assert_eq!(farm.table.count(1), shares);
     }
     assert_eq!(farm.held(), names(3)[1..2]);
-    let until = farm.peers[1].held_until();
-    assert_eq!(until.since(farm.peers[1].lost), STEADY * 2, "it was lost three times");
+    let until = farm.peers[1].held_until().unwrap();
+    assert_eq!(until.since(now), STEADY * 2, "it was lost three times");
     while now < until {
         assert_eq!(farm.table.count(1), 0);
         now = now + TIMEOUT / 4;
@@ -408,6 +408,27 @@ fn a_node_that_comes_and_goes_has_no_clients_until_it_stays() {
         stays(&mut farm, now, &mut pulse);
     }
     returns(&mut farm, now, &mut pulse);
+    assert_eq!(farm.table.count(1), BUCKETS / 2);
+}
+
+#[test]
+fn what_counts_is_how_long_a_node_has_stayed_and_not_how_long_it_was_away() {
+    let (mut farm, mut now, mut pulse) = two();
+    for shares in [BUCKETS / 2, 0, 0, 0] {
+        // It boots for longer than any node is held.
+        (now, _) = pass(&mut farm, now, STEADY * (STEADY_MAX + 1));
+        now = returns(&mut farm, now, &mut pulse);
+        assert_eq!(farm.table.count(1), shares);
+    }
+    let until = now + STEADY * STEADY_MAX;
+    // Nor does it begin anew for one that leaves with a word.
+    pulse.sequence += 1;
+    farm.hear(now, now, Pulse { part: Part::Out, ..pulse.clone() });
+    while now < until {
+        assert_eq!(farm.table.count(1), 0);
+        now = now + TIMEOUT / 4;
+        stays(&mut farm, now, &mut pulse);
+    }
     assert_eq!(farm.table.count(1), BUCKETS / 2);
 }
 

@@ -18,7 +18,9 @@ const SETTLES: Duration = Duration::from_secs(3);
 const PAUSES: [u64; 4] = [10, 80, 400, 3000];
 const NODES_MAX: u64 = 6;
 /// How often a node comes and goes.
-const FLAPS: usize = 6;
+const FLAPS: usize = 4;
+/// For how long it is away each time, in milliseconds: shorter and longer than any is held.
+const AWAY: [u64; 4] = [500, 500, 12_000, 40_000];
 /// A node that came and went has clients again by then.
 const HELD_MAX: Duration = Duration::from_secs(31);
 
@@ -69,8 +71,9 @@ pub enum Fault {
     RenewAlone(usize, u64),
     /// The same with all daemons at once.
     RenewAll(u64),
-    /// A node of a farm that has settled is lost and comes back, again and again.
-    Flap(usize),
+    /// A node of a farm that has settled is lost and comes back after so many milliseconds, again
+    /// and again.
+    Flap(usize, u64),
 }
 
 /// What befalls a farm.
@@ -169,7 +172,7 @@ fn alone(dice: &mut Dice, nodes: usize) -> Fault {
         0 => Fault::LoseAlone(i),
         1 => Fault::DrainAlone(i),
         2 => Fault::JoinAlone(i),
-        5 => Fault::Flap(i),
+        5 => Fault::Flap(i, dice.pick(&AWAY).copied().unwrap_or(1)),
         3 => Fault::RenewAlone(i, dice.roll(9000)),
         4 => Fault::RenewAll(dice.roll(900)),
         _ => Fault::ReplaceAlone(i),
@@ -206,7 +209,7 @@ impl World {
             Fault::JoinAlone(i) => self.part_alone(*i, Part::Ready),
             Fault::ReplaceAlone(i) => self.replace_alone(*i),
             Fault::RenewAlone(i, millis) => self.renew_alone(&[*i], *millis),
-            Fault::Flap(i) => self.flap(*i),
+            Fault::Flap(i, millis) => self.flap(*i, Duration::from_millis(*millis)),
             Fault::RenewAll(millis) => {
                 self.renew_alone(&(0..self.hosts.len()).collect::<Vec<_>>(), *millis);
             }
@@ -249,15 +252,15 @@ impl World {
         }
     }
 
-    /// A node comes and goes each second: after its second loss nobody is moved by that any more.
-    fn flap(&mut self, i: usize) {
+    /// A node comes and goes: after its second loss nobody is moved by that any more.
+    fn flap(&mut self, i: usize, away: Duration) {
         self.settle();
         let ready = |host: &super::Host| host.part == Part::Ready;
         let others = (0..self.hosts.len()).filter(|k| *k != i && ready(&self.hosts[*k])).count();
         let mut before = Vec::new();
         for round in 0..FLAPS {
             self.lose(i);
-            self.pass(Duration::from_millis(500));
+            self.pass(away);
             self.start(i, true);
             self.pass(Duration::from_millis(500));
             if self.violation.is_some() || others == 0 {
