@@ -6,6 +6,7 @@
 //! (`guard`).
 
 use std::collections::VecDeque;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -71,25 +72,32 @@ fn run_lane(lane: usize, queue: &Mutex<VecDeque<Program>>, failures: &Mutex<Vec<
 fn run_program(lane: usize, program: &Program) -> Result<(), String> {
     let Program { package, target, file, folder } = program;
     let start = Instant::now();
-    let output = Command::new(file)
+    // A file and no pipe: a pipe ends only with the last of what a test has left running.
+    let path = file.with_extension("said");
+    let said = File::create(&path).and_then(|said| Ok((said.try_clone()?, said)));
+    let (out, err) = said.map_err(|error| format!("{}: {error}", path.display()))?;
+    let status = Command::new(file)
         .arg("--test-threads=1")
         .env("EVENKEEL_LAB", format!("tests{lane}"))
         .env("CARGO_MANIFEST_DIR", folder)
         .current_dir(folder)
         .stdin(Stdio::null())
-        .output()
+        .stdout(out)
+        .stderr(err)
+        .status()
         .map_err(|error| format!("cannot start {}: {error}", file.display()))?;
     let seconds = start.elapsed().as_secs();
+    let said = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let _ = fs::remove_file(&path);
     let mut shown = std::io::stdout().lock();
     // Nobody may be left to read it; the outcome is told all the same.
     let _ = writeln!(shown, "\n     Ran {package} {target} ({seconds} s)")
-        .and_then(|()| shown.write_all(&output.stdout))
-        .and_then(|()| shown.write_all(&output.stderr))
+        .and_then(|()| shown.write_all(&said))
         .and_then(|()| shown.flush());
-    if output.status.success() {
+    if status.success() {
         return Ok(());
     }
-    Err(format!("{package} {target}: {}; again: cargo test -p {package}", output.status))
+    Err(format!("{package} {target}: {status}; again: cargo test -p {package}"))
 }
 
 /// Builds all test programs and asks cargo what they are.

@@ -40,23 +40,28 @@ enum Outcome {
 struct Search<'a> {
     tree: PathBuf,
     seeds: &'a str,
+    /// Plans of farms, for the mutants of theirs.
+    plans: &'a str,
     stories: bool,
     /// By the model check alone.
     model: bool,
 }
 
-/// Tries the `wanted` mutants, or all; `--seeds N` schedules, and no story with `--no-stories`.
+/// Tries the `wanted` mutants, or all; `--seeds N` schedules, or plans of farms, and no story with `--no-stories`.
 ///
 /// # Errors
 /// One is not noticed, cannot be applied, built or judged, or the rules as they are do not pass.
 pub fn mutants(root: &Path, wanted: &[&str]) -> Result<(), String> {
     let tree = root.join("target/mutants/tree");
-    let mut search = Search { tree, seeds: SEEDS, stories: true, model: false };
+    let mut search = Search { tree, seeds: SEEDS, plans: FARM_PLANS, stories: true, model: false };
     let mut names = Vec::new();
     let mut words = wanted.iter();
     while let Some(word) = words.next() {
         match *word {
-            "--seeds" => search.seeds = words.next().ok_or("--seeds needs a number")?,
+            "--seeds" => {
+                search.seeds = words.next().ok_or("--seeds needs a number")?;
+                search.plans = search.seeds;
+            }
             "--no-stories" => search.stories = false,
             name => names.push(name),
         }
@@ -70,13 +75,21 @@ pub fn mutants(root: &Path, wanted: &[&str]) -> Result<(), String> {
 /// As for [`mutants`].
 pub fn model(root: &Path, names: &[&str]) -> Result<(), String> {
     let tree = root.join("target/mutants/tree");
-    look_for(root, &Search { tree, seeds: SEEDS, stories: false, model: true }, names)
+    look_for(
+        root,
+        &Search { tree, seeds: SEEDS, plans: FARM_PLANS, stories: false, model: true },
+        names,
+    )
 }
 
 fn look_for(root: &Path, search: &Search<'_>, names: &[&str]) -> Result<(), String> {
     let mut patches = patches(root, names)?;
-    // The model has no farms.
-    patches.retain(|patch| !(search.model && is_of_farms(patch)));
+    if search.model {
+        if let Some(name) = names.iter().find(|name| name.starts_with(FARMS)) {
+            return Err(format!("the model has no farms: cargo xtask mutants {name}"));
+        }
+        patches.retain(|patch| !is_of_farms(patch));
+    }
     renew(root, &search.tree)?;
     // The model check of the rules as they are is a command of its own, and takes minutes.
     for farms in [false, true] {
@@ -166,7 +179,7 @@ impl Search<'_> {
         let stories = self.tree.join("tests/scenarios").display().to_string();
         let random = ["--seeds", self.seeds, "--stop-at", "1", "--plain"];
         let told = ["--stories", &stories];
-        let plans = ["--farms", "--seeds", FARM_PLANS];
+        let plans = ["--farms", "--seeds", self.plans];
         let runs: &[&[&str]] = match (self.model, farms, self.stories) {
             (true, _, _) => &[&QUICK_MODEL, &DEEP_MODEL],
             (false, true, _) => &[&plans],

@@ -47,13 +47,15 @@ fn clocks_hours_apart_are_told_and_move_nothing() {
             reasons(cluster, one).contains("one of both clocks is wrong")
         });
         assert!(cluster.serves(one), "the application goes on");
-        let status = cluster.status(one).unwrap();
-        let silent = status["networks"][NETWORK][two]["silent_ms"].as_u64().unwrap();
-        assert!(silent < 2000, "heartbeats go by no clock on the wall: {status}");
-        let status = cluster.status(two).unwrap();
-        assert!(status["turned_away"]["callers"].as_u64() > Some(0), "{status}");
+        cluster.until("heartbeats are heard, which go by no clock on the wall", PATIENCE, || {
+            let status = cluster.status(one).unwrap_or_default();
+            status["networks"][NETWORK][two]["silent_ms"].as_u64().is_some_and(|ms| ms < 2000)
+        });
         let log = cluster.host(two).log("daemon.log").unwrap();
-        assert_eq!(log.matches("was turned away").count(), 1, "told once a minute: {log}");
+        let told = log.matches("was turned away").count() as u64;
+        let status = cluster.status(two).unwrap();
+        let callers = status["turned_away"]["callers"].as_u64();
+        assert!(told > 0 && Some(told) <= callers, "{log}\n{status}");
         // The clock is set, five hours too far: certificates count, and all heals by itself.
         clock::set(&cluster.hosts, two, "+5h");
     });

@@ -85,7 +85,7 @@ pub const CASES: [Case; 13] = [
             "power node2",
             "boot both",
         ],
-        "start node1; start node2",
+        "force-primary node1; force-primary node2",
         2,
     ),
 ];

@@ -234,8 +234,11 @@ impl World {
     /// The command is none.
     pub(crate) fn befall_light(&mut self, i: usize, words: &[&str]) -> Result<(), String> {
         let named = |check: &&str| ModuleName::new(check).map_err(|error| error.to_string());
-        // It may come later, with another configuration.
-        let Some(light) = &mut self.hosts[i].light else { return Ok(()) };
+        let may_come = self.hosts[i].files.is_some();
+        let Some(light) = &mut self.hosts[i].light else {
+            // With another configuration.
+            return if may_come { Ok(()) } else { Err("there is no light module".to_owned()) };
+        };
         let (check, command) = match words {
             ["crash", check] => {
                 let check = named(check)?;

@@ -94,9 +94,12 @@ fn kernel(folder: &Path) -> Result<PathBuf, String> {
         return Ok(system);
     }
     let fetched = folder.join("fetched");
+    let _ = fs::remove_dir_all(&fetched);
     fs::create_dir_all(&fetched).map_err(|error| wrong(&fetched, &error))?;
     run::run(&fetched, &[], "apt-get", &["download", "--quiet", package])?;
     let unpacked = folder.join("unpacked");
+    // What a call that was cut short has left.
+    let _ = fs::remove_dir_all(&unpacked);
     run::run(here, &[], "dpkg-deb", &["-x", &shown(&single(&fetched)?), &shown(&unpacked)])?;
     fs::remove_dir_all(&fetched).map_err(|error| wrong(&fetched, &error))?;
     fs::rename(&unpacked, &system).map_err(|error| wrong(&system, &error))?;

@@ -35,8 +35,8 @@ use crate::durable;
 const READERS_MAX: usize = 4;
 /// Names of one directory that are in memory.
 const NAMES_MAX: usize = 32 << 10;
-/// Directories within each other that are walked through.
-const DEPTH_MAX: usize = 512;
+/// Directories within each other that are walked through; each is open meanwhile.
+const DEPTH_MAX: usize = 128;
 /// Longest target of a symbolic link that is told.
 const TARGET_BYTES_MAX: usize = 4096;
 /// Epochs of which the time is known.
@@ -45,16 +45,16 @@ const EPOCHS_MAX: usize = 64;
 /// Pages that are being read.
 static READERS: AtomicUsize = AtomicUsize::new(0);
 
-/// Notes when an epoch was taken up. It is for people: no decision goes by it, and none waits.
+/// Notes that an epoch is taken up now. It is for people: no decision goes by it, and one that could
+/// not be noted is not known, which is told as such.
 pub(super) fn note_epoch(file: &Path, epoch: EpochId) {
     let mut epochs = epochs(file);
-    if epochs.last().is_some_and(|(known, _)| *known == epoch.to_string()) {
+    if epochs.iter().any(|(known, _)| *known == epoch.to_string()) {
         return;
     }
     epochs.push((epoch.to_string(), clock::wall()));
     let from = epochs.len().saturating_sub(EPOCHS_MAX);
-    let text = serde_json::to_vec(&epochs[from..]).map_err(io::Error::other);
-    if let Err(error) = text.and_then(|text| std::fs::write(file, text)) {
+    if let Err(error) = durable::write(file, &&epochs[from..]) {
         eprintln!("! {}: {error}", file.display());
     }
 }
@@ -161,7 +161,11 @@ impl Walk {
         let first = inside.and_then(|after| after.get(self.names.len())).cloned();
         let mut from = first.map(|name| (name, true));
         loop {
-            let names = next_names(directory, from.as_ref())?;
+            let names = match next_names(directory, from.as_ref()) {
+                // It has gone meanwhile, but for the directory of the module itself.
+                Err(Errno::NOENT | Errno::STALE) if !self.names.is_empty() => return Ok(false),
+                names => names?,
+            };
             let Some(last) = names.last().cloned() else { return Ok(false) };
             for name in names {
                 self.names.push(name);
@@ -191,6 +195,10 @@ impl Walk {
                 return Err(io::Error::other(format!("{path}: {error}")));
             }
         };
+        if spell(&self.names.join(&b'/')).len() > PATH_BYTES_MAX {
+            let what = format!("a path is longer than {PATH_BYTES_MAX} bytes");
+            return Err(io::Error::other(what));
+        }
         let known = self.after.as_ref().is_some_and(|after| after.starts_with(&self.names));
         if !known && self.take(&file, &stat) {
             return Ok(true);
@@ -201,9 +209,6 @@ impl Walk {
     /// Puts an object on the page; whether that is full now.
     fn take(&mut self, file: impl AsFd, stat: &Stat) -> bool {
         let path = spell(&self.names.join(&b'/'));
-        if path.len() > PATH_BYTES_MAX {
-            return false;
-        }
         let target = (stat.kind() == Kind::Symlink)
             .then(|| rustix::fs::readlinkat(file, "", Vec::new()).ok())
             .flatten();

@@ -98,12 +98,16 @@ impl Daemon {
         if let Some(number) = record.number {
             module.number = number;
         }
+        let before = std::mem::replace(&mut module.epoch, record.epoch.as_ref().map(|e| e.id));
         let Some(epoch) = &record.epoch else { return Ok(()) };
+        // One that is written once more was taken up earlier.
+        if before != Some(epoch.id) {
+            copies::note_epoch(&self.layout.epochs_file(name), epoch.id);
+        }
         let wanted = (record.root, epoch.id);
         if record.root == 0 || module.marked == Some(wanted) {
             return Ok(());
         }
-        copies::note_epoch(&self.layout.epochs_file(name), epoch.id);
         let marked = match &mut module.replicator {
             Some(replicator) => replicator.mark(record.root, epoch.id),
             None => module.mark_plain(record.root, epoch.id),

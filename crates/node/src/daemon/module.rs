@@ -42,6 +42,8 @@ pub(crate) struct Module {
     pub(crate) number: u64,
     /// Who waits for the end of a verification.
     pub(crate) verifying: Option<Asked>,
+    /// Epoch of the record that is written down.
+    pub(crate) epoch: Option<EpochId>,
     /// What the markers say, as far as is known.
     pub(crate) marked: Option<(u128, EpochId)>,
 }

@@ -434,6 +434,7 @@ fn prepare(
         closing_serial: None,
         number,
         verifying: None,
+        epoch: record.epoch.as_ref().map(|epoch| epoch.id),
         marked: None,
     };
     let (data, running) = match adopted {

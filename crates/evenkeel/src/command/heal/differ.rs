@@ -116,6 +116,14 @@ impl Differ {
         let made_in = parent(side).flatten();
         // Where the directory is missing too, that says what became of it.
         let lost_in = parent(other).unwrap_or(Some(true));
+        // Renaming a directory changes nothing of what is in it.
+        let lies_in_a_new_one = self.above[side].iter().any(|(place, changed)| {
+            let is_there = self.above[other].iter().any(|(there, _)| there == place);
+            holds(place, &seen.place) && !is_there && *changed != Some(false)
+        });
+        if lies_in_a_new_one {
+            return What::Only(side);
+        }
         let was_there = seen.changed == Some(false) || made_in == Some(false);
         match (was_there, lost_in) {
             (true, _) if seen.changed == Some(true) => What::RemovedAndChanged(other),

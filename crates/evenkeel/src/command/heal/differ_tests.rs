@@ -98,6 +98,37 @@ fn each_side_is_told_what_it_did() {
 }
 
 #[test]
+fn what_lies_in_a_renamed_directory_was_removed_by_nobody() {
+    let (found, _) = found(
+        "/ d 0 +
+        folder d 0 -
+        renamed d 0 +
+        renamed/below d 0 -
+        renamed/below/file f 1 -
+        renamed/file f 1 -",
+        "/ d 0 -
+        folder d 0 -
+        former d 0 -
+        former/below d 0 -
+        former/below/file f 1 -
+        former/file f 1 -",
+    );
+    assert_eq!(
+        found,
+        [
+            "former: removed on A",
+            "former/below: removed on A",
+            "former/below/file: removed on A",
+            "former/file: removed on A",
+            "renamed: new on A",
+            "renamed/below: only on A",
+            "renamed/below/file: only on A",
+            "renamed/file: only on A",
+        ]
+    );
+}
+
+#[test]
 fn what_is_not_known_is_not_told() {
     let (found, _) = found(
         "/ d 0 ?
