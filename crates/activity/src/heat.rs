@@ -86,8 +86,13 @@ impl Heat {
                 Touch::Losing { file, other } => {
                     // Which files inherited entries are about is not known by id.
                     let unknown = !self.inherited.is_empty();
-                    if unknown || self.cover(file).is_some() || self.has_marks(file) {
+                    let covered = self.cover(file).is_some();
+                    if unknown || covered || self.has_marks(file) {
                         self.part(other?, Part::Names, &mut keys);
+                        // Its entries are forgotten, and its times may be lost with power.
+                        if !covered {
+                            keys.push(Key { file, part: Part::Moved });
+                        }
                     }
                 }
                 Touch::Anything => return None,
@@ -99,7 +104,8 @@ impl Heat {
     fn content(&self, file: FileId, offset: u64, length: u64, keys: &mut Vec<Key>) {
         let region = |at: u64| u32::try_from(at / REGION_BYTES).unwrap_or(u32::MAX);
         let (first, last) = (region(offset), region(offset + length.saturating_sub(1)));
-        if last - first >= REGIONS_MAX {
+        // What lies behind the last region that has a number is nowhere else.
+        if last - first >= REGIONS_MAX || last == u32::MAX {
             return self.part(file, Part::From(first), keys);
         }
         for region in first..=last {
@@ -258,6 +264,7 @@ mod tests {
         assert_eq!(state.keys(&[long]), Some(vec![key(5, Part::From(1))]));
         let empty = Touch::Content { file: file(5), offset: 0, length: 0 };
         assert_eq!(state.keys(&[empty]), Some(vec![key(5, Part::Region(0))]));
+        assert_eq!(state.keys(&[content(5, 1 << 60)]), Some(vec![key(5, Part::From(u32::MAX))]));
     }
 
     #[test]
@@ -306,12 +313,13 @@ mod tests {
     }
 
     #[test]
-    fn a_hot_file_that_loses_one_of_its_names_is_covered_by_another() {
+    fn a_hot_file_that_loses_one_of_its_names_is_compared_whole_under_another() {
         let mut state = Heat::default();
         let losing = |other| Touch::Losing { file: file(5), other };
         assert_eq!(state.keys(&[losing(None)]), Some(Vec::new()), "nothing to lose");
         heat(&mut state, &[content(5, 0)], 1);
-        assert_eq!(state.keys(&[losing(Some(file(3)))]), Some(vec![key(3, Part::Names)]));
+        let whole = vec![key(3, Part::Names), key(5, Part::Moved)];
+        assert_eq!(state.keys(&[losing(Some(file(3)))]), Some(whole));
         assert_eq!(state.keys(&[losing(None)]), None);
     }
 }

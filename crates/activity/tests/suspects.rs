@@ -4,7 +4,7 @@
 //!
 //! A disk keeps what was synced. Of the rest, names, attributes and times survive up to some change
 //! and no further, as a journal commits them; content that was overwritten in place may have
-//! reached the disk or not, each region by itself. Hard links and moved directories are not here.
+//! reached the disk or not, each region by itself. Moved directories are not here.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -14,7 +14,7 @@ use activity::{Heat, Key, Part, REGION_BYTES, Reach};
 use replica::op::FileId;
 use replica::touch::Touch;
 
-const SEEDS: u64 = 4000;
+const SEEDS: u64 = 8000;
 const STEPS: usize = 60;
 const REGIONS: u32 = 3;
 const DIRECTORIES: u64 = 3;
@@ -42,6 +42,7 @@ enum Change {
     Write { file: u64, region: u32, version: u64 },
     Meta { file: u64, version: u64 },
     Rename { from: Place, to: Place },
+    Link { file: u64, to: Place },
     Remove { at: Place },
 }
 
@@ -78,10 +79,28 @@ impl Tree {
                 self.names.insert(to, file);
                 self.inodes.get_mut(&file).unwrap().stamp = stamp;
             }
+            Change::Link { file, to } => {
+                self.names.insert(to, file);
+                self.inodes.get_mut(&file).unwrap().stamp = stamp;
+            }
             Change::Remove { at } => {
-                self.names.remove(&at);
+                let file = self.names.remove(&at).unwrap();
+                self.inodes.get_mut(&file).unwrap().stamp = stamp;
             }
         }
+    }
+
+    /// The directories of the other names of what stands there.
+    fn others(&self, at: Place) -> Vec<u64> {
+        let file = self.names.get(&at);
+        let others = self.names.iter().filter(|(name, other)| **name != at && Some(*other) == file);
+        others.map(|((directory, _), _)| *directory).collect()
+    }
+
+    /// What the loss of a name touches.
+    fn losing(&self, at: Place) -> Option<Touch> {
+        let other = self.others(at).first().map(|directory| id(*directory))?;
+        Some(Touch::Losing { file: id(self.names[&at]), other: Some(other) })
     }
 }
 
@@ -186,7 +205,13 @@ impl Log {
     /// Says durably what a change touches, as `node` does before and after it.
     fn log(&mut self, change: Change, seen: &Tree) {
         let touches = match change {
-            Change::Create { at, .. } | Change::Remove { at } => vec![Touch::Names(id(at.0))],
+            Change::Create { at, .. } => vec![Touch::Names(id(at.0))],
+            Change::Remove { at } => {
+                [Touch::Names(id(at.0))].into_iter().chain(seen.losing(at)).collect()
+            }
+            Change::Link { file, to } => {
+                vec![Touch::Names(id(to.0)), Touch::Meta(id(file)), Touch::Moving(id(file))]
+            }
             Change::Write { file, region, .. } => {
                 let offset = u64::from(region) * REGION_BYTES;
                 vec![Touch::Content { file: id(file), offset, length: 1 }]
@@ -194,7 +219,9 @@ impl Log {
             Change::Meta { file, .. } => vec![Touch::Meta(id(file))],
             Change::Rename { from, to } => {
                 let moving = Touch::Moving(id(seen.names[&from]));
-                vec![Touch::Names(id(from.0)), Touch::Names(id(to.0)), moving]
+                let others = seen.others(from).into_iter().map(|other| Touch::Names(id(other)));
+                let names = [Touch::Names(id(from.0)), Touch::Names(id(to.0)), moving];
+                names.into_iter().chain(others).chain(seen.losing(to)).collect()
             }
         };
         let keys = self.heat.keys(&touches).unwrap();
@@ -203,12 +230,20 @@ impl Log {
         }
         self.number += 1;
         assert!(self.heat.touch(&keys, self.number));
+        for touch in touches {
+            if let Touch::Losing { file, .. } = touch {
+                self.heat.forget(file);
+            }
+        }
         match change {
             Change::Create { at, file } => self.heat.arrived(id(file), id(at.0)),
             Change::Rename { from, to } => {
                 self.heat.arrived(id(seen.names[&from]), id(to.0));
             }
-            Change::Write { .. } | Change::Meta { .. } | Change::Remove { .. } => {}
+            Change::Write { .. }
+            | Change::Meta { .. }
+            | Change::Link { .. }
+            | Change::Remove { .. } => {}
         }
     }
 }
@@ -254,6 +289,8 @@ impl World {
             let file = world.fresh();
             let at = (1 + name % DIRECTORIES, name);
             world.source.apply(Change::Create { at, file }, 1);
+            let to = (1 + (name + 1) % DIRECTORIES, name);
+            world.source.apply(Change::Link { file, to }, 1);
             for region in 0..REGIONS {
                 world.source.apply(Change::Write { file, region, version: file }, 1);
             }
@@ -284,7 +321,7 @@ impl World {
     }
 
     fn any_change(&mut self) -> Option<Change> {
-        let (at, to, kind) = (self.place(), self.place(), self.random.below(10));
+        let (at, to, kind) = (self.place(), self.place(), self.random.below(12));
         let version = self.fresh();
         let Some(file) = self.source.seen.names.get(&at).copied() else {
             return (kind < 4).then_some(Change::Create { at, file: version });
@@ -294,7 +331,8 @@ impl World {
             0..=4 => Change::Write { file, region, version },
             5 => Change::Meta { file, version },
             6 => Change::Remove { at },
-            _ if at == to => return None,
+            _ if self.source.seen.names.get(&to) == Some(&file) => return None,
+            7..=8 if !self.source.seen.names.contains_key(&to) => Change::Link { file, to },
             _ => Change::Rename { from: at, to },
         })
     }

@@ -45,8 +45,8 @@ const EPOCHS_MAX: usize = 64;
 /// Pages that are being read.
 static READERS: AtomicUsize = AtomicUsize::new(0);
 
-/// Notes that an epoch is taken up now. It is for people: no decision goes by it, and one that could
-/// not be noted is not known, which is told as such.
+/// Notes that an epoch is taken up now. It is for people: no decision goes by it, and one that
+/// could not be noted is not known, which is told as such.
 pub(super) fn note_epoch(file: &Path, epoch: EpochId) {
     let mut epochs = epochs(file);
     if epochs.iter().any(|(known, _)| *known == epoch.to_string()) {
