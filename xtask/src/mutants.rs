@@ -47,7 +47,8 @@ struct Search<'a> {
     model: bool,
 }
 
-/// Tries the `wanted` mutants, or all; `--seeds N` schedules, or plans of farms, and no story with `--no-stories`.
+/// Tries the `wanted` mutants, or all; `--seeds N` schedules, or plans of farms, and no story with
+/// `--no-stories`.
 ///
 /// # Errors
 /// One is not noticed, cannot be applied, built or judged, or the rules as they are do not pass.
