@@ -17,6 +17,7 @@ impl Farm {
         let term = self.term;
         self.standing = Standing::Leads { term, since: self.now, established: false };
         self.table.stamp = Stamp { term, leader: self.settings.me, serial: 1 };
+        self.drawn = self.now;
         self.switched = 0;
         self.heir = None;
     }
@@ -85,6 +86,7 @@ impl Farm {
         }
         self.table.lines = lines;
         self.table.stamp.serial = newest + 1;
+        self.drawn = self.now;
         true
     }
 

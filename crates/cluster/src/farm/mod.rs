@@ -202,6 +202,9 @@ pub struct Farm {
     /// The greatest term that was ever heard of.
     term: u64,
     table: Table,
+    /// When it was drawn up, by this node.
+    #[serde(default)]
+    drawn: Time,
     /// What the kernel is to do, as it was wished last.
     shares: Shares,
     /// Editions of the shares that are not in the kernel yet, and the table each is of.
@@ -245,6 +248,7 @@ impl Farm {
             behind: None,
             term: 0,
             table: Table::default(),
+            drawn: now,
             shares: Shares::none(),
             asked: BTreeMap::new(),
             installed: Stamp::default(),

@@ -117,7 +117,8 @@ impl Farm {
         let lead = self.table.stamp.lead();
         let away = self.members().filter(|pulse| pulse.away && !self.has_installed(pulse.from));
         let unsure = away.map(|pulse| (pulse.from, pulse.installed.is_of(lead))).collect();
-        let facts = Facts { may_take, unsure, released, installed };
+        let patient = !self.due(self.drawn + self.settings.timeout);
+        let facts = Facts { may_take, unsure, released, installed, patient };
         let lines = self.table.lines.iter().zip(&self.shares.buckets);
         lines.map(|(line, now)| self.bucket(line, now.owner, &facts)).collect()
     }
@@ -129,21 +130,23 @@ impl Farm {
             Delivery::Multicast if line.owner == me && now != me && !facts.may_take(line) => None,
             Delivery::Multicast if line.owner == me && self.is_behind() => None,
             Delivery::Multicast => line.owner,
-            Delivery::Directed if leads => self.destination(line.owner, now, facts),
+            Delivery::Directed if leads => self.destination(line, now, facts),
             Delivery::Directed if now == me && line.owner != me && !facts.released => now,
             Delivery::Directed => line.owner,
         };
         let former = owner != me && line.former.contains(&me);
-        // While packets still go by the table before, others may know what this node does not:
-        // nothing is reset or handed on, and what is dropped comes again.
+        // While packets still go by the table before, they come here in another order, and who is
+        // last by this table need not be: nothing is reset or handed on, and what is dropped comes
+        // again.
         let comes = self.settings.delivery == Delivery::Directed && !leads && !facts.released;
-        let settled = owner == line.owner && !(comes && line.owner == me);
+        let settled = owner == line.owner && !comes;
         let stray = if settled { self.stray(line) } else { Stray::Silent };
         Bucket { owner, stray, former }
     }
 
     /// Where a leader sends what is for a bucket.
-    fn destination(&self, to: Option<Seat>, now: Option<Seat>, facts: &Facts) -> Option<Seat> {
+    fn destination(&self, line: &Line, now: Option<Seat>, facts: &Facts) -> Option<Seat> {
+        let to = line.owner;
         let Some(seat) = to.filter(|_| to != now && to != Some(self.settings.me)) else {
             return to;
         };
@@ -156,13 +159,18 @@ impl Farm {
             };
             matches!(part, Some(Part::Ready | Part::Draining))
         };
-        if is_taken || !now.is_some_and(serves) { to } else { now }
+        // Until it goes by this table the new owner may be the last by the one before, and would
+        // reset what others know.
+        let others = line.former.iter().flatten().any(|seat| self.is_here(*seat));
+        let away = self.member(seat).is_none_or(|member| member.away);
+        let waits = now.is_some_and(serves) || (others && !away && facts.patient);
+        if is_taken || !waits { to } else { now }
     }
 
     /// A node that does not know a connection hands it to who served the bucket before itself.
     pub(super) fn stray(&self, line: &Line) -> Stray {
         let me = self.settings.me;
-        let lives = |seat: &Seat| *seat == me || self.lives(*seat);
+        let lives = |seat: &Seat| self.is_here(*seat);
         let end = if line.died { Stray::Reset } else { Stray::Silent };
         let mut chain = line.chain().filter(lives);
         match self.settings.delivery {
@@ -178,8 +186,8 @@ impl Farm {
         }
     }
 
-    fn lives(&self, seat: Seat) -> bool {
-        self.now < self.listening || self.member(seat).is_some()
+    fn is_here(&self, seat: Seat) -> bool {
+        seat == self.settings.me || self.now < self.listening || self.member(seat).is_some()
     }
 
     /// Whether the leader's packets go by this table, so that who does not own a bucket by it can
@@ -204,6 +212,8 @@ struct Facts {
     unsure: Vec<(Seat, bool)>,
     released: bool,
     installed: Vec<bool>,
+    /// The table is so new that its owners may be waited for where nobody serves.
+    patient: bool,
 }
 
 impl Facts {

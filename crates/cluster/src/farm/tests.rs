@@ -1,5 +1,7 @@
 //! Single steps of a farm, as far as the random plans of `sim` would not name what broke.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::farm::balance::balance;
 
@@ -185,6 +187,41 @@ fn nothing_is_reset_or_handed_on_while_packets_still_go_by_the_table_before() {
     assert_eq!(told(2, (2, 1, 2), 2), (Some(1), Stray::Pass(2)));
     assert_eq!(told(3, (3, 2, 1), 2), (Some(1), Stray::Silent), "those of node 3 still come here");
     assert_eq!(told(4, (3, 2, 1), 3), (Some(2), Stray::Reset));
+    // By the table before this node was not the last: the leader may have been behind it.
+    assert_eq!(told(5, (4, 0, 1), 3), (Some(0), Stray::Silent));
+    assert_eq!(told(6, (4, 0, 1), 4), (Some(0), Stray::Reset));
+}
+
+#[test]
+fn a_new_owner_that_would_reset_what_others_know_is_waited_for_after_a_failure_too() {
+    let (mut farm, mut now, mut pulse) = two();
+    farm.hear(now, now, said(&farm, 2, 1));
+    let line = Line { owner: Some(2), former: [Some(0), None, None], died: true };
+    farm.table.lines = vec![line; BUCKETS];
+    farm.shares.buckets.iter_mut().for_each(|bucket| bucket.owner = Some(2));
+    let mut next = |farm: &mut Farm, installed| {
+        now = now + TIMEOUT / 4;
+        (pulse.sequence, pulse.installed) = (pulse.sequence + 1, installed);
+        farm.hear(now, now, pulse.clone());
+    };
+    let before = farm.installed;
+    while farm.member(2).is_some() {
+        next(&mut farm, before);
+    }
+    let sent = |farm: &Farm| {
+        let both = farm.table.lines.iter().zip(&farm.shares.buckets);
+        let to: Vec<_> = both.filter(|(line, _)| line.owner == Some(1)).collect();
+        assert_eq!(to.len(), BUCKETS / 2);
+        to.iter().map(|(_, bucket)| bucket.owner).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(sent(&farm), BTreeSet::from([Some(2)]), "to the one that is lost");
+    let mut told = farm.clone();
+    next(&mut told, farm.table.stamp);
+    assert_eq!(sent(&told), BTreeSet::from([Some(1)]));
+    for _ in 0..4 {
+        next(&mut farm, before);
+    }
+    assert_eq!(sent(&farm), BTreeSet::from([Some(1)]), "it has waited long enough");
 }
 
 #[test]

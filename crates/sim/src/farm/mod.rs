@@ -24,7 +24,7 @@ use crate::dice::Dice;
 pub const PULSE: Duration = Duration::from_millis(50);
 /// Silence after which a node is lost.
 pub const TIMEOUT: Duration = Duration::from_millis(200);
-/// The longest that a kernel takes to go by new shares, in milliseconds.
+/// The longest that a kernel usually takes to go by new shares, in milliseconds.
 const KERNEL_MS: u64 = 8;
 /// How often a daemon says that it ends.
 const FAREWELLS: u32 = 3;
@@ -96,6 +96,8 @@ pub struct World {
     delivery: Delivery,
     hosts: Vec<Host>,
     network: Network,
+    /// The longest that a kernel takes to go by new shares, in milliseconds.
+    lag: u64,
     queue: BTreeMap<(Time, u64), Happening>,
     count: u64,
     /// Where clients send packets: who answered for the address last.
@@ -139,6 +141,7 @@ impl World {
             watch: promises::Watch::new(hosts.len()),
             hosts,
             network: Network::default(),
+            lag: KERNEL_MS,
             queue: BTreeMap::new(),
             count: 0,
             gateway: None,
@@ -233,7 +236,7 @@ impl World {
                 let farm = self.hosts[i].farm.as_ref().filter(|farm| farm.shares().serves());
                 self.hosts[i].left = farm.map(Farm::left);
                 let life = self.hosts[i].life;
-                let delay = Duration::from_millis(1 + self.dice.roll(KERNEL_MS));
+                let delay = Duration::from_millis(1 + self.dice.roll(self.lag));
                 // One change follows the other.
                 let earlier = self.queue.iter().rev().find_map(|((at, _), happening)| {
                     matches!(happening, Happening::Kernel(k, ..) if *k == i).then_some(*at)
@@ -298,7 +301,10 @@ impl World {
             return;
         }
         let edition = shares.edition;
-        if shares.leader && !self.hosts[i].kernel.leader {
+        let before = &self.hosts[i].kernel;
+        // It announces the address with each table that it has drawn up.
+        let is_new = (before.term, before.serial) != (shares.term, shares.serial);
+        if shares.leader && (is_new || !before.leader) {
             self.gateway = Some(i);
         }
         self.hosts[i].kernel = shares;

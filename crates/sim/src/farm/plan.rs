@@ -21,6 +21,8 @@ const NODES_MAX: u64 = 6;
 const FLAPS: usize = 4;
 /// For how long it is away each time, in milliseconds: shorter and longer than any is held.
 const AWAY: [u64; 4] = [500, 500, 12_000, 40_000];
+/// How long a kernel takes at most, in milliseconds: as usual, and on a machine that is busy.
+const LAGS: [u64; 2] = [super::KERNEL_MS, 150];
 /// A node that came and went has clients again by then.
 const HELD_MAX: Duration = Duration::from_secs(31);
 
@@ -58,8 +60,9 @@ pub enum Fault {
     Heal,
     /// Everything is mended, and all must agree after a while.
     Settle,
-    /// A node of a farm that has settled is lost: nobody but its clients must notice.
-    LoseAlone(usize),
+    /// A node of a farm that has settled is lost, while kernels take up to so many milliseconds to
+    /// go by new shares: nobody but its clients must notice.
+    LoseAlone(usize, u64),
     /// A node of a farm that has settled drains: no client must notice.
     DrainAlone(usize),
     /// A node of a farm that has settled comes: no client must notice.
@@ -169,7 +172,7 @@ fn fault(dice: &mut Dice, nodes: usize) -> Fault {
 fn alone(dice: &mut Dice, nodes: usize) -> Fault {
     let i = usize::try_from(dice.roll(nodes as u64)).unwrap_or(0);
     match dice.roll(7) {
-        0 => Fault::LoseAlone(i),
+        0 => Fault::LoseAlone(i, dice.pick(&LAGS).copied().unwrap_or(1)),
         1 => Fault::DrainAlone(i),
         2 => Fault::JoinAlone(i),
         5 => Fault::Flap(i, dice.pick(&AWAY).copied().unwrap_or(1)),
@@ -204,7 +207,11 @@ impl World {
             }
             Fault::Heal => self.network = super::Network::default(),
             Fault::Settle => self.settle(),
-            Fault::LoseAlone(i) => self.lose_alone(*i),
+            Fault::LoseAlone(i, millis) => {
+                let usual = std::mem::replace(&mut self.lag, *millis);
+                self.lose_alone(*i);
+                self.lag = usual;
+            }
             Fault::DrainAlone(i) => self.part_alone(*i, Part::Draining),
             Fault::JoinAlone(i) => self.part_alone(*i, Part::Ready),
             Fault::ReplaceAlone(i) => self.replace_alone(*i),
@@ -279,12 +286,15 @@ impl World {
         self.settle();
         let equal = self.hosts.iter().all(|host| host.weight == self.hosts[0].weight);
         let before = self.owners();
+        self.keep_connections();
+        self.forget_connections(i);
         self.lose(i);
         self.pass(SETTLES);
         if self.violation.is_some() {
             return;
         }
         self.look_settled();
+        self.look_at_connections();
         let others = (0..self.hosts.len()).any(|k| k != i && self.hosts[k].part == Part::Ready);
         let after = self.owners();
         let seat = u8::try_from(i).ok();
@@ -301,6 +311,7 @@ impl World {
         self.settle();
         let others = (0..self.hosts.len()).any(|k| k != i && self.hosts[k].part == Part::Ready);
         self.watch.planned = others && self.violation.is_none();
+        self.keep_connections();
         self.set_part(i, part);
         self.pass(SETTLES);
         if part == Part::Draining && others && self.violation.is_none() {
@@ -313,6 +324,7 @@ impl World {
         self.watch.planned = false;
         if self.violation.is_none() {
             self.look_settled();
+            self.look_at_connections();
         }
     }
 
@@ -320,6 +332,7 @@ impl World {
     fn replace_alone(&mut self, i: usize) {
         self.settle();
         let before = self.owners();
+        self.keep_connections();
         self.kill(i);
         self.pass(Duration::from_millis(60));
         self.start(i, false);
@@ -328,6 +341,7 @@ impl World {
             return;
         }
         self.look_settled();
+        self.look_at_connections();
         if self.owners() != before {
             let what = format!("a new daemon on {} moved buckets", self.hosts[i].name);
             self.broken(FarmPromise::NoFalseLoss, what);
@@ -339,6 +353,7 @@ impl World {
         self.settle();
         let before = self.owners();
         self.watch.quiet = self.violation.is_none();
+        self.keep_connections();
         for i in which {
             let own = millis + self.dice.roll(200);
             self.renew(*i, Duration::from_millis(own));
@@ -349,6 +364,7 @@ impl World {
             return;
         }
         self.look_settled();
+        self.look_at_connections();
         if self.owners() != before {
             self.broken(FarmPromise::NoFalseLoss, "new daemons moved buckets".to_owned());
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use cluster::farm::{BUCKETS, Farm, Part};
+use cluster::farm::{BUCKETS, Farm, Part, Stray};
 use model::Time;
 use model::config::Delivery;
 
@@ -16,6 +16,9 @@ use super::World;
 
 /// How long nodes have heard each other before they must agree.
 const ACQUAINTED: Duration = Duration::from_millis(500);
+
+/// A packet is handed on by at most so many nodes: each that ever served its bucket, and one more.
+const HOPS_MAX: usize = 8;
 
 /// A promise of a farm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +37,8 @@ pub enum FarmPromise {
     NoFalseLoss,
     /// A node that comes and goes takes its clients along once, and not each time.
     WhoFlapsIsHeld,
+    /// No connection breaks but those to a node that is lost.
+    ConnectionsStay,
 }
 
 impl FarmPromise {
@@ -54,6 +59,7 @@ impl FarmPromise {
             FarmPromise::WhoFlapsIsHeld => {
                 "who comes and goes gets its clients back once, and not each time"
             }
+            FarmPromise::ConnectionsStay => "no connection breaks but those to a lost node",
         }
     }
 }
@@ -75,6 +81,17 @@ impl fmt::Display for FarmViolation {
     }
 }
 
+/// What becomes of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It gets to who has the connection.
+    Served,
+    /// This node answers it with a reset.
+    Reset(usize),
+    /// Nobody answers it, and it comes again.
+    Dropped,
+}
+
 /// What is remembered between two looks.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
@@ -84,6 +101,9 @@ pub(super) struct Watch {
     pub(super) planned: bool,
     /// Whether daemons are replaced, and nothing else happens.
     pub(super) quiet: bool,
+    /// Connections that nobody may reset: the bucket, who has them, and whether that node owned
+    /// the bucket as this was noted.
+    kept: Vec<(usize, usize, bool)>,
     nodes: usize,
 }
 
@@ -109,6 +129,80 @@ impl World {
         if self.watch.planned && self.delivery == Delivery::Directed {
             self.look_for_unserved();
         }
+        self.look_for_resets();
+    }
+
+    /// From now on no connection that any node may have can be reset.
+    pub(super) fn keep_connections(&mut self) {
+        let has = |i: usize| {
+            let buckets = self.hosts[i].kernel.buckets.iter().enumerate();
+            let own = u8::try_from(i).ok();
+            let mine = buckets.filter(move |(_, bucket)| bucket.former || bucket.owner == own);
+            mine.map(move |(at, bucket)| (at, i, bucket.owner == own))
+        };
+        self.watch.kept = (0..self.watch.nodes).flat_map(has).collect();
+    }
+
+    /// Those to this node have ended.
+    pub(super) fn forget_connections(&mut self, of: usize) {
+        self.watch.kept.retain(|(_, server, _)| *server != of);
+    }
+
+    /// Those that must stay are served still. Others may have outlived too many owners of their
+    /// bucket.
+    pub(super) fn look_at_connections(&mut self) {
+        let kept = std::mem::take(&mut self.watch.kept);
+        let lost = kept
+            .iter()
+            .find(|(bucket, server, owned)| *owned && self.fate(*bucket, *server) != Fate::Served);
+        if let Some((bucket, server, _)) = lost {
+            let what = format!("a segment of bucket {bucket} does not get to node{}", server + 1);
+            self.broken(FarmPromise::ConnectionsStay, what);
+        }
+    }
+
+    fn look_for_resets(&mut self) {
+        let fates = self.watch.kept.iter().map(|(bucket, server, _)| {
+            let fate = self.fate(*bucket, *server);
+            (fate, *bucket, *server)
+        });
+        let reset = fates.filter_map(|(fate, bucket, server)| match fate {
+            Fate::Reset(by) => Some((by, bucket, server)),
+            Fate::Served | Fate::Dropped => None,
+        });
+        if let Some((by, bucket, server)) = { reset }.next() {
+            let (by, server) = (by + 1, server + 1);
+            let what = format!("node{by} resets a connection of bucket {bucket} to node{server}");
+            self.broken(FarmPromise::ConnectionsStay, what);
+        }
+    }
+
+    /// What becomes of a segment of a connection that this node has.
+    fn fate(&self, bucket: usize, server: usize) -> Fate {
+        let of = |i: usize| self.hosts.get(i).and_then(|host| host.kernel.buckets.get(bucket));
+        let owns = |i: usize| of(i).is_some_and(|it| it.owner.map(usize::from) == Some(i));
+        if self.delivery == Delivery::Multicast {
+            let resets = |i: &usize| owns(*i) && of(*i).is_some_and(|it| it.stray == Stray::Reset);
+            let others = (0..self.watch.nodes).filter(|i| *i != server);
+            return match { others }.find(resets) {
+                Some(by) => Fate::Reset(by),
+                None if owns(server) || of(server).is_some_and(|it| it.former) => Fate::Served,
+                None => Fate::Dropped,
+            };
+        }
+        let mut at = self.gateway.and_then(of).and_then(|it| it.owner).map(usize::from);
+        for _ in 0..HOPS_MAX {
+            match at {
+                None => return Fate::Dropped,
+                Some(i) if i == server => return Fate::Served,
+                Some(i) => match of(i).map(|it| it.stray) {
+                    Some(Stray::Reset) => return Fate::Reset(i),
+                    Some(Stray::Pass(to)) => at = Some(usize::from(to)),
+                    Some(Stray::Silent) | None => return Fate::Dropped,
+                },
+            }
+        }
+        Fate::Dropped
     }
 
     pub(super) fn note_hearing(&mut self) {

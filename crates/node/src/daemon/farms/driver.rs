@@ -30,8 +30,8 @@ const PROBE: Duration = Duration::from_millis(300);
 /// the one that answers.
 const PROBES: u32 = 8;
 const PROBE_PAUSE: Duration = Duration::from_millis(400);
-/// When a new leader tells the network again where the addresses are: some switch or router may
-/// miss it, and then it is told now and then for those that have forgotten.
+/// When a leader with a new table tells the network again where the addresses are: some switch or
+/// router may miss it, and then it is told now and then for those that have forgotten.
 const ANNOUNCE_AFTER_MS: [u64; 6] = [0, 100, 300, 1000, 3000, 10_000];
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(60);
 
@@ -240,10 +240,12 @@ impl Worker {
         // Before the kernel goes by it, for a daemon may die in between.
         self.write(left.map(|left| *left))?;
         self.fill(&shares)?;
-        let led = self.announcing.is_some();
-        self.announcing = match (shares.leader, led) {
-            (true, false) => Some((Instant::now(), 0)),
-            (true, true) => self.announcing,
+        let table = |shares: &Shares| (shares.term, shares.serial);
+        let is_new = self.shares.as_ref().map(table) != Some(table(&shares));
+        self.announcing = match (shares.leader, self.announcing) {
+            // With each table: a former leader that clients still went by may be gone.
+            (true, Some(announcing)) if !is_new => Some(announcing),
+            (true, _) => Some((Instant::now(), 0)),
             (false, _) => None,
         };
         self.shares = Some(shares);
