@@ -22,6 +22,7 @@ pub mod replay;
 pub mod report;
 mod rng;
 pub mod status;
+pub mod watchdog;
 pub mod witness;
 
 pub use contact::Contact;

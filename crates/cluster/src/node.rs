@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use model::config::ModuleConfig;
 use model::{ModuleName, NodeName, Phase, Role, Time};
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +140,17 @@ impl Node {
     #[must_use]
     pub fn farm_roster(&self, module: &ModuleName) -> Option<u64> {
         Some(self.modules.get(module)?.farm()?.roster())
+    }
+
+    /// Whether the farms that run here keep their nodes with other modules' files.
+    ///
+    /// # Errors
+    /// Why not, and what to do.
+    pub fn keeps_farms(&self, after: &[ModuleConfig]) -> Result<(), String> {
+        self.modules.values().try_for_each(|module| match module {
+            Module::Farm(farm) => farm.keeps_nodes(after),
+            Module::Mirror(_) | Module::Light(_) => Ok(()),
+        })
     }
 
     pub(crate) fn name(&self) -> &NodeName {

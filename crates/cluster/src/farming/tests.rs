@@ -444,3 +444,24 @@ fn where_a_farm_runs_is_known_to_a_node_on_which_it_is_stopped() {
     shell.command(1, Command::Start);
     assert_eq!(runs(&shell, &own), Some(web()));
 }
+
+#[test]
+fn a_farm_that_runs_keeps_its_nodes() {
+    let mut shell = Shell::start(None, false);
+    let read = |cluster: &str, module: &str| {
+        let cluster = parse_cluster(&Source { file: "cluster.toml", text: cluster }).unwrap();
+        parse_module(&Source { file: "web.toml", text: module }, &cluster).unwrap()
+    };
+    let third = format!("{CLUSTER}[[node]]\nname = 'node3'\naddresses = {{ lan0 = '10.0.0.3' }}\n");
+    let of_all = format!("{MODULE}{VIP}");
+    let named = format!("nodes = ['node1', 'node2']\n{of_all}");
+    assert_eq!(shell.node.keeps_farms(&[]), Ok(()), "it is stopped");
+    shell.command(1, Command::Start);
+    for same in [read(CLUSTER, &of_all), read(&third, &named)] {
+        assert_eq!(shell.node.keeps_farms(&[same]), Ok(()));
+    }
+    for (after, why) in [(vec![read(&third, &of_all)], "more nodes"), (vec![], "it is gone")] {
+        let refused = shell.node.keeps_farms(&after).unwrap_err();
+        assert!(refused.contains("nodes = [\"node1\", \"node2\"]"), "{why}: {refused}");
+    }
+}

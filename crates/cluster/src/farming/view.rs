@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use model::config::ModuleConfig;
 use model::{Copy, Headline, NodeName, Phase, Role, Severity};
 
 use super::{Farming, State};
@@ -95,6 +96,23 @@ impl Farming {
             data: DataState::Empty,
             running: (front.addresses || front.running).then_some(running),
         }
+    }
+
+    /// Whether its nodes stay with other modules' files, unless it is stopped: they count each
+    /// other by their places in that list, so that it cannot change under them.
+    pub(crate) fn keeps_nodes(&self, after: &[ModuleConfig]) -> Result<(), String> {
+        let (name, nodes) = (&self.base.module, &self.base.config.nodes);
+        let stays = after.iter().find(|config| config.name == *name);
+        let same = stays.is_some_and(|config| config.nodes == *nodes);
+        if same || self.role().0 == Role::Stop {
+            return Ok(());
+        }
+        let nodes: Vec<String> = nodes.iter().map(|node| format!("\"{node}\"")).collect();
+        let nodes = nodes.join(", ");
+        Err(format!(
+            "{name} is a farm of all nodes, and runs: stop it first, or name its nodes in its \
+             file (nodes = [{nodes}]) and `evenkeel apply` that"
+        ))
     }
 
     pub(super) fn update_reasons(&mut self) {

@@ -243,7 +243,7 @@ impl Daemon {
             }
             self.check_running()?;
             let modules = membership.check(&after)?;
-            self.check_farms(&modules)?;
+            self.node.keeps_farms(&modules)?;
             membership.adopt(&before, &after)
         });
         match adopted {
@@ -253,28 +253,6 @@ impl Daemon {
             }
             Err(why) => Line::Reply(Reply::new(Exit::Refused, format!("{own} refuses: {why}"))),
         }
-    }
-
-    /// Whether the farms that run here keep their nodes: those count each other by their places in
-    /// that list, so that it cannot change under them.
-    fn check_farms(&self, after: &[ModuleConfig]) -> Result<(), String> {
-        let status = self.node.status(clock::now());
-        for (name, module) in self.modules.iter().filter(|(_, module)| module.farm.is_some()) {
-            let role = status.modules.get(name).map(|module| module.role);
-            let stays = after.iter().find(|config| config.name == *name);
-            let same = stays.is_some_and(|config| config.nodes == module.config.nodes);
-            if same || role.is_none_or(|role| role == Role::Stop) {
-                continue;
-            }
-            let nodes: Vec<String> =
-                module.config.nodes.iter().map(|node| format!("\"{node}\"")).collect();
-            let nodes = nodes.join(", ");
-            return Err(format!(
-                "{name} is a farm of all nodes, and runs: stop it first, or name its nodes in its \
-                 file (nodes = [{nodes}]) and `evenkeel apply` that"
-            ));
-        }
-        Ok(())
     }
 
     /// Whether a daemon that starts anew would find what runs here as it is.

@@ -1,4 +1,4 @@
-//! The kernel's watchdog device: opened, fed, stopped. When, is decided by `policy`.
+//! The kernel's watchdog device: opened, fed, stopped; when, is decided by `cluster::watchdog`.
 //!
 //! It runs from its opening on. Closed without a word, as when its daemon dies or becomes another
 //! one, it goes on running: whoever opens it next feeds it. Only what was written before closing it

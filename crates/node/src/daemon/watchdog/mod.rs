@@ -1,12 +1,11 @@
 //! The watchdog of this machine, fed by the main loop and by nobody else: what resets a machine
 //! whose daemon stands still while it serves, or that could not let go.
 //!
-//! What is fed, and when it is not, is decided by `policy`; here it is carried out and told. Only
-//! where `[watchdog]` is configured anything is opened. A device that is not to be had is told, and
-//! is no reason not to serve.
+//! What is fed, and when it is not, is decided by `cluster::watchdog`; here it is carried out and
+//! told. Only where `[watchdog]` is configured anything is opened. A device that is not to be had
+//! is told, and is no reason not to serve.
 
 mod device;
-mod policy;
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +13,7 @@ use std::time::Duration;
 
 use cluster::effect::{Effect, Event};
 use cluster::input::{BootModule, Input};
+use cluster::watchdog::{Act, Open, Policy, Stand, Verdict, act};
 use model::config::WatchdogConfig;
 use model::{BootId, ModuleName, Reason, Severity, Time};
 use rustix::io::Errno;
@@ -22,7 +22,6 @@ use serde_json::{Value, json};
 
 use crate::clock;
 use crate::daemon::watchdog::device::Device;
-use crate::daemon::watchdog::policy::{Act, Open, Policy, Stand, Verdict, act};
 use crate::durable;
 
 /// The watchdog, as the main loop has it.

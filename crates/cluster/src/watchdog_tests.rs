@@ -1,9 +1,9 @@
-//! Tests of `policy`: what is ordered and heard, and what becomes of the device.
+//! Tests of `watchdog`: what is ordered and heard, and what becomes of the device.
 
 #![allow(clippy::unwrap_used, reason = "a test says what it needs and stops")]
 
-use cluster::effect::Serve;
-use cluster::input::ScriptError;
+use crate::effect::Serve;
+use crate::input::ScriptError;
 use model::config::{Ack, Compression, InUse, ReplicationConfig};
 
 use super::*;

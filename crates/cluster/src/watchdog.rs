@@ -8,9 +8,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cluster::effect::{Assignment, Effect, Ending, ServiceAction};
-use cluster::input::{BootModule, Input, ReplicatorEvent};
 use model::{ModuleName, Time};
+
+use crate::effect::{Assignment, Effect, Ending, ServiceAction};
+use crate::input::{BootModule, Input, ReplicatorEvent};
 
 /// How long letting go may take where it does not wait for anybody: killing and dropping.
 const LETTING_GO_MAX: Duration = Duration::from_secs(10);
@@ -27,7 +28,7 @@ const FEEDS: u32 = 5;
 
 /// What the node has in its hands.
 #[derive(Debug, Default)]
-pub(super) struct Policy {
+pub struct Policy {
     modules: BTreeMap<ModuleName, Hands>,
 }
 
@@ -61,7 +62,7 @@ enum Grip {
 
 /// What is to become of the watchdog.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// The node has nothing in its hands.
     Idle,
     /// It serves: as long as its main loop turns, the device is fed.
@@ -72,34 +73,38 @@ pub(super) enum Verdict {
 
 /// How the device stands.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Stand {
+pub struct Stand {
     /// If it is open.
-    pub(super) open: Option<Open>,
+    pub open: Option<Open>,
     /// Whether it stops when it is told.
-    pub(super) stops: bool,
+    pub stops: bool,
     /// Whether this boot has started it, and as far as is known nothing has stopped it.
-    pub(super) runs: bool,
+    pub runs: bool,
     /// When it was tried to open last.
-    pub(super) tried: Option<Time>,
+    pub tried: Option<Time>,
     /// Whether that failed.
-    pub(super) failed: bool,
+    pub failed: bool,
 }
 
 /// A device that is open.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Open {
-    pub(super) timeout: Duration,
-    pub(super) fed: Time,
+pub struct Open {
+    /// After which time without food it resets the machine.
+    pub timeout: Duration,
+    /// When it was fed last.
+    pub fed: Time,
 }
 
 /// What is to be done to the device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Act {
+pub enum Act {
+    /// Leave it as it is.
     Nothing,
     /// Open it, by which it runs.
     Open,
     /// Open it and stop it again, to see whether it is there.
     Probe,
+    /// Feed it.
     Feed,
     /// Stop it and close it.
     Stop,
@@ -107,7 +112,7 @@ pub(super) enum Act {
 
 impl Policy {
     /// What an earlier daemon of this boot left in the node's hands.
-    pub(super) fn of(modules: &[BootModule]) -> Policy {
+    pub fn of(modules: &[BootModule]) -> Policy {
         let hands = modules.iter().filter_map(|module| {
             let running = module.running.as_ref()?;
             let held = |held: bool| if held { Grip::Held } else { Grip::Free };
@@ -123,12 +128,12 @@ impl Policy {
     }
 
     /// What an earlier daemon was to end of an application runs still.
-    pub(super) fn left(&mut self, now: Time, module: &ModuleName) {
+    pub fn left(&mut self, now: Time, module: &ModuleName) {
         self.hands(module).application = Grip::Losing { since: now };
     }
 
     /// This is about to be done.
-    pub(super) fn order(&mut self, now: Time, effect: &Effect) {
+    pub fn order(&mut self, now: Time, effect: &Effect) {
         match effect {
             Effect::Assign { module, serial, assignment } => {
                 let hands = self.hands(module);
@@ -167,7 +172,7 @@ impl Policy {
     }
 
     /// This has happened.
-    pub(super) fn hear(&mut self, input: &Input) {
+    pub fn hear(&mut self, input: &Input) {
         if let Input::AddressesSet { module, held: false, error } = input {
             let grip = &mut self.hands(module).addresses;
             *grip = grip.let_go(error.clone());
@@ -195,7 +200,7 @@ impl Policy {
     }
 
     /// What is to become of the watchdog.
-    pub(super) fn verdict(&self, now: Time) -> Verdict {
+    pub fn verdict(&self, now: Time) -> Verdict {
         let mut verdict = Verdict::Idle;
         for (name, hands) in &self.modules {
             let things = [
@@ -257,7 +262,7 @@ fn feed_every(timeout: Duration) -> Duration {
 }
 
 /// What is to be done to the device now.
-pub(super) fn act(now: Time, verdict: &Verdict, stand: Stand) -> Act {
+pub fn act(now: Time, verdict: &Verdict, stand: Stand) -> Act {
     let after = |pause| stand.tried.is_none_or(|at| now.since(at) >= pause);
     let retry = if stand.runs { RETRY_RUNNING } else { RETRY };
     match (verdict, stand.open) {
@@ -284,5 +289,5 @@ pub(super) fn act(now: Time, verdict: &Verdict, stand: Stand) -> Act {
 }
 
 #[cfg(test)]
-#[path = "policy_tests.rs"]
+#[path = "watchdog_tests.rs"]
 mod tests;
