@@ -125,6 +125,12 @@ impl Layout {
         self.activity_file(module).with_file_name("epochs.json")
     }
 
+    /// What a module's markers are being changed to.
+    #[must_use]
+    pub fn marking_file(&self, module: &ModuleName) -> PathBuf {
+        self.activity_file(module).with_file_name("marking.json")
+    }
+
     /// Until when what a dead replicator had left covered a module's directories. It is there from
     /// when they are plain again until the next replicator knows.
     #[must_use]

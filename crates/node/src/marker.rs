@@ -1,8 +1,7 @@
 //! Markers: an attribute on each replicated root that says whose data it holds.
 //!
 //! A record on the system disk cannot tell whether the data disk is mounted, replaced or restored;
-//! a marker on the data itself can. Epochs lag by at most one step, as the record is written
-//! first.
+//! a marker on the data itself can. Its epoch may lag, as the record is written first.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -157,7 +157,10 @@ impl World {
             self.checks.protected([one, two]);
         }
         let host = &mut self.hosts[i];
-        host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
+        // Where the disk is not mounted nothing is marked.
+        if host.disk {
+            host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
+        }
         host.record = record;
     }
 

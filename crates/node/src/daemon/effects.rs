@@ -18,6 +18,7 @@ use crate::daemon::copies;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::farms::Order;
 use crate::daemon::hold_off::Wanted;
+use crate::daemon::marking;
 use crate::daemon::module::{Module, RunningState, data_state};
 use crate::daemon::replicators::{Replicator, Start, replication_addresses};
 use crate::daemon::start::is_the_labs;
@@ -93,30 +94,20 @@ impl Daemon {
     }
 
     fn persist(&mut self, name: &ModuleName, record: &Record) -> io::Result<()> {
-        durable::write(&self.layout.record_file(name), record)?;
-        let Some(module) = self.modules.get_mut(name) else { return Ok(()) };
+        let Some(module) = self.modules.get_mut(name) else {
+            return durable::write(&self.layout.record_file(name), record);
+        };
+        let before = module.record.epoch.as_ref().map(|epoch| epoch.id);
+        marking::persist(&self.layout, module, record)?;
         if let Some(number) = record.number {
             module.number = number;
         }
-        let before = std::mem::replace(&mut module.epoch, record.epoch.as_ref().map(|e| e.id));
-        let Some(epoch) = &record.epoch else { return Ok(()) };
-        // One that is written once more was taken up earlier.
-        if before != Some(epoch.id) {
-            copies::note_epoch(&self.layout.epochs_file(name), epoch.id);
-        }
-        let wanted = (record.root, epoch.id);
-        if record.root == 0 || module.marked == Some(wanted) {
-            return Ok(());
-        }
-        let marked = match &mut module.replicator {
-            Some(replicator) => replicator.mark(record.root, epoch.id),
-            None => module.mark_plain(record.root, epoch.id),
-        };
-        match marked {
-            Ok(()) => module.marked = Some(wanted),
-            // The record is durable, so this is no failure of the record. A marker may lag: it is
-            // written with the next record, and one that is missing stops the node, not the peer.
-            Err(error) => eprintln!("! {name} marker: {error}"),
+        match &record.epoch {
+            // One that is written once more was taken up earlier.
+            Some(epoch) if before != Some(epoch.id) => {
+                copies::note_epoch(&self.layout.epochs_file(name), epoch.id);
+            }
+            _ => {}
         }
         Ok(())
     }

@@ -32,6 +32,7 @@ mod isolation;
 mod journal;
 mod left;
 mod listen;
+mod marking;
 mod membership;
 mod module;
 mod programs;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::marker::{self, Marker};
 use cluster::input::DataState;
+use cluster::record::Record;
 use model::config::ModuleConfig;
 use model::{BootId, EpochId};
 use serde::{Deserialize, Serialize};
@@ -42,8 +43,8 @@ pub(crate) struct Module {
     pub(crate) number: u64,
     /// Who waits for the end of a verification.
     pub(crate) verifying: Option<Asked>,
-    /// Epoch of the record that is written down.
-    pub(crate) epoch: Option<EpochId>,
+    /// The record that is written down.
+    pub(crate) record: Record,
     /// What the markers say, as far as is known.
     pub(crate) marked: Option<(u128, EpochId)>,
 }
@@ -96,6 +97,14 @@ impl Module {
     }
 }
 
+/// What the markers say, if they say the same.
+pub(crate) fn marked(config: &ModuleConfig) -> Option<(u128, EpochId)> {
+    let of = |path| Some(marker::read(path).ok()??);
+    let mut found = config.replicate.iter().map(|path| of(path).map(|m| (m.root, m.epoch)));
+    let first = found.next()??;
+    found.all(|other| other == Some(first)).then_some(first)
+}
+
 /// What the replicated directories look like.
 pub(crate) fn data_state(config: &ModuleConfig) -> DataState {
     let mut found = Vec::new();
@@ -135,7 +144,8 @@ pub(crate) fn data_state(config: &ModuleConfig) -> DataState {
     DataState::Marked { root: first.root, epoch: first.epoch }
 }
 
-fn look_at(path: &Path) -> Result<(Option<Marker>, bool), String> {
+/// The marker of a directory, and whether it is empty.
+pub(crate) fn look_at(path: &Path) -> Result<(Option<Marker>, bool), String> {
     let shown = path.display();
     let metadata = std::fs::symlink_metadata(path)
         .map_err(|error| format!("{shown}: {error}; create the directory or mount its disk"))?;

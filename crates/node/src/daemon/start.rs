@@ -39,8 +39,9 @@ use crate::daemon::hold_off::HoldOff;
 use crate::daemon::inherited::Inherited;
 use crate::daemon::journal::Journal;
 use crate::daemon::left::{adopt, left_running};
+use crate::daemon::marking;
 use crate::daemon::membership::Membership;
-use crate::daemon::module::{Module, data_state};
+use crate::daemon::module::{Module, data_state, marked};
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
@@ -419,7 +420,6 @@ fn prepare(
         generation,
         events,
     })?;
-    let marked = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
     let mut module = Module {
         config: config.clone(),
         replicator: None,
@@ -434,7 +434,7 @@ fn prepare(
         closing_serial: None,
         number,
         verifying: None,
-        epoch: record.epoch.as_ref().map(|epoch| epoch.id),
+        record: record.clone(),
         marked: None,
     };
     let (data, running) = match adopted {
@@ -442,11 +442,14 @@ fn prepare(
             replicator.resync_rate(module.resync_rate)?;
             module.replicator = Some(replicator);
             module.number = found.number;
-            module.marked = marked;
+            module.marked = marking::marks(&record);
+            marking::finish(layout, &mut module);
             (data_of(&record), Some(adopt(layout, &mut module, found.assignment)))
         }
         None => {
             let running = left_running(layout, node, &mut module)?;
+            marking::finish(layout, &mut module);
+            module.marked = marked(&config);
             (data_state(&config), running)
         }
     };

@@ -1,0 +1,93 @@
+//! A disk that is not mounted, and markers that a lost power has kept from being written: what a
+//! node takes for its data, and what it leaves alone.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what it needs and stops")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::value::RawValue;
+
+use self::support::applications::ledger;
+use self::support::{Cluster, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
+
+const DISK: &str = "data";
+const MARKER: &str = "trusted.evenkeel";
+const RECORD: &str = "modules/ledger/record.json";
+
+#[test]
+fn where_a_disk_is_missing_nothing_is_marked() {
+    let cluster = Cluster::protected(ledger(""));
+    let primary = cluster.primary();
+    let node = other(primary);
+    cluster.stop_and_compare();
+    end_daemon(&cluster, node);
+    cluster.host(node).unmount_disk(DISK).unwrap();
+    // A run that failed may have left one.
+    let _ = fs::remove_dir(directory(&cluster, node));
+    fs::create_dir_all(directory(&cluster, node)).unwrap();
+    for _ in 0..2 {
+        cluster.start_daemon(node);
+        let refused = cluster.command(node, &["start", cluster.module(), "--node", node]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(said.contains("the disk is not mounted or was replaced"), "{said}");
+        // The record is written anew.
+        cluster.must(node, &["maintenance", "on", node]);
+        cluster.must(node, &["maintenance", "off", node]);
+        cluster.must(node, &["stop", cluster.module(), "--node", node]);
+        assert!(marker(&directory(&cluster, node)).is_none(), "the bare directory is marked");
+        end_daemon(&cluster, node);
+    }
+    fs::remove_dir(directory(&cluster, node)).unwrap();
+    cluster.host(node).mount_disk(DISK).unwrap();
+    cluster.start_daemon(node);
+    cluster.must(primary, &["start", cluster.module()]);
+    cluster.wait_for(cluster.primary(), "protected", SYNC_PATIENCE);
+    cluster.stop_and_compare();
+}
+
+#[test]
+fn markers_that_were_not_written_any_more_are_written_by_the_next_daemon() {
+    let cluster = Cluster::protected(ledger(""));
+    let primary = cluster.primary();
+    cluster.stop_and_compare();
+    end_daemon(&cluster, primary);
+    // As if the power had failed after the record was written.
+    let was = marker(&directory(&cluster, primary)).unwrap();
+    let directory = directory(&cluster, primary);
+    rustix::fs::removexattr(&directory, MARKER).unwrap();
+    let state = cluster.host(primary).path(format!("{ROOT}/var/lib/evenkeel")).unwrap();
+    // As text, for the identity is longer than a number may be.
+    let said: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&was).unwrap();
+    assert!(state.join(RECORD).exists());
+    let note = format!("{{\"before\":null,\"wanted\":[{},{}]}}", said["root"], said["epoch"]);
+    let file = state.join(RECORD).with_file_name("marking.json");
+    fs::write(&file, note).unwrap();
+    cluster.start_daemon(primary);
+    assert_eq!(marker(&directory).unwrap(), was);
+    assert!(!file.exists());
+    cluster.wait_for(primary, "stopped", PATIENCE);
+    cluster.must(primary, &["start", cluster.module()]);
+    cluster.wait_for(cluster.primary(), "protected", SYNC_PATIENCE);
+    assert_eq!(cluster.primary(), primary);
+    assert_eq!(NODES.map(|node| marker(&cluster.replica(node)).is_some()), [true, true]);
+}
+
+fn directory(cluster: &Cluster, node: &str) -> PathBuf {
+    cluster.host(node).path("/srv/ledger").unwrap()
+}
+
+fn marker(directory: &Path) -> Option<Vec<u8>> {
+    let mut value = vec![0; 4096];
+    let length = rustix::fs::getxattr(directory, MARKER, &mut value[..]).ok()?;
+    value.truncate(length);
+    Some(value)
+}
+
+fn end_daemon(cluster: &Cluster, node: &str) {
+    cluster.daemon(node).kill(15).unwrap();
+    cluster.daemon(node).wait().unwrap();
+}

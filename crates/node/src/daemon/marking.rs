@@ -1,0 +1,130 @@
+//! Markers that follow the record, over crashes in between: the record is written first, and what
+//! is to be marked is noted before that, so that a daemon which finds the note can finish.
+//!
+//! Only directories that hold what the record says are marked: one on which a disk is not mounted
+//! would be taken for it ever after. What a marker says is in `marker`; whether a node may use
+//! what it finds is decided by the core.
+
+use std::io;
+use std::path::Path;
+
+use cluster::input::DataState;
+use cluster::record::{Record, StoredCopy};
+use model::{EpochId, ModuleName};
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::module::{Module, data_state, look_at};
+use crate::durable;
+use crate::layout::Layout;
+
+/// Identity and epoch of the data, as markers hold them.
+type Marks = (u128, EpochId);
+
+/// What markers are changed from and to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Marking {
+    /// None where there were no markers, or it was not known what they say.
+    before: Option<Marks>,
+    wanted: Marks,
+}
+
+/// Makes a record durable, and the markers that belong to it.
+pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> io::Result<()> {
+    let name = module.config.name.clone();
+    let wanted = marks(record).filter(|wanted| module.marked != Some(*wanted));
+    let known = module.replicator.is_some()
+        || wanted.is_none()
+        || holds(&module.record, &data_state(&module.config));
+    let note = layout.marking_file(&name);
+    if let (Some(wanted), true) = (wanted, known) {
+        durable::write(&note, &Marking { before: module.marked, wanted })?;
+    }
+    durable::write(&layout.record_file(&name), record)?;
+    module.record = record.clone();
+    let Some(wanted) = wanted else { return Ok(()) };
+    if !known {
+        eprintln!("! {name} marker: the directories do not hold the module's data now");
+        return Ok(());
+    }
+    match module.mark(wanted) {
+        Ok(()) => end(&note),
+        // The record is durable, so this is no failure of the record. A marker may lag: it is
+        // written with the next record, or when a daemon finds the note.
+        Err(error) => eprintln!("! {name} marker: {error}"),
+    }
+    Ok(())
+}
+
+/// Finishes what a daemon that has ended could not: whether its directories are covered by a
+/// replicator or plain.
+pub(super) fn finish(layout: &Layout, module: &mut Module) {
+    let name = module.config.name.clone();
+    let note = layout.marking_file(&name);
+    let marking: Marking = match durable::read(&note) {
+        Ok(Some(marking)) => marking,
+        Ok(None) => return,
+        Err(error) => return eprintln!("! {error}"),
+    };
+    if marks(&module.record) != Some(marking.wanted) {
+        // The record was not written.
+        return end(&note);
+    }
+    let plain = module.replicator.is_none();
+    if plain && !module.config.replicate.iter().all(|path| is_due(path, &name, &marking)) {
+        return;
+    }
+    match module.mark(marking.wanted) {
+        Ok(()) => end(&note),
+        Err(error) => eprintln!("! {name} marker: {error}"),
+    }
+}
+
+impl Module {
+    fn mark(&mut self, (root, epoch): Marks) -> io::Result<()> {
+        match &mut self.replicator {
+            Some(replicator) => replicator.mark(root, epoch),
+            None => self.mark_plain(root, epoch),
+        }?;
+        self.marked = Some((root, epoch));
+        Ok(())
+    }
+}
+
+/// What the markers are to say; nothing as long as there is nothing to be told apart.
+pub(super) fn marks(record: &Record) -> Option<Marks> {
+    let epoch = record.epoch.as_ref().filter(|_| record.root != 0)?;
+    Some((record.root, epoch.id))
+}
+
+/// Whether directories are those that a record speaks of.
+fn holds(record: &Record, data: &DataState) -> bool {
+    let had_data = record.root != 0 && record.copy != StoredCopy::None;
+    match data {
+        DataState::Unusable { .. } => false,
+        DataState::Empty | DataState::Unmarked => !had_data,
+        DataState::Marked { root, .. } => *root == record.root,
+    }
+}
+
+/// Whether a directory is one that was to be marked. One without a marker that is empty may be
+/// where its disk is to be mounted.
+fn is_due(path: &Path, name: &ModuleName, marking: &Marking) -> bool {
+    match look_at(path) {
+        Ok((Some(marker), _)) => {
+            let found = (marker.root, marker.epoch);
+            marker.module == *name && (found == marking.wanted || Some(found) == marking.before)
+        }
+        Ok((None, is_empty)) => marking.before.is_none() && !is_empty,
+        Err(_) => false,
+    }
+}
+
+fn end(note: &Path) {
+    if let Err(error) = durable::remove(note) {
+        eprintln!("! {}: {error}", note.display());
+    }
+}
+
+#[cfg(test)]
+#[path = "marking_tests.rs"]
+mod tests;
