@@ -13,7 +13,7 @@ use cluster::record::{Record, StoredCopy};
 use model::{EpochId, ModuleName};
 use serde::{Deserialize, Serialize};
 
-use crate::daemon::module::{Module, data_state, look_at};
+use crate::daemon::module::{Module, data_state, look_at, marked};
 use crate::durable;
 use crate::layout::Layout;
 
@@ -55,9 +55,17 @@ pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> 
     Ok(())
 }
 
-/// Finishes what a daemon that has ended could not: whether its directories are covered by a
-/// replicator or plain.
-pub(super) fn finish(layout: &Layout, module: &mut Module) {
+/// A daemon begins: what do the markers say, once what the one before it could not finish is done?
+/// Its directories are covered by a replicator or plain.
+pub(super) fn begin(layout: &Layout, module: &mut Module) {
+    module.marked = match module.replicator {
+        Some(_) => marks(&module.record),
+        None => marked(&module.config),
+    };
+    finish(layout, module);
+}
+
+fn finish(layout: &Layout, module: &mut Module) {
     let name = module.config.name.clone();
     let note = layout.marking_file(&name);
     let marking: Marking = match durable::read(&note) {
@@ -91,7 +99,7 @@ impl Module {
 }
 
 /// What the markers are to say; nothing as long as there is nothing to be told apart.
-pub(super) fn marks(record: &Record) -> Option<Marks> {
+fn marks(record: &Record) -> Option<Marks> {
     let epoch = record.epoch.as_ref().filter(|_| record.root != 0)?;
     Some((record.root, epoch.id))
 }

@@ -9,7 +9,7 @@ use crate::marker::{self, Marker};
 
 const ROOT: u128 = 7;
 
-fn marked(root: u128) -> DataState {
+fn found(root: u128) -> DataState {
     DataState::Marked { root, epoch: EpochId(1) }
 }
 
@@ -17,12 +17,12 @@ fn marked(root: u128) -> DataState {
 fn what_a_record_does_not_speak_of_is_not_marked() {
     let new = Record::default();
     assert!(holds(&new, &DataState::Empty) && holds(&new, &DataState::Unmarked));
-    assert!(!holds(&new, &marked(ROOT)));
+    assert!(!holds(&new, &found(ROOT)));
     let known = Record { root: ROOT, copy: StoredCopy::Current, ..Record::default() };
-    assert!(holds(&known, &marked(ROOT)));
+    assert!(holds(&known, &found(ROOT)));
     // The disk is not mounted, or another one is.
     assert!(!holds(&known, &DataState::Empty) && !holds(&known, &DataState::Unmarked));
-    assert!(!holds(&known, &marked(ROOT + 1)));
+    assert!(!holds(&known, &found(ROOT + 1)));
     assert!(!holds(&known, &DataState::Unusable { why: "gone".to_owned() }));
     assert_eq!(marks(&known), None, "it is in no epoch");
 }

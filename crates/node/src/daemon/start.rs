@@ -41,7 +41,7 @@ use crate::daemon::journal::Journal;
 use crate::daemon::left::{adopt, left_running};
 use crate::daemon::marking;
 use crate::daemon::membership::Membership;
-use crate::daemon::module::{Module, data_state, marked};
+use crate::daemon::module::{Module, data_state};
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
@@ -442,14 +442,12 @@ fn prepare(
             replicator.resync_rate(module.resync_rate)?;
             module.replicator = Some(replicator);
             module.number = found.number;
-            module.marked = marking::marks(&record);
-            marking::finish(layout, &mut module);
+            marking::begin(layout, &mut module);
             (data_of(&record), Some(adopt(layout, &mut module, found.assignment)))
         }
         None => {
             let running = left_running(layout, node, &mut module)?;
-            marking::finish(layout, &mut module);
-            module.marked = marked(&config);
+            marking::begin(layout, &mut module);
             (data_state(&config), running)
         }
     };
