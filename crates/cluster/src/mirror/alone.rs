@@ -68,7 +68,9 @@ impl Mirror {
         }
         if !(self.has_witness || pending) && self.in_contact() {
             // Neither the policy nor a command is for a peer that is there.
-            return false;
+            let (me, peer) = (&self.me, &self.peer_name);
+            let sentence = format!("{peer} is heard, but does not consent that {me} goes on");
+            return self.block("no-consent", sentence);
         }
         match self.verdict(&epoch, self.in_sync_since_boot) {
             Verdict::Granted => self.won(epoch, true, "the witness grants"),

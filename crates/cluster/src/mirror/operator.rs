@@ -60,7 +60,7 @@ impl Mirror {
     }
 
     pub(super) fn begin_start(&mut self) {
-        self.persist_error = None;
+        let unwritten = self.persist_error.take().is_some();
         self.rewritten = false;
         self.copy_failed = None;
         self.failed_following = false;
@@ -71,7 +71,8 @@ impl Mirror {
         self.forget_failures();
         self.retry.failures = 0;
         self.retry.at = self.now;
-        if !self.record.started {
+        if !self.record.started || unwritten {
+            // What failed to be written may be on the disk all the same.
             self.persist(|record| record.started = true);
         }
         if self.state == State::Stop {

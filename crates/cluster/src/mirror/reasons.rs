@@ -256,6 +256,14 @@ impl Mirror {
                 "mend what the check looks at: the application starts by itself then".to_owned(),
                 format!("to have {peer} run it: evenkeel stop {module} --node {}", self.me),
             ],
+            "undecided" => vec![
+                format!("bring {peer} back, or the witness if there is one"),
+                format!("only if {peer} is certainly dead: evenkeel force-primary {module}"),
+            ],
+            "no-consent" => vec![
+                format!("evenkeel why {module} on {peer}: it may not be able to write that down"),
+                format!("only if {peer} must stay behind: evenkeel force-primary {module}"),
+            ],
             "peer-hindered" => vec![format!("evenkeel why {module} on {peer}")],
             "copy-failed" => vec![
                 format!("mend or replace the disk of {}", self.me),

@@ -99,7 +99,7 @@ impl Module {
 
 /// What the markers say, if they say the same.
 pub(crate) fn marked(config: &ModuleConfig) -> Option<(u128, EpochId)> {
-    let of = |path| Some(marker::read(path).ok()??);
+    let of = |path| marker::read(path).ok().flatten();
     let mut found = config.replicate.iter().map(|path| of(path).map(|m| (m.root, m.epoch)));
     let first = found.next()??;
     found.all(|other| other == Some(first)).then_some(first)
