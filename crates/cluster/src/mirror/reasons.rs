@@ -232,32 +232,13 @@ impl Mirror {
                 format!("if {peer} is lost for ever: evenkeel force-primary {module}"),
             ],
             "isolated"
+            | "undecided"
             | "crashed-copy"
             | "witness-unreachable"
             | "witness-unsure"
             | "not-enrolled"
             | "no-witness" => vec![
                 format!("bring {peer} back"),
-                format!("only if {peer} is certainly dead: evenkeel force-primary {module}"),
-            ],
-            "service-failed" => {
-                vec![format!("evenkeel events {module}"), format!("evenkeel start {module}")]
-            }
-            "gave-up" | "stopped-by-check" => vec![
-                "mend what the facts above name".to_owned(),
-                format!("then: evenkeel start {module}, which also forgets earlier failures"),
-            ],
-            "failed-over" => vec![
-                format!("mend the application on {}", self.me),
-                format!("then: evenkeel start {module} --node {}", self.me),
-            ],
-            "check-down" => vec![format!("evenkeel checks {module}")],
-            "check-waits" => vec![
-                "mend what the check looks at: the application starts by itself then".to_owned(),
-                format!("to have {peer} run it: evenkeel stop {module} --node {}", self.me),
-            ],
-            "undecided" => vec![
-                format!("bring {peer} back, or the witness if there is one"),
                 format!("only if {peer} is certainly dead: evenkeel force-primary {module}"),
             ],
             "no-consent" => vec![
@@ -276,7 +257,33 @@ impl Mirror {
             "split-brain" | "different-data" => self.heal_steps(),
             "waits" => vec![format!("evenkeel why {module} on {peer}")],
             "alone" | "peer-silent" => vec![format!("bring {peer} back; it joins by itself")],
-            _ => [self.held_steps(code), self.unwitnessed_steps(code)].concat(),
+            _ => {
+                [self.application_steps(code), self.held_steps(code), self.unwitnessed_steps(code)]
+                    .concat()
+            }
+        }
+    }
+
+    fn application_steps(&self, code: &str) -> Vec<String> {
+        let (module, peer) = (&self.module, &self.peer_name);
+        match code {
+            "service-failed" => {
+                vec![format!("evenkeel events {module}"), format!("evenkeel start {module}")]
+            }
+            "gave-up" | "stopped-by-check" => vec![
+                "mend what the facts above name".to_owned(),
+                format!("then: evenkeel start {module}, which also forgets earlier failures"),
+            ],
+            "failed-over" => vec![
+                format!("mend the application on {}", self.me),
+                format!("then: evenkeel start {module} --node {}", self.me),
+            ],
+            "check-down" => vec![format!("evenkeel checks {module}")],
+            "check-waits" => vec![
+                "mend what the check looks at: the application starts by itself then".to_owned(),
+                format!("to have {peer} run it: evenkeel stop {module} --node {}", self.me),
+            ],
+            _ => Vec::new(),
         }
     }
 }
