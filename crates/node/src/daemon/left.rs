@@ -75,10 +75,11 @@ fn runs(module: &mut Module, noted: bool) -> bool {
 
 /// Nothing of the module may run or be held on this node.
 fn clear_away(layout: &Layout, module: &mut Module) -> io::Result<()> {
-    module.application.kill_now()?;
+    // Before what may fail: without this daemon nobody would.
     if let Err(error) = module.addresses.release(&module.config.vips) {
         eprintln!("! {} address: {error}", module.config.name);
     }
+    module.application.kill_now()?;
     if module.config.farm.is_some()
         && let Err(error) = net::farm::remove(module.config.name.as_str())
     {

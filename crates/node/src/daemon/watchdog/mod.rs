@@ -48,21 +48,28 @@ pub(super) struct Watchdog {
 struct Note {
     file: PathBuf,
     noted: Option<Noted>,
+    /// This daemon has found one that runs, and its main loop has not turned yet.
+    starting: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Noted {
     boot: Option<BootId>,
     watchdog: WatchdogConfig,
+    /// A daemon has fed it at its start, and is not known to have come any further.
+    #[serde(default)]
+    starting: bool,
 }
 
 impl Watchdog {
     /// Takes over what an earlier daemon of this boot has left running. That comes before all else
-    /// of a start, so that the whole time of the device is left for it.
+    /// of a start, so that the whole time of the device is left for it. After a start that failed
+    /// or was cut short it does not begin anew: who never starts keeps no machine from its reset.
     pub(super) fn take_over(config: Option<WatchdogConfig>, note: PathBuf) -> Watchdog {
         let noted = durable::read::<Noted>(&note).ok().flatten();
         let noted = noted.filter(|noted| noted.boot.is_some() && noted.boot == this_boot());
         let left = noted.clone().map(|noted| noted.watchdog);
+        let in_vain = noted.as_ref().is_some_and(|noted| noted.starting);
         let same =
             config.as_ref().map(|config| &config.device) == left.as_ref().map(|left| &left.device);
         let timeouts = [&config, &left].map(|known| known.as_ref().map(|known| known.timeout));
@@ -75,12 +82,17 @@ impl Watchdog {
             fed: clock::now(),
             tried: None,
             identity: None,
-            note: Note { file: note, noted },
+            note: Note { file: note, noted, starting: left.is_some() },
             reason: None,
             untold: Vec::new(),
         };
         match left {
-            Some(_) if same => watchdog.open(clock::now()),
+            Some(left) if same => {
+                watchdog.note.write(Some(left));
+                if !in_vain {
+                    watchdog.open(clock::now());
+                }
+            }
             Some(left) => watchdog.leave(&left),
             None => {}
         }
@@ -115,6 +127,10 @@ impl Watchdog {
     /// The main loop turns. What is to be told of it.
     #[must_use]
     pub(super) fn tick(&mut self, now: Time) -> Vec<Event> {
+        if std::mem::take(&mut self.note.starting) {
+            let left = self.note.noted.clone();
+            self.note.write(left.map(|noted| noted.watchdog));
+        }
         if self.config.is_some() {
             let verdict = self.policy.verdict(now);
             let open = self.device.as_ref();
@@ -336,7 +352,8 @@ impl Watchdog {
 
 impl Note {
     fn write(&mut self, watchdog: Option<WatchdogConfig>) {
-        let noted = watchdog.map(|watchdog| Noted { boot: this_boot(), watchdog });
+        let starting = self.starting;
+        let noted = watchdog.map(|watchdog| Noted { boot: this_boot(), watchdog, starting });
         if noted == self.noted {
             return;
         }

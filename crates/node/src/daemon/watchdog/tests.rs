@@ -99,9 +99,30 @@ fn what_an_earlier_daemon_has_left_running_elsewhere_is_not_this_device() {
     let directory = Place::new();
     let note = directory.0.join("watchdog.json");
     let with = |device: &str| WatchdogConfig { device: device.into(), timeout: TIMEOUT };
-    let left = Noted { boot: this_boot(), watchdog: with("/dev/watchdog-former") };
+    let watchdog = with("/dev/watchdog-former");
+    let left = Noted { boot: this_boot(), watchdog, starting: false };
     durable::write(&note, &left).unwrap();
     let watchdog = Watchdog::take_over(Some(with("/dev/watchdog-none")), note);
     assert!(!watchdog.runs() && watchdog.note.noted.is_some());
     assert!(!Path::new("/dev/watchdog-former").exists());
+}
+
+#[test]
+fn a_daemon_that_never_starts_feeds_what_was_left_running_once() {
+    let place = Place::new();
+    let note = place.0.join("watchdog.json");
+    let config = WatchdogConfig { device: "/dev/watchdog-none".into(), timeout: TIMEOUT };
+    let left = Noted { boot: this_boot(), watchdog: config.clone(), starting: false };
+    durable::write(&note, &left).unwrap();
+    let start = || Watchdog::take_over(Some(config.clone()), note.clone());
+    assert!(start().tried.is_some(), "there is no such device, but it was tried");
+    // That one came no further than this, nor does the next.
+    assert!(start().tried.is_none());
+    let mut third = start();
+    assert!(third.tried.is_none());
+    // Its main loop turns: it is tried at once, as it runs, and the next daemon has its time again.
+    let _ = third.tick(clock::now());
+    assert!(third.tried.is_some());
+    assert!(!durable::read::<Noted>(&note).unwrap().unwrap().starting);
+    assert!(start().tried.is_some());
 }
