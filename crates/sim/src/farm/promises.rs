@@ -240,9 +240,16 @@ impl World {
         let names = format!("{} and {}", self.hosts[i].name, self.hosts[k].name);
         if let Some(bucket) = both.filter(|_| self.delivery == Delivery::Multicast) {
             self.broken(FarmPromise::OneOwner, format!("{names} both serve bucket {bucket}"));
-        } else if one.leader && other.leader && !self.is_stormy() {
+        } else if one.leader && other.leader && !self.is_stormy() && !self.is_word_of_before(i, k) {
             self.broken(FarmPromise::OneLeader, format!("{names} both lead"));
         }
+    }
+
+    /// With multicast delivery no packet goes by who leads: that a kernel has it so says what its
+    /// daemon was. One that is away cannot take it back when a node that stood still leads next.
+    fn is_word_of_before(&self, i: usize, k: usize) -> bool {
+        let away = self.hosts[i].away || self.hosts[k].away;
+        away && self.delivery == Delivery::Multicast
     }
 
     /// With directed delivery a leader waits for the others' word only so long, and then it may
