@@ -246,10 +246,10 @@ impl World {
     }
 
     /// With multicast delivery no packet goes by who leads: that a kernel has it so says what its
-    /// daemon was. One that is away cannot take it back when a node that stood still leads next.
+    /// daemon was. One that has ended cannot take it back when a node that stood still leads next.
     fn is_word_of_before(&self, i: usize, k: usize) -> bool {
-        let away = self.hosts[i].away || self.hosts[k].away;
-        away && self.delivery == Delivery::Multicast
+        let ended = self.hosts[i].farm.is_none() || self.hosts[k].farm.is_none();
+        ended && self.delivery == Delivery::Multicast
     }
 
     /// With directed delivery a leader waits for the others' word only so long, and then it may
