@@ -157,8 +157,8 @@ impl World {
             self.checks.protected([one, two]);
         }
         let host = &mut self.hosts[i];
-        // Where the disk is not mounted nothing is marked.
-        if host.disk {
+        // Where the disk is not mounted nothing is marked; a replicator holds on to it.
+        if host.disk || host.replicator.running {
             host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
         }
         host.record = record;
