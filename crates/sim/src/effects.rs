@@ -164,6 +164,11 @@ impl World {
         host.record = record;
     }
 
+    pub(crate) fn tell_restored(&mut self, i: usize) {
+        let why = "the disk was put back to an earlier state".to_owned();
+        self.replicator_event(i, Duration::ZERO, ReplicatorEvent::Restored { why });
+    }
+
     /// A copy of the host is to be kept before a resync mixes it.
     fn keeps_before_resync(&self, i: usize) -> bool {
         match self.in_use(i) {

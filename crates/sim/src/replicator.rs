@@ -255,8 +255,7 @@ impl World {
         if !std::mem::replace(&mut replicator.looks_back, true) {
             let process = replicator.process;
             if replicator.restored {
-                let why = "the disk was put back to an earlier state".to_owned();
-                self.replicator_event(i, Duration::ZERO, ReplicatorEvent::Restored { why });
+                self.tell_restored(i);
             }
             self.after(LOOK_BACK, Happening::Link(i, Message::LookedBack { process }));
         }
@@ -264,6 +263,9 @@ impl World {
 
     /// Tells a new daemon what an earlier one may have missed.
     pub(crate) fn introduce(&mut self, i: usize) {
+        if self.hosts[i].replicator.running && self.hosts[i].replicator.restored {
+            self.tell_restored(i);
+        }
         self.tell_looked_back(i);
         let replicator = &self.hosts[i].replicator;
         if !replicator.running {
