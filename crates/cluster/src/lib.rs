@@ -28,5 +28,6 @@ pub mod witness;
 pub use contact::Contact;
 pub use effect::Effect;
 pub use input::Input;
+pub use mirror::data_fault;
 pub use node::Node;
 pub use record::Record;

@@ -38,7 +38,8 @@ pub(crate) enum Standing {
 }
 
 /// Why the directories cannot be what the record says, as a sentence.
-pub(crate) fn data_fault(record: &Record, data: &DataState) -> Option<String> {
+#[must_use]
+pub fn data_fault(record: &Record, data: &DataState) -> Option<String> {
     let had_data = record.root != 0 && record.copy != StoredCopy::None;
     match data {
         DataState::Unusable { why } => Some(why.clone()),

@@ -52,6 +52,7 @@ use std::time::Duration;
 use model::{BootId, Epoch, EpochId, NodeName, SessionId, Time};
 use serde::{Deserialize, Serialize};
 
+pub use self::facts::data_fault;
 use crate::application::Base;
 use crate::effect::{Assignment, Effect};
 use crate::input::{Boot, BootModule, DataState, Running};
@@ -286,7 +287,7 @@ impl Mirror {
             digest: Arc::new(module.digest.clone()),
             cluster_digest: boot.cluster_digest,
             has_witness: boot.cluster.witness.is_some(),
-            fault: facts::data_fault(record, &module.data),
+            fault: data_fault(record, &module.data),
             empty: module.data == DataState::Empty,
             number: record.number.filter(|_| record.open_in.is_none()),
             state: if record.started { State::Wait } else { State::Stop },

@@ -132,7 +132,7 @@ fn page(
     let mut walk = Walk { exclude, after, objects: Vec::new(), bytes: 0, names: Vec::new() };
     let mut full = false;
     if walk.after.is_none() {
-        full = walk.take(&directory, &backing::stat(&directory)?);
+        full = walk.take(&directory, &backing::stat(&directory)?, String::new());
     }
     full = full || walk.directory(&directory)?;
     Ok((walk.objects, full))
@@ -184,31 +184,28 @@ impl Walk {
         if self.exclude.covers(&self.names) {
             return Ok(false);
         }
+        let path = spell(&self.names.join(&b'/'));
+        if path.len() > PATH_BYTES_MAX {
+            let what = format!("a path is longer than {PATH_BYTES_MAX} bytes");
+            return Err(io::Error::other(what));
+        }
         let opened =
             backing::open_name(parent, name).and_then(|file| Ok((backing::stat(&file)?, file)));
         let (stat, file) = match opened {
             Ok(found) => found,
             // It has gone meanwhile.
             Err(Errno::NOENT | Errno::STALE) => return Ok(false),
-            Err(error) => {
-                let path = spell(&self.names.join(&b'/'));
-                return Err(io::Error::other(format!("{path}: {error}")));
-            }
+            Err(error) => return Err(io::Error::other(format!("{path}: {error}"))),
         };
-        if spell(&self.names.join(&b'/')).len() > PATH_BYTES_MAX {
-            let what = format!("a path is longer than {PATH_BYTES_MAX} bytes");
-            return Err(io::Error::other(what));
-        }
         let known = self.after.as_ref().is_some_and(|after| after.starts_with(&self.names));
-        if !known && self.take(&file, &stat) {
+        if !known && self.take(&file, &stat, path) {
             return Ok(true);
         }
         Ok(stat.kind() == Kind::Directory && self.directory(&file)?)
     }
 
     /// Puts an object on the page; whether that is full now.
-    fn take(&mut self, file: impl AsFd, stat: &Stat) -> bool {
-        let path = spell(&self.names.join(&b'/'));
+    fn take(&mut self, file: impl AsFd, stat: &Stat, path: String) -> bool {
         let target = (stat.kind() == Kind::Symlink)
             .then(|| rustix::fs::readlinkat(file, "", Vec::new()).ok())
             .flatten();

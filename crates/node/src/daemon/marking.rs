@@ -8,8 +8,8 @@
 use std::io;
 use std::path::Path;
 
-use cluster::input::DataState;
-use cluster::record::{Record, StoredCopy};
+use cluster::data_fault;
+use cluster::record::Record;
 use model::{EpochId, ModuleName};
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +34,7 @@ pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> 
     let wanted = marks(record).filter(|wanted| module.marked != Some(*wanted));
     let known = module.replicator.is_some()
         || wanted.is_none()
-        || holds(&module.record, &data_state(&module.config));
+        || data_fault(&module.record, &data_state(&module.config)).is_none();
     let note = layout.marking_file(&name);
     if let (Some(wanted), true) = (wanted, known) {
         durable::write(&note, &Marking { before: module.marked, wanted })?;
@@ -102,16 +102,6 @@ impl Module {
 fn marks(record: &Record) -> Option<Marks> {
     let epoch = record.epoch.as_ref().filter(|_| record.root != 0)?;
     Some((record.root, epoch.id))
-}
-
-/// Whether directories are those that a record speaks of.
-fn holds(record: &Record, data: &DataState) -> bool {
-    let had_data = record.root != 0 && record.copy != StoredCopy::None;
-    match data {
-        DataState::Unusable { .. } => false,
-        DataState::Empty | DataState::Unmarked => !had_data,
-        DataState::Marked { root, .. } => *root == record.root,
-    }
 }
 
 /// Whether a directory is one that was to be marked. One without a marker that is empty may be

@@ -9,24 +9,6 @@ use crate::marker::{self, Marker};
 
 const ROOT: u128 = 7;
 
-fn found(root: u128) -> DataState {
-    DataState::Marked { root, epoch: EpochId(1) }
-}
-
-#[test]
-fn what_a_record_does_not_speak_of_is_not_marked() {
-    let new = Record::default();
-    assert!(holds(&new, &DataState::Empty) && holds(&new, &DataState::Unmarked));
-    assert!(!holds(&new, &found(ROOT)));
-    let known = Record { root: ROOT, copy: StoredCopy::Current, ..Record::default() };
-    assert!(holds(&known, &found(ROOT)));
-    // The disk is not mounted, or another one is.
-    assert!(!holds(&known, &DataState::Empty) && !holds(&known, &DataState::Unmarked));
-    assert!(!holds(&known, &found(ROOT + 1)));
-    assert!(!holds(&known, &DataState::Unusable { why: "gone".to_owned() }));
-    assert_eq!(marks(&known), None, "it is in no epoch");
-}
-
 #[test]
 fn a_marking_that_was_cut_short_is_finished_where_it_was_begun() {
     let path = std::env::temp_dir().join(format!("evenkeel-marking-{}", std::process::id()));
