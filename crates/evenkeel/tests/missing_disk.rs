@@ -7,8 +7,11 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use self::support::applications::ledger;
@@ -63,7 +66,11 @@ fn markers_that_were_not_written_any_more_are_written_by_the_next_daemon() {
     // As text, for the identity is longer than a number may be.
     let said: BTreeMap<String, Box<RawValue>> = serde_json::from_slice(&was).unwrap();
     assert!(state.join(RECORD).exists());
-    let note = format!("{{\"before\":null,\"wanted\":[{},{}]}}", said["root"], said["epoch"]);
+    let metadata = fs::metadata(&directory).unwrap();
+    let born = metadata.created().unwrap().duration_since(UNIX_EPOCH).unwrap();
+    let place = json!([{ "inode": metadata.ino(), "born": born }]);
+    let (root, epoch) = (&said["root"], &said["epoch"]);
+    let note = format!(r#"{{"before":null,"wanted":[{root},{epoch}],"places":{place}}}"#);
     let file = state.join(RECORD).with_file_name("marking.json");
     fs::write(&file, note).unwrap();
     cluster.start_daemon(primary);

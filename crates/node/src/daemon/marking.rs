@@ -6,10 +6,13 @@
 //! what it finds is decided by the core.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, UNIX_EPOCH};
 
 use cluster::data_fault;
 use cluster::record::Record;
+use model::config::ModuleConfig;
 use model::{EpochId, ModuleName};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +29,16 @@ struct Marking {
     /// None where there were no markers, or it was not known what they say.
     before: Option<Marks>,
     wanted: Marks,
+    /// The directories without markers; none where they were not seen plain.
+    places: Vec<Place>,
+}
+
+/// Tells a directory from the one that its disk is mounted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    inode: u64,
+    /// When it was made, since 1970, where the file system tells it.
+    born: Option<Duration>,
 }
 
 /// Makes a record durable, and the markers that belong to it.
@@ -37,7 +50,11 @@ pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> 
         || data_fault(&module.record, &data_state(&module.config)).is_none();
     let note = layout.marking_file(&name);
     if let (Some(wanted), true) = (wanted, known) {
-        durable::write(&note, &Marking { before: module.marked, wanted })?;
+        if module.replicator.is_none() {
+            module.places = places(&module.config);
+        }
+        let places = module.places.clone();
+        durable::write(&note, &Marking { before: module.marked, wanted, places })?;
     }
     durable::write(&layout.record_file(&name), record)?;
     module.record = record.clone();
@@ -58,10 +75,12 @@ pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> 
 /// A daemon begins: what do the markers say, once what the one before it could not finish is done?
 /// Its directories are covered by a replicator or plain.
 pub(super) fn begin(layout: &Layout, module: &mut Module) {
-    module.marked = match module.replicator {
-        Some(_) => marks(&module.record),
-        None => marked(&module.config),
-    };
+    if module.replicator.is_some() {
+        module.marked = marks(&module.record);
+    } else {
+        module.marked = marked(&module.config);
+        module.places = places(&module.config);
+    }
     finish(layout, module);
 }
 
@@ -78,7 +97,8 @@ fn finish(layout: &Layout, module: &mut Module) {
         return end(&note);
     }
     let plain = module.replicator.is_none();
-    if plain && !module.config.replicate.iter().all(|path| is_due(path, &name, &marking)) {
+    let mut paths = module.config.replicate.iter().enumerate();
+    if plain && !paths.all(|(index, path)| is_due(path, index, &name, &marking)) {
         return;
     }
     match module.mark(marking.wanted) {
@@ -104,15 +124,28 @@ fn marks(record: &Record) -> Option<Marks> {
     Some((record.root, epoch.id))
 }
 
-/// Whether a directory is one that was to be marked. One without a marker that is empty may be
-/// where its disk is to be mounted.
-fn is_due(path: &Path, name: &ModuleName, marking: &Marking) -> bool {
+fn places(config: &ModuleConfig) -> Vec<Place> {
+    config.replicate.iter().map_while(|path| place(path)).collect()
+}
+
+fn place(path: &Path) -> Option<Place> {
+    let metadata = std::fs::symlink_metadata(path).ok()?;
+    let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
+    Some(Place { inode: metadata.ino(), born })
+}
+
+/// Whether a directory is one that was to be marked. One without a marker may be where its disk is
+/// to be mounted.
+fn is_due(path: &Path, index: usize, name: &ModuleName, marking: &Marking) -> bool {
     match look_at(path) {
         Ok((Some(marker), _)) => {
             let found = (marker.root, marker.epoch);
             marker.module == *name && (found == marking.wanted || Some(found) == marking.before)
         }
-        Ok((None, is_empty)) => marking.before.is_none() && !is_empty,
+        Ok((None, _)) => {
+            let noted = marking.places.get(index).copied();
+            marking.before.is_none() && noted.is_some() && noted == place(path)
+        }
         Err(_) => false,
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use crate::daemon::marking::Place;
 use crate::marker::{self, Marker};
 use cluster::input::DataState;
 use cluster::record::Record;
@@ -45,6 +46,8 @@ pub(crate) struct Module {
     pub(crate) verifying: Option<Asked>,
     /// The record that is written down.
     pub(crate) record: Record,
+    /// Its directories as they were last seen plain.
+    pub(crate) places: Vec<Place>,
     /// What the markers say, as far as is known.
     pub(crate) marked: Option<(u128, EpochId)>,
 }

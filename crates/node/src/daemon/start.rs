@@ -435,6 +435,7 @@ fn prepare(
         number,
         verifying: None,
         record: record.clone(),
+        places: Vec::new(),
         marked: None,
     };
     let (data, running) = match adopted {
