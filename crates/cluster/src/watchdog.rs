@@ -193,7 +193,10 @@ impl Policy {
             let newest = hands.serial;
             let answers =
                 matches!(event, ReplicatorEvent::Assigned { serial, .. } if *serial == newest);
-            if answers || matches!(event, ReplicatorEvent::Died { .. }) {
+            if matches!(event, ReplicatorEvent::Died { .. }) {
+                // Whatever it was told since: nobody serves any more.
+                hands.data = Grip::Free;
+            } else if answers {
                 hands.data = hands.data.let_go(None);
             }
         }

@@ -189,8 +189,14 @@ fn a_secondary_is_not_watched_and_one_that_lost_its_replicator_neither() {
     policy.order(at(100), &assign(2, serve()));
     policy.order(at(101), &assign(3, Assignment::Hold { ending: Ending::Cut }));
     let event = ReplicatorEvent::Died { how: "killed".to_owned() };
-    policy.hear(&Input::Replicator { module: shop(), event });
+    policy.hear(&Input::Replicator { module: shop(), event: event.clone() });
     assert_eq!(policy.verdict(at(200)), Verdict::Idle);
+
+    // The next one is refused, such as where the disk is gone: it holds nothing.
+    policy.order(at(200), &assign(4, serve()));
+    policy.hear(&Input::Replicator { module: shop(), event });
+    policy.order(at(201), &assign(5, Assignment::Hold { ending: Ending::Cut }));
+    assert_eq!(policy.verdict(at(300)), Verdict::Idle);
 }
 
 fn stand(open: bool, fed: Time) -> Stand {

@@ -178,6 +178,16 @@ impl Shared {
         ended
     }
 
+    /// Begins something in the group, unless a kill waits.
+    fn begin<T>(&self, begin: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        let begun = self.units.begin(begin)?;
+        if self.units.is_cut_short() {
+            // The group may have been killed before this was in it.
+            let _ = self.group.kill();
+        }
+        Ok(begun)
+    }
+
     fn is_running(&self) -> io::Result<bool> {
         if self.group.is_populated() {
             return Ok(true);
@@ -310,7 +320,7 @@ impl Shared {
 
     fn script(&self, which: &str, script: &str) -> io::Result<()> {
         let mut command = self.prepare(Path::new("/bin/sh"), None)?;
-        let mut running = self.units.begin(|| command.args(["-c", script]).spawn())?;
+        let mut running = self.begin(|| command.args(["-c", script]).spawn())?;
         let status = running.wait()?;
         if status.success() {
             return Ok(());

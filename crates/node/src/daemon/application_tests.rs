@@ -13,12 +13,14 @@ const CLUSTER: &str = "cluster = 'tests'\n\
             { name = 'b', addresses = { lan0 = '10.0.0.2' } }]\n";
 /// Ends tests that hang; judges nothing.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Tells what it was asked, and takes for ever where a file of the name of the verb is there.
+/// Tells what it was asked, and takes for ever where a file of the name of the verb is there. It
+/// has looked for that before it tells.
 const SYSTEMCTL: &str = "#!/bin/sh\n\
+    hangs=; [ ! -e \"PLACE/$2-hangs\" ] || hangs=1\n\
     echo \"$2\" >>PLACE/asked\n\
     [ \"$2\" != is-active ] || echo activating\n\
     [ ! -e \"PLACE/$2-fails\" ] || exit 1\n\
-    [ ! -e \"PLACE/$2-hangs\" ] || exec sleep 100000\n";
+    [ -z \"$hangs\" ] || exec sleep 100000\n";
 
 /// An application, and a directory, both gone at the end.
 struct Trial {

@@ -213,9 +213,16 @@ impl Daemon {
     }
 
     fn run_service(&mut self, name: &ModuleName, action: ServiceAction) {
+        let starts = action == ServiceAction::Start;
+        // Half of an application must not be taken for the whole. A kill waits for nothing.
+        if action == ServiceAction::Stop {
+            self.note_running(name, |running| running.service = starts);
+        }
         let Some(module) = self.modules.get(name) else { return };
         module.application.run(action);
-        self.note_running(name, |running| running.service = action == ServiceAction::Start);
+        if action != ServiceAction::Stop {
+            self.note_running(name, |running| running.service = starts);
+        }
     }
 
     /// Keeps what a following daemon of this boot must know. It is no record: a reboot voids it.

@@ -69,10 +69,10 @@ impl Units {
         self.state().kills > 0
     }
 
-    /// Begins something, unless a kill waits. What has begun is there when the kill is ordered.
+    /// Begins something, unless a kill waits. One that is ordered meanwhile is not kept waiting: a
+    /// program on a disk that does not answer takes long to begin. Whoever begins it looks again.
     pub(crate) fn begin<T>(&self, begin: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-        let state = self.state();
-        if state.kills > 0 { Err(was_cut_short()) } else { begin() }
+        if self.is_cut_short() { Err(was_cut_short()) } else { begin() }
     }
 
     /// Has a unit started or stopped, however long that takes.
@@ -129,11 +129,11 @@ impl Units {
 
     /// What a command says, unless a kill is ordered before it has ended.
     fn wait(&self, command: &mut Command, starts: bool) -> io::Result<Output> {
+        let running = self.begin(|| Running::begin(command))?;
         let mut state = self.state();
         if state.kills > 0 {
-            return Err(was_cut_short());
+            let _ = pidfd_send_signal(&running.handle, Signal::KILL);
         }
-        let running = Running::begin(command)?;
         state.waits = Some(Arc::clone(&running.handle));
         drop(state);
         has_ended(&running.handle, None);
