@@ -334,7 +334,7 @@ fn whoever_may_not_join_changes_nothing() {
         status["turned_away"]["callers"].as_u64() >= Some(7)
     });
     let told = site.log(one).matches("was turned away").count();
-    assert_eq!(told, 1, "told once a minute: {}", site.log(one));
+    assert!((1..7).contains(&told), "not each is told: {}", site.log(one));
     a_clock_hours_away_is_refused(&site, &token, &kept);
     assert_eq!([one, two].map(|node| site.belongings(node)), before, "something was changed");
     // Without a token that could be used nobody from elsewhere is let in at all.

@@ -56,11 +56,10 @@ pub(crate) fn kill(store: &Store, name: &str) -> Result<()> {
         state.inits.remove(name);
         state.watchers.remove(name);
     })?;
-    if inside.is_ok() {
-        network::disconnect(&state, name)?;
-    }
+    let cut = if inside.is_ok() { network::disconnect(&state, name) } else { Ok(()) };
     drop(inside);
-    disk::wait_released(&store.host_dir(name))
+    disk::wait_released(&store.host_dir(name))?;
+    cut
 }
 
 fn boot(store: &Store, state: &LabState, spec: &HostSpec) -> Result<()> {

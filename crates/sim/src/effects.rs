@@ -5,7 +5,7 @@ use std::time::Duration;
 use cluster::effect::{Outcome, ServiceAction};
 use cluster::input::{ReplicatorEvent, ScriptError};
 use cluster::record::StoredCopy;
-use cluster::{Effect, Input, Record};
+use cluster::{Effect, Input, Record, data_fault};
 
 use crate::light::web;
 use crate::world::{Happening, World, shop};
@@ -157,8 +157,9 @@ impl World {
             self.checks.protected([one, two]);
         }
         let host = &mut self.hosts[i];
-        // Where the disk is not mounted nothing is marked; a replicator holds on to it.
-        if host.disk || host.replicator.running {
+        // What is not the record's is not marked; a replicator holds on to what it has found.
+        let known = data_fault(&host.record, &host.data()).is_none();
+        if known || host.replicator.running {
             host.marker = record.epoch.as_ref().map(|epoch| (record.root, epoch.id));
         }
         host.record = record;

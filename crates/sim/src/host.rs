@@ -147,7 +147,7 @@ impl Host {
         }
     }
 
-    fn data(&self) -> DataState {
+    pub(crate) fn data(&self) -> DataState {
         match (self.disk, self.marker) {
             (true, Some((root, epoch))) => DataState::Marked { root, epoch },
             (true, None) if self.filled => DataState::Unmarked,

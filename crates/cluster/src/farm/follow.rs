@@ -277,15 +277,16 @@ impl Farm {
     pub(super) fn note_members(&mut self) {
         for seat in self.seats() {
             let is = self.member(seat).is_some();
+            let serves = self.member(seat).is_some_and(|member| member.part >= Part::Draining);
             let leads = self.member(seat).is_some_and(|member| member.leads().is_some());
             let rivals = leads && self.is_established();
             let out = self.fresh(seat).is_some_and(|pulse| pulse.part == Part::Out);
             let Some(peer) = self.peers.get_mut(usize::from(seat)) else { continue };
             let was = std::mem::replace(&mut peer.member, is);
             let rival = std::mem::replace(&mut peer.rival, rivals);
-            if is {
+            if serves {
                 peer.came.get_or_insert(self.now);
-            } else if was && !out && self.part != Part::Out {
+            } else if !is && was && !out && self.part != Part::Out {
                 peer.note_lost(self.now);
             }
             if rivals && !rival {

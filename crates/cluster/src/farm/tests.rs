@@ -470,6 +470,24 @@ fn what_counts_is_how_long_a_node_has_stayed_and_not_how_long_it_was_away() {
 }
 
 #[test]
+fn what_counts_is_since_when_a_node_could_serve_and_not_since_when_it_is_back() {
+    let (mut farm, mut now, mut pulse) = two();
+    for shares in [BUCKETS / 2, 0, 0] {
+        // Its application takes longer to start than any node is held.
+        pulse.part = Part::Standby;
+        now = returns(&mut farm, now, &mut pulse);
+        let ready = now + UNSTEADY * 2;
+        while now < ready {
+            now = now + TIMEOUT / 4;
+            stays(&mut farm, now, &mut pulse);
+        }
+        pulse.part = Part::Ready;
+        stays(&mut farm, now, &mut pulse);
+        assert_eq!(farm.table.count(1), shares);
+    }
+}
+
+#[test]
 fn a_node_that_comes_and_goes_serves_where_nobody_else_can() {
     let (mut farm, mut now, mut pulse) = two();
     for _ in 0..3 {
