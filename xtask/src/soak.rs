@@ -74,23 +74,21 @@ pub fn soak(root: &Path, name: &str, rounds: Option<u64>) -> Result<(), String> 
     for pass in 0..to_run.div_ceil(each) {
         println!("\n== rounds from {} of {to_run}", pass * each + 1);
         let mut figures = Vec::new();
-        let first = next_seed(&read(&path)?);
-        if let Some(seeds) = soak.seeds {
-            // Taken before they are run, so that soaks beside each other run others.
-            let mut entries = read(&path)?;
-            here.entry(&mut entries)["next_seed"] = (first + seeds).into();
-            write(&path, &entries)?;
-        }
+        // Taken before they are run, so that soaks beside each other run others.
+        let first = change(&path, |entries| {
+            let first = next_seed(entries);
+            if let Some(seeds) = soak.seeds {
+                here.entry(entries)["next_seed"] = (first + seeds).into();
+            }
+            first
+        })?;
         let environment = environment(soak, first);
         let environment: Vec<(&str, &str)> =
             environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let outcome = run::lines(root, &environment, "cargo", soak.cargo, &mut |line| {
             figures.extend(parse(line));
         });
-        // Read anew each time, for another soak may have run meanwhile.
-        let mut entries = read(&path)?;
-        here.add(&mut entries, &figures, outcome.is_ok());
-        write(&path, &entries)?;
+        change(&path, |entries| here.add(entries, &figures, outcome.is_ok()))?;
         outcome?;
     }
     Ok(())
@@ -118,10 +116,7 @@ pub fn count_pass(
     passed: bool,
 ) -> Result<(), String> {
     let here = Place::of(root)?;
-    let path = counts(root, name);
-    let mut entries = read(&path)?;
-    here.add(&mut entries, figures, passed);
-    write(&path, &entries)
+    change(&counts(root, name), |entries| here.add(entries, figures, passed))
 }
 
 fn counts(root: &Path, name: &str) -> PathBuf {
@@ -217,6 +212,23 @@ fn machine(root: &Path) -> Result<String, String> {
     Ok(format!("{}, {processors} processors", kernel.trim()))
 }
 
+/// Changes counts, which no other soak does meanwhile.
+///
+/// # Errors
+/// The counts cannot be read, locked or written.
+pub(crate) fn change<R>(path: &Path, how: impl FnOnce(&mut Vec<Value>) -> R) -> Result<R, String> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let lock = |error| format!("cannot lock {}: {error}", folder.display());
+    fs::create_dir_all(folder).map_err(lock)?;
+    // The file itself is replaced each time, so it is the folder that is locked.
+    let guard = fs::File::open(folder).map_err(lock)?;
+    guard.lock().map_err(lock)?;
+    let mut entries = read(path)?;
+    let result = how(&mut entries);
+    write(path, &entries)?;
+    Ok(result)
+}
+
 pub(crate) fn read(path: &Path) -> Result<Vec<Value>, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
     match fs::read_to_string(path) {
@@ -226,12 +238,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Value>, String> {
     }
 }
 
-pub(crate) fn write(path: &Path, entries: &[Value]) -> Result<(), String> {
+fn write(path: &Path, entries: &[Value]) -> Result<(), String> {
     let wrong = |error: &dyn std::fmt::Display| format!("cannot write {}: {error}", path.display());
     let text = serde_json::to_string_pretty(entries).map_err(|error| wrong(&error))?;
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
-    }
     // A new file put in place at once: a soak that is stopped here keeps the old counts.
     let fresh = path.with_extension("json.new");
     fs::write(&fresh, format!("{text}\n"))

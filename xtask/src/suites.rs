@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::run;
-use crate::soak::{Place, read, write};
+use crate::soak::{Place, change, read};
 
 /// Longest time for a suite in one place, in seconds.
 const SECONDS_MAX: &str = "1800";
@@ -49,14 +49,13 @@ pub fn suites(root: &Path, again: bool) -> Result<(), String> {
         if result["only_on_mount"] != json!([]) {
             failures.push(suite.name.clone());
         }
-        // Read anew each time, for another soak may have run meanwhile.
-        let mut entries = read(&path)?;
-        let at = entries.iter().position(|entry| here.is(entry)).unwrap_or_else(|| {
-            entries.push(json!({ "commit": here.commit, "machine": here.machine }));
-            entries.len() - 1
-        });
-        entries[at][&suite.name] = result;
-        write(&path, &entries)?;
+        change(&path, |entries| {
+            let at = entries.iter().position(|entry| here.is(entry)).unwrap_or_else(|| {
+                entries.push(json!({ "commit": here.commit, "machine": here.machine }));
+                entries.len() - 1
+            });
+            entries[at][&suite.name] = result;
+        })?;
     }
     if failures.is_empty() { Ok(()) } else { Err(format!("failed: {}", failures.join(", "))) }
 }

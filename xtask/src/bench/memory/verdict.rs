@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::Bytes;
 use super::load::{WRITE_BYTES, WRITERS};
 use crate::bench::site::NODES;
-use crate::soak::{Place, read, write};
+use crate::soak::{Place, change};
 
 const MIB: u64 = 1 << 20;
 /// What a replicator may need whatever the number of files: buffers of its threads, a part of the
@@ -98,10 +98,10 @@ impl Figures {
     /// Adds the figures to `tests/soak/memory.json`, in place of older ones of the same kind.
     pub(super) fn keep(&self, root: &Path, here: &Place) -> Result<(), String> {
         let path = root.join("tests/soak/memory.json");
-        let mut entries = read(&path)?;
-        entries.retain(|entry| !(here.is(entry) && entry["files"] == self.files));
-        entries.push(self.json(here));
-        write(&path, &entries)
+        change(&path, |entries| {
+            entries.retain(|entry| !(here.is(entry) && entry["files"] == self.files));
+            entries.push(self.json(here));
+        })
     }
 
     fn json(&self, here: &Place) -> Value {
