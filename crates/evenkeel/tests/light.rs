@@ -6,6 +6,7 @@
 
 mod support;
 
+use lab::SpawnSpec;
 use serde_json::Value;
 
 use self::support::applications::{ledger, succeed};
@@ -194,4 +195,41 @@ fn a_light_module_outlives_its_daemon_and_keeps_its_address() {
     cluster.start_daemon(one);
     until_role(&cluster, one, "gate", "STOP");
     assert!(!holds(&cluster, one, 1));
+}
+
+#[test]
+fn a_start_that_was_under_way_as_the_daemon_died_begins_anew() {
+    const SCRIPTS: &str = "[scripts]\nstart = \"echo begun >>/tmp/starts; while [ ! -e /tmp/go ]; \
+                           do sleep 0.1; done; echo done >>/tmp/starts\"\n";
+    let cluster = Cluster::build_with(ledger(""), |hosts| {
+        for node in NODES {
+            let text = light("gate", "\"node1\"", 7012, SCRIPTS);
+            hosts.write(node, "etc/evenkeel/modules/gate.toml", &text);
+        }
+    });
+    let [one, _] = NODES;
+    let host = cluster.host(one);
+    let lines = || {
+        let output = host.run(["cat", "/tmp/starts"]).unwrap().stdout;
+        String::from_utf8(output).unwrap().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    host.spawn(SpawnSpec::new([INSIDE, "--root", ROOT, "start", "gate"]).log("start.log")).unwrap();
+    cluster.until("the start is under way", PATIENCE, || lines() == ["begun"]);
+    let pid = program(&cluster, one, "gate");
+    kill_daemon(&cluster, one);
+    cluster.start_daemon(one);
+    cluster.until("it begins anew", PATIENCE, || lines() == ["begun", "begun"]);
+    assert!(!host.run(["kill", "-0", &pid]).unwrap().status.success(), "half of it was ended");
+    succeed(&host, &["touch", "/tmp/go"]);
+    until_role(&cluster, one, "gate", "UP");
+    until_checked(&cluster, one, "gate");
+    assert_eq!(lines(), ["begun", "begun", "done"], "the first start did not go on");
+
+    // Once it has ended, the next daemon takes it over as it is.
+    let pid = program(&cluster, one, "gate");
+    kill_daemon(&cluster, one);
+    cluster.start_daemon(one);
+    until_role(&cluster, one, "gate", "UP");
+    assert_eq!(program(&cluster, one, "gate"), pid);
+    assert_eq!(lines().len(), 3);
 }

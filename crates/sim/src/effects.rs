@@ -198,6 +198,7 @@ impl World {
 
     fn run_service(&mut self, i: usize, action: ServiceAction) {
         self.hosts[i].service = action == ServiceAction::Start;
+        self.hosts[i].starting = self.hosts[i].service;
         let broken = self.hosts[i].service && self.broken_service == Some(i);
         if self.hosts[i].service {
             self.application_starts(i);

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::effect::ServiceAction;
 use cluster::input::{Boot, BootModule, DataState};
 use cluster::isolation::Watch;
 use cluster::report::Report;
-use cluster::{Contact, Effect, Node, Record};
+use cluster::{Contact, Effect, Input, Node, Record};
 use model::{BootId, EpochId, ModuleName, NodeName, Phase, Role, Time};
 
 use crate::application::Application;
@@ -57,6 +58,8 @@ pub struct Host {
     pub replicator: Replicator,
     /// The application runs.
     pub service: bool,
+    /// Of what runs, this is being started: the next daemon would end it.
+    pub starting: bool,
     /// What its checks find.
     pub application: Application,
     /// Its part of the light module, if there is one.
@@ -123,6 +126,7 @@ impl Host {
             config_key: 0,
             replicator: Replicator::default(),
             service: false,
+            starting: false,
             application: Application::default(),
             light: None,
             program: 0,
@@ -166,6 +170,7 @@ impl World {
         let known = parsed.as_ref().and_then(|parsed| parsed.modules.get(&shop()).cloned());
         let (config, mut digest) = known.unwrap_or_else(|| (self.module_config(), BTreeMap::new()));
         let own = self.own_time(i);
+        self.end_what_starts(i);
         let light = self.light_boot(i);
         let host = &mut self.hosts[i];
         host.up = true;
@@ -208,6 +213,28 @@ impl World {
             self.at(self.now, Happening::Ping(i));
         }
         self.plan_wake(i);
+    }
+
+    /// Takes note of a start that has ended.
+    pub(crate) fn note_started(&mut self, i: usize, input: &Input) {
+        let Input::ServiceDone { module, action: ServiceAction::Start, error: None } = input else {
+            return;
+        };
+        let host = &mut self.hosts[i];
+        if *module == shop() {
+            host.starting = false;
+        } else if let Some(light) = &mut host.light {
+            light.starting = false;
+        }
+    }
+
+    /// How far a start had come as a daemon ended, the next one does not know.
+    fn end_what_starts(&mut self, i: usize) {
+        let host = &mut self.hosts[i];
+        host.service &= !host.starting;
+        if let Some(light) = &mut host.light {
+            light.service &= !light.starting;
+        }
     }
 
     /// Every process of the host dies; its kernel and page cache live on.

@@ -36,6 +36,8 @@ pub(crate) struct Light {
     pub(crate) record: Record,
     /// The application runs, or is being started or stopped.
     pub(crate) service: bool,
+    /// It is being started.
+    pub(crate) starting: bool,
     pub(crate) addresses: bool,
     /// The process that the application's last stop has not ended yet, until then.
     ends: Time,
@@ -57,6 +59,7 @@ impl Default for Light {
         Light {
             record: Record::default(),
             service: false,
+            starting: false,
             addresses: false,
             ends: Time::ZERO,
             busy: Time::ZERO,
@@ -198,6 +201,7 @@ impl World {
         let starts = action == ServiceAction::Start;
         let twice = starts && (light.service || now < light.ends);
         light.service = starts;
+        light.starting = starts;
         light.busy = now + SERVICE;
         if starts {
             light.crashed.clear();

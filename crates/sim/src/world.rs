@@ -396,6 +396,7 @@ impl World {
             return;
         }
         self.light_hears(i, &input);
+        self.note_started(i, &input);
         let own = self.own_time(i);
         let now = self.now;
         let host = &mut self.hosts[i];

@@ -112,6 +112,12 @@ impl Application {
         self.shared.kill(Some(UNIT_LIMIT))
     }
 
+    /// A start that an earlier daemon ordered may come yet: until a kill has stopped every unit,
+    /// none is taken for ended.
+    pub(crate) fn doubt(&self) {
+        self.shared.units.doubt();
+    }
+
     /// Goes on trying to end what was left and could not be ended.
     pub(crate) fn kill_left(&mut self) {
         self.left = true;
@@ -244,16 +250,35 @@ impl Shared {
         first_error
     }
 
-    /// Ends everything, each unit within a time if one is given.
+    /// Ends everything. If a limit is given, systemd may take that long for each answer.
     fn kill(&self, limit: Option<Duration>) -> io::Result<()> {
         let programs = self.programs().take();
-        // Where one unit cannot be ended, the rest is all the same.
-        let units = self.config.services.iter().map(|unit| self.units.kill(unit, limit));
-        let units: Vec<_> = units.collect();
+        let units = self.kill_units(limit);
         self.kill_rest(programs)?;
-        units.into_iter().collect::<io::Result<()>>()?;
+        units?;
         self.units.settle();
         Ok(())
+    }
+
+    /// Kills all units at once: one that does not end keeps no other waiting, and many that do not
+    /// take no longer than one.
+    fn kill_units(&self, limit: Option<Duration>) -> io::Result<()> {
+        let kill = |unit: &str| self.units.kill(unit, limit);
+        if let [unit] = self.config.services.as_slice() {
+            return kill(unit);
+        }
+        std::thread::scope(|scope| {
+            let mut begun = Vec::new();
+            for unit in &self.config.services {
+                let thread = std::thread::Builder::new();
+                begun.push(thread.spawn_scoped(scope, move || kill(unit)));
+            }
+            let ended = begun.into_iter().map(|thread| {
+                thread?.join().unwrap_or_else(|_| Err(io::Error::other("a kill went wrong")))
+            });
+            // All are waited for, also after one that failed.
+            ended.collect::<Vec<_>>().into_iter().collect()
+        })
     }
 
     /// Ends whatever is in the group, and lets go of programs of it.

@@ -13,13 +13,15 @@ const CLUSTER: &str = "cluster = 'tests'\n\
             { name = 'b', addresses = { lan0 = '10.0.0.2' } }]\n";
 /// Ends tests that hang; judges nothing.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Tells what it was asked, and takes for ever where a file of the name of the verb is there. It
-/// has looked for that before it tells.
+/// Tells what it was asked, and takes for ever where a file of the name of the verb is there, which
+/// it has looked for before it tells; of the verb and the unit, as long as it is there.
 const SYSTEMCTL: &str = "#!/bin/sh\n\
+    for unit; do :; done\n\
     hangs=; [ ! -e \"PLACE/$2-hangs\" ] || hangs=1\n\
-    echo \"$2\" >>PLACE/asked\n\
-    [ \"$2\" != is-active ] || echo activating\n\
+    echo \"$2\" >>PLACE/asked; echo \"$2\" >>PLACE/asked-$unit\n\
+    [ \"$2\" != is-active ] || cat PLACE/state 2>/dev/null || echo activating\n\
     [ ! -e \"PLACE/$2-fails\" ] || exit 1\n\
+    while [ -e \"PLACE/$2-$unit-hangs\" ]; do sleep 0.05; done\n\
     [ -z \"$hangs\" ] || exec sleep 100000\n";
 
 /// An application, and a directory, both gone at the end.
@@ -31,6 +33,10 @@ struct Trial {
 
 impl Trial {
     fn new(name: &str) -> Trial {
+        Trial::with(name, "'web'")
+    }
+
+    fn with(name: &str, services: &str) -> Trial {
         let name = format!("units-{name}-{}", std::process::id());
         let place = std::env::temp_dir().join(&name);
         fs::create_dir_all(&place).unwrap();
@@ -43,7 +49,7 @@ impl Trial {
             install.args(["-m", "755"]).args([&script, &systemctl]).status().unwrap().success()
         );
         let text = format!(
-            "module = '{name}'\nkind = 'mirror'\nreplicate = ['/srv/x']\nservices = ['web']\n\
+            "module = '{name}'\nkind = 'mirror'\nreplicate = ['/srv/x']\nservices = [{services}]\n\
              [[command]]\nname = 'beside'\nrun = ['/bin/sleep', '100000']\n"
         );
         let cluster = parse_cluster(&Source { file: "cluster.toml", text: CLUSTER }).unwrap();
@@ -121,4 +127,39 @@ fn what_cannot_be_ended_is_killed_again_until_it_has_ended() {
     assert_eq!(stops(), so_far, "what was started is not killed");
     trial.application.run(ServiceAction::Kill);
     assert_eq!(trial.done(), (ServiceAction::Kill, None));
+}
+
+#[test]
+fn a_start_that_an_earlier_daemon_ordered_may_come_yet() {
+    let trial = Trial::new("doubtful");
+    fs::write(trial.place.join("state"), "inactive\n").unwrap();
+    trial.application.kill_now().unwrap();
+    assert_eq!(trial.asked(), ["is-active"], "there is nothing to stop");
+    trial.application.doubt();
+    trial.application.kill_now().unwrap();
+    trial.application.kill_now().unwrap();
+    assert_eq!(trial.asked()[1..], ["is-active", "stop", "is-active"], "it is stopped once");
+
+    let absent = Units::with("/no/such/systemctl".into());
+    absent.doubt();
+    absent.kill("web", None).unwrap();
+}
+
+#[test]
+fn a_unit_that_does_not_end_keeps_no_other_waiting() {
+    let trial = Trial::with("several", "'web', 'mail', 'news'");
+    trial.make("kill-web-hangs");
+    trial.application.run(ServiceAction::Kill);
+    let stopped = |unit: &str| {
+        let asked = fs::read_to_string(trial.place.join(format!("asked-{unit}")));
+        asked.unwrap_or_default().lines().any(|verb| verb == "stop")
+    };
+    while !stopped("mail") || !stopped("news") {
+        std::thread::yield_now();
+    }
+    assert!(!stopped("web") && trial.events.try_recv().is_err());
+    // It ends at last.
+    fs::remove_file(trial.place.join("kill-web-hangs")).unwrap();
+    assert_eq!(trial.done(), (ServiceAction::Kill, None));
+    assert!(stopped("web"));
 }

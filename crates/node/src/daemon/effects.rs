@@ -213,15 +213,21 @@ impl Daemon {
     }
 
     fn run_service(&mut self, name: &ModuleName, action: ServiceAction) {
-        let starts = action == ServiceAction::Start;
         // Half of an application must not be taken for the whole. A kill waits for nothing.
-        if action == ServiceAction::Stop {
-            self.note_running(name, |running| running.service = starts);
+        if action != ServiceAction::Kill {
+            self.note_running(name, |running| running.order(action));
         }
         let Some(module) = self.modules.get(name) else { return };
         module.application.run(action);
-        if action != ServiceAction::Stop {
-            self.note_running(name, |running| running.service = starts);
+        if action == ServiceAction::Kill {
+            self.note_running(name, |running| running.order(action));
+        }
+    }
+
+    /// Notes what an application has done, for a daemon that follows.
+    pub(super) fn note_done(&self, input: &Input) {
+        if let Input::ServiceDone { module, action, error: None } = input {
+            self.note_running(module, |running| running.done(*action));
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) fn adopt(layout: &Layout, module: &mut Module, assignment: Assignment
             eprintln!("! {} address: {error}", module.config.name);
         }
     }
-    let service = runs(module, noted.service);
+    let service = runs(module, &noted);
     Running { assignment, addresses: noted.addresses, service, farm }
 }
 
@@ -48,17 +48,23 @@ pub(super) fn left_running(
         ModuleKind::Light => in_this_boot && module.config.nodes.contains(node),
     };
     if !runs {
+        if in_this_boot && noted.doubtful {
+            module.application.doubt();
+        }
         clear_away(layout, module)?;
         return Ok(None);
     }
     Ok(Some(adopt(layout, module, Assignment::Close)))
 }
 
-/// Whether the application runs, as an earlier daemon left it. If that had begun to stop it, the
-/// rest is ended: half of an application must not be taken for the whole.
-fn runs(module: &mut Module, noted: bool) -> bool {
+/// Whether the application runs, as an earlier daemon left it. If that was just starting or stopping
+/// it, what there is of it is ended: half of an application must not be taken for the whole.
+fn runs(module: &mut Module, noted: &RunningState) -> bool {
     let name = &module.config.name;
-    if !noted {
+    if noted.doubtful {
+        module.application.doubt();
+    }
+    if !noted.service {
         if let Err(error) = module.application.kill_now() {
             // A start ends it first, or fails and says so. Until then it is tried again, and where
             // there is a watchdog, it lets go or the machine is reset.

@@ -256,6 +256,7 @@ impl Daemon {
         let now = clock::now();
         self.recorder.input(now, &input);
         self.watchdog.hear(&input);
+        self.note_done(&input);
         let effects = self.node.handle(now, input);
         self.record(now, &effects);
         self.perform(effects);

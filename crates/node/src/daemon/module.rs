@@ -5,6 +5,7 @@ use std::path::Path;
 
 use crate::daemon::marking::Place;
 use crate::marker::{self, Marker};
+use cluster::effect::ServiceAction;
 use cluster::input::DataState;
 use cluster::record::Record;
 use model::config::ModuleConfig;
@@ -60,8 +61,36 @@ pub(crate) struct RunningState {
     pub(crate) boot: Option<BootId>,
     /// Whether the addresses were held.
     pub(crate) addresses: bool,
-    /// Whether the application was started and not stopped.
+    /// Whether the application was started, entirely, and nothing was done to it since.
     pub(crate) service: bool,
+    /// Whether it is being started: a daemon that begins does not know how far that has come.
+    #[serde(default)]
+    pub(crate) starting: bool,
+    /// Whether systemd may be about to carry out a start that nobody waits for any more.
+    #[serde(default)]
+    pub(crate) doubtful: bool,
+}
+
+impl RunningState {
+    /// The application is told this.
+    pub(crate) fn order(&mut self, action: ServiceAction) {
+        self.service = false;
+        self.starting = action == ServiceAction::Start;
+        self.doubtful |= self.starting;
+    }
+
+    /// It has done so, without an error.
+    pub(crate) fn done(&mut self, action: ServiceAction) {
+        match action {
+            // Whatever it was told meanwhile is under way, and half of it may be done.
+            ServiceAction::Start => {
+                self.service |= self.starting;
+                self.doubtful &= !self.starting;
+                self.starting = false;
+            }
+            ServiceAction::Stop | ServiceAction::Kill => self.doubtful &= self.starting,
+        }
+    }
 }
 
 impl Module {
@@ -159,4 +188,41 @@ pub(crate) fn look_at(path: &Path) -> Result<(Option<Marker>, bool), String> {
     let entries = std::fs::read_dir(path).map_err(|error| format!("{shown}: {error}"))?;
     let is_empty = entries.flatten().all(|entry| entry.file_name() == "lost+found");
     Ok((marker, is_empty))
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::effect::ServiceAction::{Kill, Start, Stop};
+
+    use super::RunningState;
+
+    #[test]
+    fn an_application_runs_once_its_start_has_ended_and_not_once_something_was_done_to_it() {
+        let mut running = RunningState::default();
+        running.order(Start);
+        assert!(!running.service && running.doubtful, "the start may not have come far");
+        running.done(Start);
+        assert!(running.service && !running.doubtful);
+        running.order(Stop);
+        assert!(!running.service && !running.doubtful);
+        running.done(Stop);
+        assert!(!running.service);
+    }
+
+    #[test]
+    fn a_start_that_was_cut_short_is_doubtful_until_the_kill_has_ended() {
+        let mut running = RunningState::default();
+        running.order(Start);
+        running.order(Kill);
+        assert!(running.doubtful);
+        // It had just ended as the kill was ordered.
+        running.done(Start);
+        assert!(!running.service && running.doubtful);
+        running.done(Kill);
+        assert!(!running.doubtful);
+        // What is told late of an older kill says nothing of a newer start.
+        running.order(Start);
+        running.done(Kill);
+        assert!(running.doubtful);
+    }
 }

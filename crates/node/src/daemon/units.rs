@@ -94,7 +94,15 @@ impl Units {
         };
         let killed = if runs { order(&["kill", "--signal=KILL"]) } else { Ok(()) };
         // Or systemd would start it again. Once it is stopped, nothing was left to be killed.
-        order(&["stop"]).or_else(|error| killed.and(Err(error)))
+        order(&["stop"]).or_else(|error| killed.and(Err(error))).or_else(|error| {
+            // Where there is no systemd, none can be about to start it.
+            if !runs && is_absent(&error) { Ok(()) } else { Err(error) }
+        })
+    }
+
+    /// A start may come yet that nobody waits for.
+    pub(crate) fn doubt(&self) {
+        self.state().doubtful = true;
     }
 
     /// Every unit has been stopped: no start that was cut short can come after that.
@@ -112,7 +120,7 @@ impl Units {
         let state = String::from_utf8_lossy(&output.stdout);
         match state.trim() {
             "active" | "activating" | "deactivating" | "reloading" | "refreshing" => Ok(true),
-            "" if Path::new("/run/systemd/system").exists() => {
+            "" if has_systemd() => {
                 let said = String::from_utf8_lossy(&output.stderr);
                 let said = said.trim();
                 Err(io::Error::other(format!("systemd cannot be asked for {unit}: {said}")))
@@ -216,6 +224,15 @@ fn judge(words: &[&str], unit: &str, output: &Output) -> io::Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     let words = words.join(" ");
     Err(io::Error::other(format!("systemctl {words} {unit}: {}", said.trim())))
+}
+
+/// Whether this failed because there is nobody to ask.
+fn is_absent(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || !has_systemd()
+}
+
+fn has_systemd() -> bool {
+    Path::new("/run/systemd/system").exists()
 }
 
 fn was_cut_short() -> io::Error {
