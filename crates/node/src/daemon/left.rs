@@ -57,8 +57,8 @@ pub(super) fn left_running(
     Ok(Some(adopt(layout, module, Assignment::Close)))
 }
 
-/// Whether the application runs, as an earlier daemon left it. If that was just starting or stopping
-/// it, what there is of it is ended: half of an application must not be taken for the whole.
+/// Whether the application runs, as an earlier daemon left it. If that was just starting or
+/// stopping it, what there is of it is ended: half of an application is not the whole.
 fn runs(module: &mut Module, noted: &RunningState) -> bool {
     let name = &module.config.name;
     if noted.doubtful {
