@@ -65,17 +65,31 @@ pub fn lines(
 /// # Errors
 /// As [`run`].
 pub fn output(folder: &Path, program: &str, arguments: &[&str]) -> Result<String, String> {
+    let (said, outcome) = told(folder, program, arguments)?;
+    outcome.map(|()| said)
+}
+
+/// Runs a program and returns its output, also if it fails, and how it ended.
+///
+/// # Errors
+/// It cannot be started.
+pub fn told(
+    folder: &Path,
+    program: &str,
+    arguments: &[&str],
+) -> Result<(String, Result<(), String>), String> {
     let name = shown(program, arguments);
     let output = Command::new(program)
         .args(arguments)
         .current_dir(folder)
         .output()
         .map_err(|error| format!("cannot start `{name}`: {error}"))?;
-    if !output.status.success() {
-        let message = String::from_utf8_lossy(&output.stderr);
-        return Err(format!("`{name}` failed: {}: {}", output.status, message.trim()));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok((said, Ok(())));
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let message = String::from_utf8_lossy(&output.stderr);
+    Ok((said, Err(format!("`{name}` failed: {}: {}", output.status, message.trim()))))
 }
 
 #[cfg(test)]

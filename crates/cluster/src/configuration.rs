@@ -114,7 +114,11 @@ pub fn judge(own: &Own<'_>, proposal: &Proposal) -> Result<(), String> {
         let than = if has == follows { "another".to_owned() } else { format!("not {follows}") };
         return Err(format!("{node} has configuration {has}, {than}"));
     }
-    let edited = edited(own.draft, version, &proposal.base);
+    let mut edited = edited(own.draft, version, &proposal.base);
+    if has == 0 {
+        // What was never given to this node was not taken away from it either.
+        edited.retain(|path| own.draft.0.contains_key(path));
+    }
     // Who applies its own files means what it has edited.
     let meant = *node == version.from && version.origin == Origin::Applied;
     if edited.is_empty() || proposal.overwrite || meant {

@@ -100,6 +100,10 @@ fn before_the_first_only_the_files_count() {
     assert_eq!(case.judge(), Ok(()));
     case.draft = files(&[("cluster.toml", "a"), ("modules/shop.toml", "c")]);
     case.refused("edited on node2, and not applied: modules/shop.toml");
+    let mut case = Case::new();
+    (case.stand, case.proposal.follows) = (stand(0, &case.new), stand(0, &case.old));
+    case.draft = files(&[("cluster.toml", "a")]);
+    assert_eq!(case.judge(), Ok(()), "what it never had, nobody has removed");
 }
 
 #[test]

@@ -29,6 +29,10 @@ pub struct Record {
     pub copy: StoredCopy,
     /// The boot in which the copy was opened for writing and not yet closed cleanly.
     pub open_in: Option<BootId>,
+    /// All that was acknowledged since the copy was last closed cleanly was on this disk first:
+    /// what the configuration says now may be younger than a crash.
+    #[serde(default)]
+    pub fsynced: bool,
     /// Last operation number, valid only while the copy is closed.
     pub number: Option<u64>,
     /// Counts who holds the role of primary within an epoch.

@@ -383,3 +383,48 @@ fn of_two_who_apply_at_once_one_goes_on() {
     }
     cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
 }
+
+#[test]
+fn files_of_nodes_that_began_with_others_are_brought_together_by_the_first_apply() {
+    let cluster = Cluster::build(ledger(""));
+    let [one, two] = NODES;
+    // Who does not know of `apply` yet edits a file and starts the daemon anew.
+    let restart = |node: &str| {
+        kill_daemon(&cluster, node);
+        cluster.start_daemon(node);
+    };
+    let light = "module = \"gate\"\nkind = \"light\"\nnodes = [\"node1\"]\n[[command]]\nname = \
+                 \"gate\"\nrun = [\"/bin/sleep\", \"100000\"]\n";
+    write(&cluster, one, "modules/gate.toml", light);
+    restart(one);
+    cluster.until("the nodes hear each other", PATIENCE, || {
+        cluster.must(one, &["plan"]).contains("node2 found other files at its start")
+    });
+    contains_all(&cluster.must(one, &["apply"]), &["configuration 1 is in use"]);
+    for node in NODES {
+        assert_eq!(number(&cluster, node), Some(1));
+        assert_eq!(read(&cluster, node, "modules/gate.toml"), light);
+    }
+    contains_all(&cluster.must(two, &["apply"]), &["nothing is to be applied"]);
+}
+
+#[test]
+fn of_files_that_differ_at_the_first_apply_none_is_lost() {
+    let cluster = Cluster::build(ledger(""));
+    let [one, two] = NODES;
+    for (node, timeout) in [(one, "3s"), (two, "4s")] {
+        edit(&cluster, node, &format!("[failover]\ntimeout = \"{timeout}\"\n"));
+        kill_daemon(&cluster, node);
+        cluster.start_daemon(node);
+    }
+    cluster.until("the nodes hear each other", PATIENCE, || {
+        !cluster.command(one, &["plan"]).status.success()
+    });
+    let said = ends(&cluster, one, &["apply"], 4);
+    contains_all(&said, &["edited on node2, and not applied: modules/ledger.toml", "--overwrite"]);
+    let text = read(&cluster, two, MODULE);
+    assert!(text.contains("4s"), "nothing is changed");
+    cluster.must(one, &["apply", "--overwrite"]);
+    assert!(read(&cluster, two, MODULE).contains("3s"));
+    contains_all(&cluster.must(two, &["config", "history"]), &["kept-"]);
+}

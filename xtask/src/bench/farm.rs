@@ -124,13 +124,18 @@ fn failover(root: &Path, rounds: &str) -> Result<Vec<(String, f64)>, String> {
     Ok(worst)
 }
 
-/// Runs the demo once.
+/// Runs the demo once. One that broke a promise fails, and its figures say which.
 fn demo(root: &Path, program: &str, victim: &str) -> Result<Vec<(&'static str, f64)>, String> {
     let words =
         ["--json", "demo", "farm", "--app", "nginx", "--kill", victim, "--name", "bench-farm"];
-    let output = run::output(root, program, &words)?;
-    let last = output.lines().last().unwrap_or_default();
-    let report: Value = serde_json::from_str(last).map_err(|error| error.to_string())?;
+    let (said, outcome) = run::told(root, program, &words)?;
+    let last = said.lines().last().unwrap_or_default();
+    let Ok(report) = serde_json::from_str::<Value>(last) else {
+        return Err(outcome.err().unwrap_or(format!("no report: {last}")));
+    };
+    if let Err(error) = outcome {
+        eprintln!("{error}");
+    }
     let found = |figure| report[figure].as_f64().ok_or(format!("no {figure}: {last}"));
     FIGURES.into_iter().map(|figure| Ok((figure, found(figure)?))).collect()
 }

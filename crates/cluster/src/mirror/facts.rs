@@ -86,13 +86,19 @@ impl Mirror {
     /// Whether this copy is worth asking for, while the peer may hold a better one. After a crash
     /// it is, if what was acknowledged is on this disk, or the operator does not insist on that.
     pub(super) fn may_ask(&self) -> bool {
-        let all = self.config.replication.ack == Ack::Fsync;
         let will_do = self.config.failover.after_double_crash == AfterDoubleCrash::GoOn;
         match self.copy() {
             Copy::Intact => true,
-            Copy::Crashed => all || will_do,
+            Copy::Crashed => self.record.fsynced || will_do,
             Copy::Outdated | Copy::Inconsistent | Copy::None => false,
         }
+    }
+
+    /// Whether all that is acknowledged from now on, and what was since the copy was last closed
+    /// cleanly, survives a crash on this disk.
+    pub(super) fn fsyncs(&self) -> bool {
+        let so_far = self.record.open_in.is_none() || self.record.fsynced;
+        self.config.replication.ack == Ack::Fsync && so_far
     }
 
     pub(crate) fn epoch_id(&self) -> Option<EpochId> {
@@ -225,6 +231,7 @@ impl Mirror {
         let (me, boot, sole) = (self.me.clone(), self.boot, self.is_sole());
         let root = if self.record.root == 0 { self.rng.id() } else { self.record.root };
         let counting = self.begin_counting();
+        let fsyncs = self.fsyncs();
         self.number = None;
         self.replicator.restored = false;
         self.persist(|record| {
@@ -248,6 +255,7 @@ impl Mirror {
             record.pending = None;
             record.copy = StoredCopy::Current;
             record.open_in = Some(boot);
+            record.fsynced = fsyncs;
             record.number = None;
             record.target_may_promote = false;
             record.promotable = false;

@@ -222,7 +222,10 @@ impl Mirror {
                     .to_owned(),
                 format!("then: evenkeel stop {module}; evenkeel start {module}"),
             ],
-            "config-differs" => vec!["make the files equal on both nodes".to_owned()],
+            "config-differs" => vec![
+                "on the node that has the right files: evenkeel plan".to_owned(),
+                "evenkeel apply".to_owned(),
+            ],
             "data-missing" => vec![
                 "mount the data disk".to_owned(),
                 format!("then restart the daemon and: evenkeel start {module}"),

@@ -16,8 +16,10 @@ const OFFER_MAX: Duration = Duration::from_secs(5);
 impl Mirror {
     /// Opens the directories under the role, durably noted first.
     pub(crate) fn open(&mut self) {
-        let boot = self.boot;
-        let noted = self.record.open_in == Some(boot) && self.record.holds_role;
+        let (boot, fsyncs) = (self.boot, self.fsyncs());
+        let noted = self.record.open_in == Some(boot)
+            && self.record.holds_role
+            && self.record.fsynced == fsyncs;
         if !noted || self.record.copy != StoredCopy::Current || !self.counts {
             let counting = self.begin_counting();
             self.persist(|record| {
@@ -25,6 +27,7 @@ impl Mirror {
                 record.role_term += u64::from(!record.holds_role);
                 record.holds_role = true;
                 record.open_in = Some(boot);
+                record.fsynced = fsyncs;
                 record.number = None;
                 record.copy = StoredCopy::Current;
             });

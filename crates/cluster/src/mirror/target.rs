@@ -20,13 +20,14 @@ impl Mirror {
         if resume && !(same && self.copy() == Copy::Intact) {
             return false;
         }
-        let boot = self.boot;
+        let (boot, fsyncs) = (self.boot, self.fsyncs());
         self.number = None;
         self.copy_failed = None;
         self.replicator.restored = false;
         self.leave_to_source();
         self.persist(|record| {
             record.open_in = Some(boot);
+            record.fsynced = fsyncs;
             record.number = None;
             record.holds_role = false;
             if resume {

@@ -18,7 +18,7 @@ use wire::control::{Applying, ConfigurationSource, Configuring as Ask, Exit, Rep
 use crate::clock;
 use crate::configuration::{draft, wall_ms};
 use crate::daemon::configuring::answer;
-use crate::daemon::configuring::{Context, DECIDING};
+use crate::daemon::configuring::{Context, DECIDING, lock};
 use crate::daemon::event::{Event, Line};
 use crate::files;
 
@@ -32,6 +32,8 @@ struct Plan {
     proposal: Proposal,
     changes: Vec<Change>,
     notes: Vec<String>,
+    /// Nothing was applied yet, and a node found other files at its start.
+    brings_together: bool,
 }
 
 /// What the nodes say of a proposal.
@@ -58,7 +60,7 @@ pub(super) fn apply(context: &Context, how: &Applying, lines: &Sender<Line>) -> 
         Ok(plan) => plan,
         Err(reply) => return Line::Reply(*reply),
     };
-    if plan.changes.is_empty() && !how.overwrite {
+    if plan.changes.is_empty() && !how.overwrite && !plan.brings_together {
         let number = plan.proposal.follows.number;
         let what =
             format!("nothing is to be applied: the files are those of configuration {number}");
@@ -88,14 +90,16 @@ fn plan(context: &Context, how: &Applying) -> Result<Plan, Box<Reply>> {
         usage("start the daemon anew first: it could not read all files at its start".to_owned())
     })?;
     check_without(context, &how.without).map_err(usage)?;
-    let (origin, files, notes) = source(context, &newest, how.source)?;
+    let (origin, files, mut notes) = source(context, &newest, how.source)?;
+    let differing = differing(context, &newest);
+    let brings_together = !differing.is_empty();
+    notes.extend(differing.iter().map(|node| format!("{node} found other files at its start")));
     files.check().map_err(usage)?;
     files::parse(layout, &files).map_err(|error| usage(error.to_string()))?;
     let changes = config::changes(&newest.files, &files);
     config::possible(&changes).map_err(|why| Box::new(Reply::new(Exit::Refused, why)))?;
-    let heard = context.configuring.seen.lock();
-    let heard = heard.map(|seen| seen.peers.values().map(|stand| stand.number).max());
-    let highest = heard.ok().flatten().filter(|_| how.overwrite).unwrap_or(0);
+    let heard = lock(&context.configuring.seen).peers.values().map(|stand| stand.number).max();
+    let highest = heard.filter(|_| how.overwrite).unwrap_or(0);
     let version = Version {
         number: newest.number.max(highest) + 1,
         at_ms: wall_ms(),
@@ -111,7 +115,18 @@ fn plan(context: &Context, how: &Applying) -> Result<Plan, Box<Reply>> {
         without: how.without.clone(),
         overwrite: how.overwrite,
     };
-    Ok(Plan { proposal, changes, notes })
+    Ok(Plan { proposal, changes, notes, brings_together })
+}
+
+/// The nodes that found other files at their start than this one, where none were applied since.
+fn differing(context: &Context, newest: &Version) -> Vec<NodeName> {
+    let own = newest.stand();
+    if own.number > 0 {
+        return Vec::new();
+    }
+    let seen = lock(&context.configuring.seen);
+    let differs = seen.peers.iter().filter(|(_, stand)| **stand != own);
+    differs.map(|(node, _)| node.clone()).collect()
 }
 
 fn check_without(context: &Context, without: &[NodeName]) -> Result<(), String> {
