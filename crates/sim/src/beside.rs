@@ -75,7 +75,9 @@ impl Beside {
         }
         let start = |end: &[String]| end.iter().position(|command| command == "start both");
         if self.files.is_some() {
-            end.insert(start(end).unwrap_or(0), "agree".to_owned());
+            // And each has heard that of the other, or it would refuse to be started.
+            let start = start(end).unwrap_or(0);
+            end.splice(start..start, ["agree".to_owned(), "run 300ms".to_owned()]);
         }
         if self.light.is_some() {
             let start = start(end).unwrap_or(0);

@@ -151,7 +151,8 @@ impl World {
             let found = self.checks.give_up(i, tree, &other.replicator.tree, is_kept);
             self.judge(found);
         }
-        if record.promotable && !self.hosts[i].record.promotable {
+        let whole = self.hosts.iter().all(|host| !host.replicator.broken);
+        if record.promotable && !self.hosts[i].record.promotable && whole {
             // From here on it may take over, and vouches for what it holds.
             let [one, two] = [0, 1].map(|i| &self.hosts[i].replicator.tree);
             self.checks.protected([one, two]);
