@@ -26,6 +26,10 @@ pub(crate) struct Checks {
     seen: BTreeMap<ModuleName, Seen>,
     /// Since when the set is what it is.
     since: Time,
+    /// The shell may carry out others: what it was told last came after a record that could not be
+    /// written, and was dropped.
+    #[serde(default)]
+    untold: bool,
 }
 
 /// What a check has said.
@@ -34,6 +38,20 @@ struct Seen {
     up: bool,
     since: Time,
     evidence: Vec<String>,
+}
+
+impl Checks {
+    /// A record could not be written: whatever was wanted of the shell after it was not done. It is
+    /// told anew what to carry out, under a serial that it has not heard.
+    pub(super) fn retell(&mut self, heard: u64) {
+        self.serial = self.serial.max(heard);
+        self.untold = true;
+    }
+
+    /// The newest that the shell may have heard.
+    pub(super) fn serial(&self) -> u64 {
+        self.serial
+    }
 }
 
 impl Base {
@@ -65,9 +83,10 @@ impl Base {
     /// `runs` and is left alone.
     pub(crate) fn run_checks(&mut self, runs: bool) {
         let wanted = self.wanted_checks(runs);
-        if wanted == self.recovery.checks.running {
+        if wanted == self.recovery.checks.running && !self.recovery.checks.untold {
             return;
         }
+        self.recovery.checks.untold = false;
         self.recovery.checks.seen.retain(|name, _| wanted.contains(name));
         self.recovery.checks.serial += 1;
         self.recovery.checks.since = self.now;

@@ -239,13 +239,17 @@ impl Base {
     pub(crate) fn undo_batch(&mut self, error: String) -> bool {
         self.record = self.last_good.clone();
         self.rewritten = false;
+        let heard = self.recovery.checks.serial();
+        self.recovery.checks.retell(heard);
         self.persist_error.replace(error).is_some()
     }
 
     /// What was wanted of the shell after a record of that batch, it has not done: no effect that
     /// comes after a record that could not be written is performed.
     pub(crate) fn undo_front(&mut self) {
+        let heard = self.recovery.checks.serial();
         (self.front, self.recovery) = self.last_front.clone();
+        self.recovery.checks.retell(heard);
         self.retry.at = self.now + RETRY_FIRST;
     }
 
