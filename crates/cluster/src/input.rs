@@ -189,6 +189,10 @@ pub enum Input {
         received: Time,
         /// The pulse; its place is the shell's and left out.
         pulse: Box<Pulse>,
+        /// Another one waits to be handed in, perhaps of a node that would be missed by now: until
+        /// then nothing is decided.
+        #[serde(default)]
+        more: bool,
     },
     /// The kernel goes by shares of a farm, or could not be told to.
     SharesSet {

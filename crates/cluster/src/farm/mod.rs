@@ -316,6 +316,12 @@ impl Farm {
         self.run(now, |farm| farm.take_in(received, pulse))
     }
 
+    /// A pulse was received and another one waits: a node that is late has to hear all before it
+    /// finds anybody silent.
+    pub fn note(&mut self, received: Time, pulse: Pulse) {
+        self.take_in(received, pulse);
+    }
+
     /// The kernel goes by the shares of this edition now.
     pub fn shares_set(&mut self, now: Time, edition: u64) -> Vec<Wish> {
         self.run(now, |farm| {

@@ -116,6 +116,28 @@ fn with_multicast_a_new_owner_waits_until_all_have_the_table() {
 }
 
 #[test]
+fn a_late_node_hears_all_that_waits_before_it_finds_anybody_silent() {
+    let at = Time::from_millis;
+    let begin = || {
+        let (mut farm, now) = alone(Delivery::Directed);
+        for seat in [1, 2] {
+            farm.hear(now, now, said(&farm, seat, 1));
+        }
+        // It is late twice, by less than what would show.
+        farm.tick(at(300));
+        (farm, at(400))
+    };
+    let (mut farm, late) = begin();
+    farm.note(at(380), said(&farm, 2, 2));
+    farm.hear(late, at(381), said(&farm, 1, 2));
+    assert_eq!(farm.members().count(), 2);
+    // One after the other, the second one would be missed already.
+    let (mut farm, late) = begin();
+    farm.hear(late, at(381), said(&farm, 1, 2));
+    assert_eq!(farm.members().count(), 1);
+}
+
+#[test]
 fn what_comes_late_or_again_or_from_another_list_changes_nothing() {
     let (mut farm, now) = alone(Delivery::Directed);
     farm.hear(now, now, said(&farm, 1, 7));

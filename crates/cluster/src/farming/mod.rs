@@ -182,7 +182,8 @@ impl Farming {
     /// Takes an input in as a fact.
     pub(crate) fn take_in(&mut self, now: Time, input: Input) {
         match input {
-            Input::Pulse { received, pulse, .. } => {
+            Input::Pulse { received, pulse, more: true, .. } => self.farm.note(received, *pulse),
+            Input::Pulse { received, pulse, more: false, .. } => {
                 let wishes = self.farm.hear(now, received, *pulse);
                 self.wish(wishes);
             }

@@ -186,7 +186,7 @@ impl Shell {
             table: None,
             place: Vec::new(),
         });
-        self.give(Input::Pulse { module: web(), received: self.now, pulse });
+        self.give(Input::Pulse { module: web(), received: self.now, pulse, more: false });
     }
 
     /// Both nodes for so long, with a pulse each 50 milliseconds.

@@ -37,6 +37,7 @@ mod membership;
 mod module;
 mod programs;
 mod quarantines;
+mod queue;
 mod recorder;
 mod renewal;
 mod replicators;
@@ -73,6 +74,7 @@ use crate::daemon::hold_off::HoldOff;
 use crate::daemon::inherited::Inherited;
 use crate::daemon::journal::Journal;
 use crate::daemon::module::Module;
+use crate::daemon::queue::Queue;
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::waiting::Waiting;
@@ -167,6 +169,7 @@ impl Daemon {
     fn serve(mut self, events: &Receiver<Event>) -> Ending {
         // Heartbeats stop when this loop is late, and an address must be dropped in time.
         urgent::prefer();
+        let mut queue = Queue::default();
         loop {
             // Before this node shows that it lives: what could not be written is not to be said.
             self.tell_unwritten();
@@ -176,7 +179,7 @@ impl Daemon {
                 self.journal.write(event);
             }
             let pause = self.node.deadline().map_or(PULSE, |at| at.since(now)).min(PULSE);
-            match events.recv_timeout(pause) {
+            match queue.next(events, pause) {
                 Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => {
                     return self.end(Ending::End);
                 }
@@ -185,7 +188,7 @@ impl Daemon {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = clock::now();
-            if self.node.deadline().is_some_and(|at| at <= now) {
+            if !queue.holds_pulses() && self.node.deadline().is_some_and(|at| at <= now) {
                 self.input(Input::Tick);
             }
             self.keep_house(now);

@@ -197,7 +197,7 @@ impl<'a> Reader<'a> {
         let (module, known) = known.ok_or("a pulse that repeats none")?;
         known.sequence = known.sequence.wrapping_add(sequence);
         let (module, pulse) = (module.clone(), Box::new(known.clone()));
-        Ok(Input::Pulse { module, received, pulse })
+        Ok(Input::Pulse { module, received, pulse, more: false })
     }
 
     fn heartbeat(&mut self, kind: u8, unit: u64, mut body: &[u8]) -> Result<Input, String> {

@@ -317,7 +317,8 @@ fn an_idle_hour_of_a_farm_is_short_and_is_replayed() {
     for beat in 1..=beats {
         let pulse = Box::new(Pulse { roster, ..pulse(beat) });
         let received = story.now;
-        let input = Input::Pulse { module: module.clone(), received, pulse };
+        let more = beat == beats / 2;
+        let input = Input::Pulse { module: module.clone(), received, pulse, more };
         story.give(Duration::from_micros(50_000 + beat * 7919 % 400), input);
         let written = story.writer.clone().take().len();
         if beat == 20 {

@@ -79,11 +79,11 @@ impl Writer {
                 }
                 remember_link(&mut self.links, module);
             }
-            Input::Pulse { module, received, pulse } => {
+            Input::Pulse { module, received, pulse, more } => {
                 let known = |(known, last): &(ModuleName, Pulse)| {
                     known == module && is_same_but_for_its_number(last, pulse)
                 };
-                match self.pulses.iter().position(known) {
+                match self.pulses.iter().position(known).filter(|_| !more) {
                     Some(index) => {
                         let sequence = pulse.sequence.wrapping_sub(self.pulses[index].1.sequence);
                         let numbers = [index as u64, sequence];

@@ -137,7 +137,7 @@ impl Pulses {
         heard.insert(pulse.from, number);
         drop(heard);
         farm.places.heard(pulse.from, &std::mem::take(&mut pulse.place));
-        Some(Input::Pulse { module, received, pulse })
+        Some(Input::Pulse { module, received, pulse, more: false })
     }
 
     /// What is due now, and when the next is.
