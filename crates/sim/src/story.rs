@@ -75,6 +75,7 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
         ["keep", "longest-serving"] => world.keep = Keep::LongestServing,
         ["landmark"] => world.landmark = true,
         ["ack", "fsync"] => world.ack = model::config::Ack::Fsync,
+        ["ack", "write"] => world.ack = model::config::Ack::Write,
         ["manual"] => world.mode = FailoverMode::Manual,
         ["prefer", n] => world.preferred = Some(node(n)?),
         ["given", "a", "protected", "pair"] => {

@@ -344,6 +344,10 @@ impl Mirror {
     /// Picks up what an earlier daemon of this boot left running, if it is what the record says.
     pub(crate) fn resume(&mut self, running: Option<&Running>) {
         let Some(running) = running else { return };
+        if self.record.fsynced && !self.fsyncs() {
+            // Files that nobody applied may say otherwise than as it was started.
+            self.persist(|record| record.fsynced = false);
+        }
         self.replicator.assigned = Some(running.assignment.clone());
         self.replicator.ack = Some((0, false));
         self.replicator.continuous = true;
