@@ -418,7 +418,7 @@ fn of_files_that_differ_at_the_first_apply_none_is_lost() {
         cluster.start_daemon(node);
     }
     cluster.until("the nodes hear each other", PATIENCE, || {
-        !cluster.command(one, &["plan"]).status.success()
+        cluster.command(one, &["plan"]).status.code() == Some(4)
     });
     let said = ends(&cluster, one, &["apply"], 4);
     contains_all(&said, &["edited on node2, and not applied: modules/ledger.toml", "--overwrite"]);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use model::BootId;
 
 use super::*;
+use crate::daemon::farms::pulses::tests::said;
 use crate::keys::tests::Site;
 
 struct Pair {
@@ -202,24 +203,7 @@ fn without_keys_heartbeats_go_in_the_clear_as_before() {
 }
 
 fn pulse() -> Vec<u8> {
-    let pulse = cluster::farm::Pulse {
-        from: 0,
-        roster: 1,
-        boot: BootId(1),
-        incarnation: 1,
-        sequence: 7,
-        part: cluster::farm::Part::Ready,
-        away: false,
-        weight: 100,
-        hears: 0,
-        follows: None,
-        term: 0,
-        installed: cluster::farm::Stamp::default(),
-        switched: 0,
-        heir: None,
-        table: None,
-        place: Vec::new(),
-    };
+    let pulse = cluster::farm::Pulse { sequence: 7, ..said(cluster::farm::Part::Ready) };
     wire::pulse::put_pulse(&ModuleName::new("web").unwrap(), &pulse).unwrap()
 }
 

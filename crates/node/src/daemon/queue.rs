@@ -60,32 +60,15 @@ fn of_pulse(event: &Event) -> Option<&ModuleName> {
 mod tests {
     use std::sync::mpsc::channel;
 
-    use cluster::farm::{Part, Pulse};
-    use model::{BootId, Time};
+    use cluster::farm::Part;
+    use model::Time;
 
     use super::*;
+    use crate::daemon::farms::pulses::tests::said;
 
     fn pulse(module: &str) -> Event {
-        let pulse = Pulse {
-            from: 1,
-            roster: 0,
-            boot: BootId(1),
-            incarnation: 1,
-            sequence: 1,
-            part: Part::Ready,
-            away: false,
-            weight: 100,
-            hears: 0,
-            follows: None,
-            term: 0,
-            installed: cluster::farm::Stamp::default(),
-            switched: 0,
-            heir: None,
-            table: None,
-            place: Vec::new(),
-        };
         let module = ModuleName::new(module).unwrap();
-        let pulse = Box::new(pulse);
+        let pulse = Box::new(said(Part::Ready));
         Event::Input(Input::Pulse { module, received: Time::ZERO, pulse, more: false })
     }
 

@@ -125,7 +125,8 @@ fn differing(context: &Context, newest: &Version) -> Vec<NodeName> {
         return Vec::new();
     }
     let seen = lock(&context.configuring.seen);
-    let differs = seen.peers.iter().filter(|(_, stand)| **stand != own);
+    // One that has a configuration already is followed by itself.
+    let differs = seen.peers.iter().filter(|(_, stand)| stand.number == 0 && **stand != own);
     differs.map(|(node, _)| node.clone()).collect()
 }
 

@@ -12,7 +12,7 @@
 mod driver;
 mod kept;
 mod places;
-mod pulses;
+pub(crate) mod pulses;
 
 use std::io::{self, Read};
 use std::process::{Command, Stdio};

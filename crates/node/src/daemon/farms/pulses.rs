@@ -212,4 +212,4 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 #[path = "pulses_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -23,7 +23,8 @@ fn farm() -> (Pulses, ModuleName) {
     (Pulses { farms, ..Pulses::default() }, module)
 }
 
-fn said(part: Part) -> Pulse {
+/// What a node says of a farm, for tests.
+pub(crate) fn said(part: Part) -> Pulse {
     Pulse {
         from: 0,
         roster: 1,
