@@ -75,6 +75,9 @@ fn one_client_meets_the_same_node_a_thousand_times_whoever_gets_a_new_daemon() {
     visit(&trial);
     visit(&trial);
     println!("connections: {served:?}");
+    if served.len() != 1 {
+        FARM.iter().for_each(|node| println!("{node}:\n{}", trial.events(node)));
+    }
     assert_eq!(served.into_values().collect::<Vec<_>>(), [FAITHFUL], "all by one node");
 }
 

@@ -164,7 +164,7 @@ impl Farm {
     }
 
     /// Whether the table is in force everywhere, and the packets go by it.
-    fn is_in_force(&self) -> bool {
+    pub(super) fn is_in_force(&self) -> bool {
         let serial = self.table.stamp.serial;
         self.is_at_all()
             && self.has_installed(self.settings.me)

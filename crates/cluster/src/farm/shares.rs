@@ -192,7 +192,7 @@ impl Farm {
 
     /// Whether the leader's packets go by this table, so that who does not own a bucket by it can
     /// let go of it.
-    fn is_switched(&self) -> bool {
+    pub(super) fn is_switched(&self) -> bool {
         match self.standing {
             Standing::Out | Standing::Estranged(_) => true,
             Standing::Follows(lead) if self.table.stamp.is_of(lead) => {

@@ -17,6 +17,10 @@ pub struct View {
     pub term: u64,
     /// Serial of the table.
     pub serial: u64,
+    /// Whether the kernels go by the table, as far as this node knows: a moment before, buckets
+    /// that are to move are where they were.
+    #[serde(default)]
+    pub in_force: bool,
     /// How packets reach the node that serves them.
     pub delivery: Delivery,
     /// The nodes of the module, in the order of its file.
@@ -61,8 +65,17 @@ impl Farm {
             leader: self.leader().map(|seat| self.name(seat)),
             term: self.table.stamp.term,
             serial: self.table.stamp.serial,
+            in_force: self.goes_by_its_table(),
             delivery: self.settings.delivery,
             members: self.seats().map(member).collect(),
+        }
+    }
+
+    fn goes_by_its_table(&self) -> bool {
+        match self.standing {
+            Standing::Leads { established, .. } => established && self.is_in_force(),
+            Standing::Follows(_) => self.is_followed() && self.is_switched(),
+            Standing::Out | Standing::Seeks { .. } | Standing::Estranged(_) => false,
         }
     }
 

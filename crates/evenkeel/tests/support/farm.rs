@@ -168,21 +168,22 @@ impl Trial {
 
     /// Buckets of each node, as a node has them.
     pub fn buckets(&self, node: &str) -> Option<Vec<u64>> {
-        let farm = self.farm(node)?;
-        let members = farm["members"].as_array()?;
-        members.iter().map(|member| member["buckets"].as_u64()).collect()
+        buckets(&self.farm(node)?)
     }
 
-    /// Waits until these nodes serve all clients in even shares, as each of them sees it.
+    /// Waits until these nodes serve all clients in even shares, as each of them sees it: not only
+    /// by a table, but by one that the kernels go by.
     pub fn even(&self, serving: &[&str], seen_by: &[&str]) {
         let each = 256 / serving.len() as u64;
         until(&format!("even shares of {serving:?}"), || {
             seen_by.iter().all(|node| {
-                let Some(buckets) = self.buckets(node) else { return false };
+                let Some(farm) = self.farm(node) else { return false };
+                let Some(buckets) = buckets(&farm) else { return false };
                 let due = |name: &str| serving.contains(&name);
-                FARM.iter().zip(&buckets).all(|(name, count)| {
+                let is_even = FARM.iter().zip(&buckets).all(|(name, count)| {
                     if due(name) { (each..=each + 1).contains(count) } else { *count == 0 }
-                })
+                });
+                is_even && farm["in_force"] == true
             })
         });
     }
@@ -202,6 +203,11 @@ impl Trial {
         });
         visitors
     }
+}
+
+fn buckets(farm: &Value) -> Option<Vec<u64>> {
+    let members = farm["members"].as_array()?;
+    members.iter().map(|member| member["buckets"].as_u64()).collect()
 }
 
 /// Waits until something is so.
