@@ -39,6 +39,9 @@ const REPLICATED: [&str; 7] = ["test", "-p", "evenkeel", "--test", "suites", "--
 
 const FARM: [&str; 7] = ["test", "-p", "net", "--test", "farm_random", "--", "--nocapture"];
 
+const FARM_NODES: [&str; 7] =
+    ["test", "-p", "evenkeel", "--test", "farm_random_nodes", "--", "--nocapture"];
+
 const SCHEDULES: [&str; 5] = ["run", "--quiet", "--release", "--package", "sim"];
 
 const SOAKS: &[Soak] = &[
@@ -51,6 +54,8 @@ const SOAKS: &[Soak] = &[
     Soak { name: "brain", rounds: 100, cargo: &BRAIN, seeds: Some(1) },
     // 50 changes in a pass: a thousand for a release.
     Soak { name: "farm", rounds: 20, cargo: &FARM, seeds: Some(5) },
+    // The same of whole nodes, with all faults there are: ten changes in a pass.
+    Soak { name: "farm-nodes", rounds: 100, cargo: &FARM_NODES, seeds: Some(1) },
     // One seed for each of 20 faults in a pass, in two modes: 560 rounds for a release.
     Soak { name: "examiner", rounds: 14, cargo: &EXAMINER, seeds: Some(20) },
 ];

@@ -189,8 +189,8 @@ pub enum Input {
         received: Time,
         /// The pulse; its place is the shell's and left out.
         pulse: Box<Pulse>,
-        /// Another one waits to be handed in, perhaps of a node that would be missed by now: until
-        /// then nothing is decided.
+        /// Something else is handed in right after it, perhaps a pulse of a node that would be
+        /// missed by now: until then nothing is decided.
         #[serde(default)]
         more: bool,
     },

@@ -51,6 +51,8 @@ impl Node {
         }
         let gap = now.since(self.handled);
         self.handled = self.handled.max(now);
+        // Nobody is to be found silent whose pulse is the next input.
+        let waits = matches!(input, Input::Pulse { more: true, .. });
         let mut effects = Vec::new();
         for module in self.modules.values_mut() {
             module.begin(now, gap);
@@ -78,7 +80,7 @@ impl Node {
                 }
             }
         }
-        for module in self.modules.values_mut() {
+        for module in self.modules.values_mut().filter(|_| !waits) {
             effects.extend(module.wake(now));
         }
         self.announce(&mut effects);

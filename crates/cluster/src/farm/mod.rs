@@ -317,9 +317,10 @@ impl Farm {
     }
 
     /// A pulse was received and another one waits: a node that is late has to hear all before it
-    /// finds anybody silent.
+    /// finds anybody silent. What follows is decided at once after that.
     pub fn note(&mut self, received: Time, pulse: Pulse) {
         self.take_in(received, pulse);
+        self.wake = Some(self.handled);
     }
 
     /// The kernel goes by the shares of this edition now.

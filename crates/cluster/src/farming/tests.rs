@@ -164,11 +164,16 @@ impl Shell {
 
     /// Another node follows this one, and has installed what it was told.
     fn other(&mut self, part: Part) {
+        let pulse = self.pulse_of_other(part);
+        self.give(Input::Pulse { module: web(), received: self.now, pulse, more: false });
+    }
+
+    fn pulse_of_other(&mut self, part: Part) -> Box<Pulse> {
         let table = self.pulse.as_ref().and_then(|pulse| pulse.table.as_ref());
         let installed = table.map_or(Stamp::default(), |table| table.stamp);
         let follows = table.map(|table| Follows { lead: table.stamp.lead(), heard: true });
         self.sequence += 1;
-        let pulse = Box::new(Pulse {
+        Box::new(Pulse {
             from: 1,
             roster: self.node.farm_roster(&web()).unwrap(),
             boot: BootId(2),
@@ -185,8 +190,7 @@ impl Shell {
             heir: None,
             table: None,
             place: Vec::new(),
-        });
-        self.give(Input::Pulse { module: web(), received: self.now, pulse, more: false });
+        })
     }
 
     /// Both nodes for so long, with a pulse each 50 milliseconds.
@@ -220,6 +224,29 @@ fn a_node_that_is_started_takes_up_address_and_application_and_then_serves() {
     let status = shell.status();
     assert_eq!(status.headline, Headline::Protected, "{:?}", status.reasons);
     assert_eq!(status.farm.unwrap().members[1].percent, 50);
+}
+
+#[test]
+fn a_late_node_hears_all_pulses_that_wait_before_it_misses_anybody() {
+    let mut shell = Shell::start(None, true);
+    shell.check(true);
+    shell.together(400);
+    shell.events.clear();
+    let (early, late) = (shell.pulse_of_other(Part::Ready), shell.pulse_of_other(Part::Draining));
+    let (heard, at) = (shell.now, shell.now + Duration::from_millis(150));
+    // It is late several times, each time by less than would be noticed, and finds two pulses.
+    for millis in [70, 140] {
+        shell.now = heard + Duration::from_millis(millis);
+        shell.give(Input::Tick);
+    }
+    shell.now = heard + Duration::from_millis(210);
+    shell.give(Input::Pulse { module: web(), received: heard, pulse: early, more: true });
+    assert_eq!(shell.events, [""; 0], "the other one still waits");
+    shell.give(Input::Pulse { module: web(), received: at, pulse: late, more: true });
+    assert_eq!(shell.status().farm.unwrap().members[1].buckets, BUCKETS / 2, "not decided yet");
+    shell.give(Input::Tick);
+    assert_eq!(shell.events, [""; 0], "nobody was silent for too long");
+    assert_eq!(shell.status().farm.unwrap().members[1].buckets, 0, "it drains");
 }
 
 #[test]

@@ -70,8 +70,8 @@ struct Log {
     new: Vec<(Instant, Result<String, String>)>,
     /// Broken connections, with who had served them and why.
     broken: Vec<(Instant, String, String)>,
-    /// Who serves each of the kept connections.
-    kept: Vec<Option<String>>,
+    /// Who serves each of the kept connections, and when it answered last.
+    kept: Vec<Option<(String, Instant)>>,
 }
 
 impl Visitors {
@@ -113,11 +113,13 @@ impl Visitors {
     /// How many kept connections each host has.
     #[must_use]
     pub fn kept(&self) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        for server in self.shared.log().kept.iter().flatten() {
-            *counts.entry(server.clone()).or_default() += 1;
-        }
-        counts
+        self.shared.log().kept(|_| true)
+    }
+
+    /// The same of those that were answered since a moment.
+    #[must_use]
+    pub fn kept_since(&self, mark: Instant) -> BTreeMap<String, usize> {
+        self.shared.log().kept(|answered| answered >= mark)
     }
 }
 
@@ -141,6 +143,14 @@ impl Shared {
 }
 
 impl Log {
+    fn kept(&self, counts: impl Fn(Instant) -> bool) -> BTreeMap<String, usize> {
+        let mut kept = BTreeMap::new();
+        for (server, _) in self.kept.iter().flatten().filter(|(_, answered)| counts(*answered)) {
+            *kept.entry(server.clone()).or_default() += 1;
+        }
+        kept
+    }
+
     fn tally(&self, mark: Instant) -> Tally {
         let mut tally = Tally::default();
         let mut lost: Option<(Instant, Instant)> = None;
@@ -208,15 +218,15 @@ fn keep(address: SocketAddr, number: usize, shared: &Shared) {
         };
         let mut server: Option<String> = None;
         while !shared.stopped() {
-            let why = match (connection.ask("keep-alive"), &server) {
-                (Ok(name), None) => {
-                    shared.log().kept[number] = Some(name.clone());
+            let asked = Instant::now();
+            let why = match connection.ask("keep-alive") {
+                Ok(name) if server.as_ref().is_none_or(|before| *before == name) => {
+                    shared.log().kept[number] = Some((name.clone(), asked));
                     server = Some(name);
                     None
                 }
-                (Ok(name), Some(before)) if name == *before => None,
-                (Ok(name), Some(_)) => Some(format!("{name} answers instead")),
-                (Err(error), _) => Some(error.to_string()),
+                Ok(name) => Some(format!("{name} answers instead")),
+                Err(error) => Some(error.to_string()),
             };
             if let Some(why) = why {
                 let mut log = shared.log();

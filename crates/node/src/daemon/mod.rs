@@ -53,7 +53,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::time::Duration;
 
 use cluster::input::{JobId, ReplicatorEvent};
@@ -118,6 +118,7 @@ struct Daemon {
     journal: Journal,
     recorder: Recorder,
     sender: Sender<Event>,
+    queue: Queue,
     jobs: BTreeMap<JobId, Pending>,
     next_job: u64,
     waiting: Vec<Waiting>,
@@ -166,10 +167,9 @@ struct House {
 
 impl Daemon {
     /// Serves until it is told to end, or to start anew. What it runs goes on.
-    fn serve(mut self, events: &Receiver<Event>) -> Ending {
+    fn serve(mut self) -> Ending {
         // Heartbeats stop when this loop is late, and an address must be dropped in time.
         urgent::prefer();
-        let mut queue = Queue::default();
         loop {
             // Before this node shows that it lives: what could not be written is not to be said.
             self.tell_unwritten();
@@ -179,7 +179,7 @@ impl Daemon {
                 self.journal.write(event);
             }
             let pause = self.node.deadline().map_or(PULSE, |at| at.since(now)).min(PULSE);
-            match queue.next(events, pause) {
+            match self.queue.next(pause) {
                 Ok(Event::Terminate) | Err(RecvTimeoutError::Disconnected) => {
                     return self.end(Ending::End);
                 }
@@ -188,7 +188,7 @@ impl Daemon {
                 Err(RecvTimeoutError::Timeout) => {}
             }
             let now = clock::now();
-            if !queue.holds_pulses() && self.node.deadline().is_some_and(|at| at <= now) {
+            if self.node.deadline().is_some_and(|at| at <= now) {
                 self.input(Input::Tick);
             }
             self.keep_house(now);
@@ -255,7 +255,15 @@ impl Daemon {
         }
     }
 
+    /// What the other nodes of farms have said by now is known before anything is decided.
     fn hand_in(&mut self, input: Input) {
+        for pulse in self.queue.pulses() {
+            self.hand_in_alone(pulse);
+        }
+        self.hand_in_alone(input);
+    }
+
+    fn hand_in_alone(&mut self, input: Input) {
         let now = clock::now();
         self.recorder.input(now, &input);
         self.watchdog.hear(&input);

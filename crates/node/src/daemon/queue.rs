@@ -1,57 +1,67 @@
-//! What waits for the main loop, in the order in which it is taken: first the pulses of farms, then
-//! everything else as it came. A loop that is late must not find a node silent whose pulse waits
-//! behind that of another one.
+//! What waits for the main loop: the pulses of farms, and everything else as it came. Whatever is
+//! handled, all pulses are heard before: a loop that is late must not find a node silent whose
+//! pulse waits for its turn.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use cluster::Input;
-use model::ModuleName;
 
 use crate::daemon::event::Event;
 
-/// So many pulses may be taken before what is due, however many more there are.
-const PULSES_MAX: u32 = 256;
+/// So many pulses are heard before another input, however many more there are.
+const PULSES_MAX: usize = 256;
 
-#[derive(Default)]
 pub(super) struct Queue {
-    waiting: VecDeque<Event>,
-    /// Pulses taken since it held none.
-    pulses: u32,
+    events: Receiver<Event>,
+    pulses: VecDeque<Input>,
+    others: VecDeque<Event>,
 }
 
 impl Queue {
-    /// The next event, if one comes within the time.
-    pub(super) fn next(
-        &mut self,
-        events: &Receiver<Event>,
-        pause: Duration,
-    ) -> Result<Event, RecvTimeoutError> {
-        if self.waiting.is_empty() {
-            self.waiting.push_back(events.recv_timeout(pause)?);
-        }
-        self.waiting.extend(events.try_iter());
-        let pulse = self.waiting.iter().position(|event| of_pulse(event).is_some());
-        self.pulses = if pulse.is_some() { self.pulses.saturating_add(1) } else { 0 };
-        let next = self.waiting.remove(pulse.filter(|_| self.pulses <= PULSES_MAX).unwrap_or(0));
-        let mut next = next.ok_or(RecvTimeoutError::Timeout)?;
-        if let Event::Input(Input::Pulse { module, more, .. }) = &mut next {
-            *more = self.waiting.iter().any(|event| of_pulse(event) == Some(module));
-        }
-        Ok(next)
+    /// Of all that is sent to the main loop.
+    pub(super) fn new(events: Receiver<Event>) -> Queue {
+        Queue { events, pulses: VecDeque::new(), others: VecDeque::new() }
     }
 
-    /// Whether pulses wait: nothing may be decided before.
-    pub(super) fn holds_pulses(&self) -> bool {
-        self.pulses <= PULSES_MAX && self.waiting.iter().any(|event| of_pulse(event).is_some())
+    /// The next event, if one comes within the time. It is a pulse only if nothing else waits, and
+    /// then the last one: the others are heard before it, as before anything else.
+    pub(super) fn next(&mut self, pause: Duration) -> Result<Event, RecvTimeoutError> {
+        if self.pulses.is_empty() && self.others.is_empty() {
+            let event = self.events.recv_timeout(pause)?;
+            self.sort(event);
+        }
+        self.fetch();
+        let pulse = |pulses: &mut VecDeque<Input>| pulses.pop_back().map(Event::Input);
+        let next = self.others.pop_front().or_else(|| pulse(&mut self.pulses));
+        next.ok_or(RecvTimeoutError::Timeout)
     }
-}
 
-fn of_pulse(event: &Event) -> Option<&ModuleName> {
-    match event {
-        Event::Input(Input::Pulse { module, .. }) => Some(module),
-        _ => None,
+    /// Pulses to hear before an input: each says that something follows.
+    pub(super) fn pulses(&mut self) -> Vec<Input> {
+        self.fetch();
+        let count = self.pulses.len().min(PULSES_MAX);
+        let mut pulses: Vec<Input> = self.pulses.drain(..count).collect();
+        for pulse in &mut pulses {
+            if let Input::Pulse { more, .. } = pulse {
+                *more = true;
+            }
+        }
+        pulses
+    }
+
+    fn fetch(&mut self) {
+        while let Ok(event) = self.events.try_recv() {
+            self.sort(event);
+        }
+    }
+
+    fn sort(&mut self, event: Event) {
+        match event {
+            Event::Input(pulse @ Input::Pulse { .. }) => self.pulses.push_back(pulse),
+            other => self.others.push_back(other),
+        }
     }
 }
 
@@ -61,7 +71,7 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use cluster::farm::Part;
-    use model::Time;
+    use model::{ModuleName, Time};
 
     use super::*;
     use crate::daemon::farms::pulses::tests::said;
@@ -72,45 +82,53 @@ mod tests {
         Event::Input(Input::Pulse { module, received: Time::ZERO, pulse, more: false })
     }
 
-    /// What comes next: the module of a pulse and whether more of it wait, or nothing of either.
-    fn next(queue: &mut Queue, events: &Receiver<Event>) -> Option<(String, bool)> {
-        match queue.next(events, Duration::ZERO).unwrap() {
-            Event::Input(Input::Pulse { module, more, .. }) => Some((module.to_string(), more)),
+    /// The module of a pulse and whether something follows it; nothing of anything else.
+    fn told(input: &Input) -> Option<(&str, bool)> {
+        match input {
+            Input::Pulse { module, more, .. } => Some((module.as_str(), *more)),
             _ => None,
         }
     }
 
     #[test]
-    fn pulses_come_first_and_say_whether_more_of_their_farm_wait() {
+    fn all_pulses_are_heard_before_anything_else() {
         let (sender, events) = channel();
-        let mut queue = Queue::default();
-        for event in [Event::Input(Input::Tick), pulse("web"), pulse("mail"), pulse("web")] {
+        let mut queue = Queue::new(events);
+        for event in [Event::Input(Input::Tick), pulse("web"), pulse("mail")] {
             sender.send(event).unwrap();
         }
-        assert_eq!(next(&mut queue, &events), Some(("web".to_owned(), true)));
-        assert!(queue.holds_pulses());
-        assert_eq!(next(&mut queue, &events), Some(("mail".to_owned(), false)));
+        let next = queue.next(Duration::ZERO).unwrap();
+        assert!(matches!(next, Event::Input(Input::Tick)));
         // One that comes meanwhile counts.
-        sender.send(pulse("web")).unwrap();
-        assert_eq!(next(&mut queue, &events), Some(("web".to_owned(), true)));
-        assert_eq!(next(&mut queue, &events), Some(("web".to_owned(), false)));
-        assert!(!queue.holds_pulses());
-        assert_eq!(next(&mut queue, &events), None);
-        assert_eq!(queue.next(&events, Duration::ZERO).err(), Some(RecvTimeoutError::Timeout));
+        sender.send(pulse("late")).unwrap();
+        let heard = queue.pulses();
+        let heard: Vec<_> = heard.iter().filter_map(told).collect();
+        assert_eq!(heard, [("web", true), ("mail", true), ("late", true)]);
+        assert!(queue.pulses().is_empty());
+        assert_eq!(queue.next(Duration::ZERO).err(), Some(RecvTimeoutError::Timeout));
+    }
+
+    #[test]
+    fn where_only_pulses_wait_the_last_one_is_decided_upon() {
+        let (sender, events) = channel();
+        let mut queue = Queue::new(events);
+        for module in ["web", "mail", "last"] {
+            sender.send(pulse(module)).unwrap();
+        }
+        let Event::Input(last) = queue.next(Duration::ZERO).unwrap() else { panic!() };
+        assert_eq!(told(&last), Some(("last", false)));
+        assert_eq!(queue.pulses().iter().filter_map(told).count(), 2);
     }
 
     #[test]
     fn no_flood_of_pulses_keeps_everything_else_waiting() {
         let (sender, events) = channel();
-        let mut queue = Queue::default();
-        sender.send(Event::Input(Input::Tick)).unwrap();
+        let mut queue = Queue::new(events);
         for _ in 0..=PULSES_MAX {
             sender.send(pulse("web")).unwrap();
         }
-        for _ in 0..PULSES_MAX {
-            assert!(next(&mut queue, &events).is_some());
-        }
-        assert_eq!(next(&mut queue, &events), None);
-        assert!(!queue.holds_pulses(), "what is due may be decided");
+        sender.send(Event::Again).unwrap();
+        assert!(matches!(queue.next(Duration::ZERO).unwrap(), Event::Again));
+        assert_eq!(queue.pulses().len(), PULSES_MAX);
     }
 }

@@ -42,6 +42,7 @@ use crate::daemon::left::{adopt, left_running};
 use crate::daemon::marking;
 use crate::daemon::membership::Membership;
 use crate::daemon::module::{Module, data_state};
+use crate::daemon::queue::Queue;
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
 use crate::daemon::replicators::{Replicator, Start};
@@ -124,10 +125,11 @@ pub fn run(options: &DaemonOptions) -> Result<(), StartError> {
     let watchdog = configuration.cluster.watchdog.clone();
     let watchdog = Watchdog::take_over(watchdog, layout.watchdog_file());
     let (sender, events) = channel();
-    let daemon = build(layout, (configuration, configuring), name, (watchdog, inherited), &sender)
+    let channel = (&sender, Queue::new(events));
+    let daemon = build(layout, (configuration, configuring), name, (watchdog, inherited), channel)
         .and_then(|daemon| daemon.watch_configuration().map(|()| daemon))
         .map_err(|error| system("the daemon cannot start", error))?;
-    match daemon.serve(&events) {
+    match daemon.serve() {
         Ending::End => Ok(()),
         Ending::Again => Err(start_anew()),
     }
@@ -246,7 +248,7 @@ fn build(
     (configuration, configuring): (Configuration, Arc<Configuring>),
     name: NodeName,
     (mut watchdog, inherited): (Watchdog, Inherited),
-    sender: &Sender<Event>,
+    (sender, queue): (&Sender<Event>, Queue),
 ) -> io::Result<Daemon> {
     let cluster = configuration.cluster;
     let now = clock::now();
@@ -282,6 +284,7 @@ fn build(
         configuring,
         recorder,
         sender: sender.clone(),
+        queue,
         jobs: BTreeMap::new(),
         next_job: 0,
         waiting: Vec::new(),
