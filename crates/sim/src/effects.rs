@@ -152,7 +152,9 @@ impl World {
             self.judge(found);
         }
         let whole = self.hosts.iter().all(|host| !host.replicator.broken);
-        if record.promotable && !self.hosts[i].record.promotable && whole {
+        // One that has lost power since vouches for no more than it did before.
+        let crashed = record.open_in.is_some_and(|boot| boot != self.hosts[i].boot);
+        if record.promotable && !self.hosts[i].record.promotable && whole && !crashed {
             // From here on it may take over, and vouches for what it holds.
             let [one, two] = [0, 1].map(|i| &self.hosts[i].replicator.tree);
             self.checks.protected([one, two]);
