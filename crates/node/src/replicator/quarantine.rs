@@ -6,7 +6,7 @@
 //! and what is not content of files and symlinks (attributes, devices) is not kept.
 
 use std::collections::BTreeSet;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -29,6 +29,9 @@ use crate::replicator::store::{Store, describe};
 
 /// Copied at once.
 const CHUNK_BYTES: u64 = 8 << 20;
+/// Files of one directory that are made durable together. Each alone would wait for the disk, and
+/// a directory may have very many.
+const TOGETHER: usize = 256;
 
 impl Store {
     /// The content of a file is about to be changed.
@@ -70,6 +73,19 @@ impl Store {
     }
 }
 
+/// What was copied of an object.
+enum Content {
+    /// A file that lies here under a name of its own.
+    File(PathBuf),
+    Symlink(OsString),
+}
+
+struct Copied {
+    object: (u16, Handle),
+    content: Content,
+    path: PathBuf,
+}
+
 /// The quarantine of one copy that was given up.
 pub(super) struct Quarantine {
     folder: PathBuf,
@@ -81,6 +97,12 @@ pub(super) struct Quarantine {
     seen: BTreeSet<(u16, Handle)>,
     /// The same for later sessions. A lost line makes a file be kept that need not be.
     seen_file: File,
+    /// The folder that was made durable last, with the names of all above it.
+    synced: PathBuf,
+    /// Opened before anything is copied, so that it knows of every error of the disk.
+    disk: File,
+    /// What was copied and has no name here yet.
+    copied: Vec<Copied>,
     /// Why something could not be kept.
     failed: Option<String>,
 }
@@ -110,23 +132,74 @@ impl Quarantine {
             .map(|directory| (directory.path.clone(), Arc::clone(&directory.root)))
             .collect();
         let parts = folder.join(parts);
-        Ok(Quarantine { folder, parts, trees, seen, seen_file, failed: None })
+        Ok(Quarantine {
+            synced: folder.clone(),
+            disk: File::open(&folder)?,
+            copied: Vec::new(),
+            folder,
+            parts,
+            trees,
+            seen,
+            seen_file,
+            failed: None,
+        })
     }
 
     /// The content of a file is about to be changed.
     pub(super) fn keep(&mut self, tree: u16, object: &OwnedFd) -> Result<(), Errno> {
-        let handle = backing::handle_of(object, b"")?;
-        if self.seen.contains(&(tree, handle.clone())) {
+        self.copy(tree, object)?;
+        self.finish()
+    }
+
+    /// Copies an object, unless that was done; it is kept once that is finished.
+    fn copy(&mut self, tree: u16, object: &OwnedFd) -> Result<(), Errno> {
+        let handle = (tree, backing::handle_of(object, b"")?);
+        if self.seen.contains(&handle) || self.copied.iter().any(|one| one.object == handle) {
             return Ok(());
         }
-        let kept = self.keep_object(tree, object);
-        if let Err(error) = kept {
-            self.failed =
-                Some(format!("nothing is overwritten before it is in quarantine: {error}"));
-            return Err(Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        match self.copy_object(tree, object) {
+            Ok(Some((content, path))) => self.copied.push(Copied { object: handle, content, path }),
+            Ok(None) => {}
+            Err(error) => return Err(self.fail(&error)),
         }
-        self.note(tree, handle);
         Ok(())
+    }
+
+    /// Makes durable what was copied, and gives it its names; only then it counts as kept.
+    fn finish(&mut self) -> Result<(), Errno> {
+        let copied = std::mem::take(&mut self.copied);
+        self.name(&copied).map_err(|error| self.fail(&error))?;
+        for one in copied {
+            self.note(one.object);
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, error: &io::Error) -> Errno {
+        self.failed = Some(format!("nothing is overwritten before it is in quarantine: {error}"));
+        Errno::from_io_error(error).unwrap_or(Errno::IO)
+    }
+
+    fn name(&mut self, copied: &[Copied]) -> io::Result<()> {
+        // Whole before it has its name: what a cut-off attempt leaves there misleads nobody.
+        match copied {
+            [Copied { content: Content::File(part), .. }] => File::open(part)?.sync_all()?,
+            [] | [Copied { content: Content::Symlink(_), .. }] => {}
+            _ => rustix::fs::syncfs(&self.disk)?,
+        }
+        for Copied { content, path, .. } in copied {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder_of(path))?;
+            let path = free(path.clone());
+            match content {
+                Content::File(part) => fs::rename(part, &path)?,
+                Content::Symlink(target) => std::os::unix::fs::symlink(target, &path)?,
+            }
+        }
+        match copied {
+            [] => Ok(()),
+            [one] => self.sync(folder_of(&one.path)),
+            _ => Ok(rustix::fs::syncfs(&self.disk)?),
+        }
     }
 
     /// A name is about to be removed, with everything below it.
@@ -153,21 +226,30 @@ impl Quarantine {
             };
             if backing::stat(&entry)?.kind() == Kind::Directory {
                 levels.push(Level::enter(entry)?);
-            } else {
-                self.keep(tree, &entry)?;
+                continue;
+            }
+            if let Err(errno) = self.copy(tree, &entry) {
+                // What was copied before need not be copied again; the error is told.
+                let told = self.failed.take();
+                let _ = self.finish();
+                self.failed = told;
+                return Err(errno);
+            }
+            if self.copied.len() >= TOGETHER {
+                self.finish()?;
             }
         }
-        Ok(())
+        self.finish()
     }
 
     /// An object was made by the new source: nothing of it is to be kept.
     pub(super) fn came_with_source(&mut self, tree: u16, object: impl AsFd) {
         if let Ok(handle) = backing::handle_of(object, b"") {
-            self.note(tree, handle);
+            self.note((tree, handle));
         }
     }
 
-    fn note(&mut self, tree: u16, handle: Handle) {
+    fn note(&mut self, (tree, handle): (u16, Handle)) {
         let bytes = handle.to_bytes();
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         // What is not noted is kept once more than it need be.
@@ -175,21 +257,18 @@ impl Quarantine {
         self.seen.insert((tree, handle));
     }
 
-    fn keep_object(&self, tree: u16, object: &OwnedFd) -> io::Result<()> {
+    /// Copies what an object holds, and tells where it is to be kept; nothing of what holds none.
+    fn copy_object(&self, tree: u16, object: &OwnedFd) -> io::Result<Option<(Content, PathBuf)>> {
         let stat = backing::stat(object)?;
-        let Some(path) = self.path(tree, object, stat.ino) else { return Ok(()) };
-        let path = free(path);
-        let folder = path.parent().unwrap_or(&self.folder);
+        let Some(path) = self.path(tree, object, stat.ino) else { return Ok(None) };
         match stat.kind() {
             Kind::File => {
-                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
                 let mut part = self.parts.clone().into_os_string();
                 part.push(format!("-{tree}-{}", stat.ino));
                 let part = PathBuf::from(part);
                 copy(object, &part)?;
-                let kept = File::open(&part)?;
                 backing::set_attr(
-                    &kept,
+                    File::open(&part)?,
                     &Attr {
                         mode: Some(stat.mode & 0o777),
                         uid: Some(stat.uid),
@@ -198,29 +277,32 @@ impl Quarantine {
                         mtime: Some(stat.mtime),
                     },
                 )?;
-                kept.sync_all()?;
-                fs::rename(&part, &path)?;
-                self.sync(folder)
+                Ok(Some((Content::File(part), path)))
             }
             Kind::Symlink => {
-                DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
                 let target = rustix::fs::readlinkat(object, "", Vec::new())?;
-                std::os::unix::fs::symlink(OsStr::from_bytes(target.as_bytes()), &path)?;
-                self.sync(folder)
+                let target = OsStr::from_bytes(target.as_bytes()).to_owned();
+                Ok(Some((Content::Symlink(target), path)))
             }
             Kind::Directory
             | Kind::Pipe
             | Kind::Socket
             | Kind::Character
             | Kind::Block
-            | Kind::Other => Ok(()),
+            | Kind::Other => Ok(None),
         }
     }
 
-    /// Makes a name durable, with the folders above it, which may be new.
-    fn sync(&self, folder: &Path) -> io::Result<()> {
-        let mut new = folder.ancestors().take_while(|folder| folder.starts_with(&self.folder));
-        new.try_for_each(|folder| File::open(folder)?.sync_all())
+    /// Makes a name in a folder durable, with those of the folders above it that may be new.
+    fn sync(&mut self, folder: &Path) -> io::Result<()> {
+        for above in folder.ancestors().take_while(|above| above.starts_with(&self.folder)) {
+            File::open(above)?.sync_all()?;
+            if self.synced.starts_with(above) {
+                break;
+            }
+        }
+        folder.clone_into(&mut self.synced);
+        Ok(())
     }
 
     /// Where an object is kept: under its path, or under its number when nobody knows that.
@@ -265,6 +347,10 @@ impl Level {
             self.names.extend(names.filter(|name| name != b"." && name != b".."));
         }
     }
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
 }
 
 /// A name that nothing has yet: another file may have had this path before, or an attempt that was
