@@ -10,9 +10,11 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 
+use lab::SpawnSpec;
+
 use self::support::applications::{ledger, succeed};
 use self::support::observer::Observer;
-use self::support::{Cluster, NODES, PATIENCE, SYNC_PATIENCE, other};
+use self::support::{Cluster, NETWORK, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
 
 /// What fills a disk from outside the replica.
 const FILLER: &str = "/srv/filler";
@@ -69,7 +71,8 @@ fn a_secondary_without_room_or_without_leave_to_write_comes_back_when_cured() {
     cluster.wait_for(primary, "protected", SYNC_PATIENCE);
 
     // A disk on which files are open for writing cannot turn read-only, so the link is cut first.
-    cluster.lab().cut(primary, secondary).unwrap();
+    // From the witness as well, or it might go on in the other one's place.
+    cluster.lab().cut_network(secondary, NETWORK).unwrap();
     cluster.wait_for_role(primary, &["ALONE"]);
     let host = cluster.host(secondary);
     cluster.until("a read-only disk", PATIENCE, || {
@@ -102,7 +105,8 @@ fn a_secondary_whose_disk_breaks_is_dropped_and_returns_after_a_boot() {
     cluster.until("the secondary tells of its disk", PATIENCE, || {
         shown(&cluster, secondary).contains("copy-failed")
     });
-    assert_ne!(cluster.role(secondary), "SECOND");
+    // It tries again by itself now and then, until it is refused.
+    cluster.until("it does not count as a copy", PATIENCE, || cluster.role(secondary) != "SECOND");
     cluster.lab().kill(secondary).unwrap();
     cluster.boot_node(secondary);
     cluster.wait_for(primary, "protected", SYNC_PATIENCE);
@@ -169,4 +173,46 @@ fn use_up_inodes(folder: &PathBuf) {
         }
     }
     panic!("the disk has more than {INODES_MAX} inodes");
+}
+
+#[test]
+fn a_secondary_without_any_room_lets_its_peer_go_on_where_there_is_no_witness() {
+    let cluster = Cluster::build_with(ledger(""), |hosts| {
+        for node in NODES {
+            let file = hosts.host(node).read_file(format!("{ROOT}/etc/evenkeel/cluster.toml"));
+            let file = file.unwrap();
+            let (nodes, _) = file.split_once("[witness]").unwrap();
+            hosts.write(node, "etc/evenkeel/cluster.toml", nodes);
+        }
+    });
+    cluster.must(NODES[0], &["start", cluster.module()]);
+    cluster.until("the pair is together", SYNC_PATIENCE, || {
+        NODES.iter().any(|node| cluster.role(node) == "SECOND")
+    });
+    let workload = cluster.workload(1);
+    cluster.progress(&workload);
+    let primary = cluster.primary();
+    let secondary = other(primary);
+    // Neither its data nor what it decides: yet it has to write down that its copy is not current.
+    for filler in [FILLER, "/mnt/state/filler"] {
+        cluster.lab().fill(secondary, filler).unwrap();
+    }
+    let rest = "i=0; while head -c 3000 /dev/urandom > /mnt/state/rest$i; do i=$((i+1)); done";
+    succeed(&cluster.host(secondary), &["sh", "-c", rest]);
+    // By a program that may be ended if it waits for ever.
+    let large = ["sh", "-c", "head -c 8M /dev/zero > /srv/ledger/large"];
+    let writer = cluster.host(primary).spawn(SpawnSpec::new(large)).unwrap();
+    ended(&cluster, "No space left");
+    writer.wait().unwrap();
+    cluster.progress(&workload);
+    for filler in [FILLER, "/mnt/state/filler"] {
+        cluster.lab().unfill(secondary, filler).unwrap();
+    }
+    succeed(&cluster.host(secondary), &["sh", "-c", "rm /mnt/state/rest*"]);
+    cluster.until("the pair is together again", SYNC_PATIENCE, || {
+        cluster.role(primary) == "PRIM" && cluster.role(secondary) == "SECOND"
+    });
+    let acknowledged = workload.stop();
+    cluster.nothing_lost(&acknowledged);
+    cluster.stop_and_compare();
 }

@@ -8,6 +8,8 @@ use std::path::Path;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::room;
+
 /// Replaces the file by `value` as JSON; after a crash either the old or the new content is there.
 pub(crate) fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
     let text = serde_json::to_vec_pretty(value).map_err(io::Error::other)?;
@@ -33,7 +35,21 @@ pub(crate) fn write_in_place(path: &Path, text: &str, executable: bool) -> io::R
     replace(path, text.as_bytes(), mode).map_err(|error| named(path, &error))
 }
 
+/// Uses what was set aside where the disk is full.
 fn replace(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
+    loop {
+        match replace_once(path, text, mode) {
+            Err(error) if is_full(&error) && room::give_up(path) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+fn replace_once(path: &Path, text: &[u8], mode: u32) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(directory)?;
     let temporary = path.with_extension("new");

@@ -29,6 +29,7 @@ mod packet;
 mod pinned;
 pub mod recordings;
 pub mod replicator;
+mod room;
 mod seal;
 mod sealed;
 mod stream;

@@ -24,6 +24,7 @@ use crate::connection::{self, Until};
 use crate::durable;
 use crate::enrolled::Enrolled;
 use crate::keys;
+use crate::room;
 
 /// A caller must have asked within this time.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
@@ -74,6 +75,9 @@ pub fn run(options: &WitnessOptions) -> io::Result<()> {
     let registers: BTreeMap<_, _> =
         kept.into_iter().map(|kept| ((kept.cluster, kept.module), kept.register)).collect();
     let count = registers.len();
+    if let Err(error) = room::set_aside(&options.directory) {
+        eprintln!("! no room can be set aside for a time when the disk is full: {error}");
+    }
     let door = Arc::new(Door::new(options)?);
     let service = Arc::new(Mutex::new(Service { witness: Witness::new(registers), file }));
     let listener = TcpListener::bind(options.listen).map_err(|error| {

@@ -81,6 +81,7 @@ use crate::daemon::waiting::Waiting;
 use crate::daemon::watchdog::Watchdog;
 use crate::keys::Keys;
 use crate::layout::Layout;
+use crate::room;
 use crate::stream::Stream;
 use crate::urgent;
 
@@ -92,6 +93,9 @@ const JOB_MAX: Duration = Duration::from_secs(60);
 
 /// Time between two looks at what only has to be looked at now and then.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Time between two attempts to set aside room that was used up.
+const ROOM: Duration = Duration::from_secs(60);
 
 /// How to run a daemon.
 #[derive(Debug, Clone)]
@@ -163,6 +167,8 @@ struct WitnessSeen {
 struct House {
     kept: Time,
     quarantines: Option<Time>,
+    /// When room was set aside.
+    room: Time,
 }
 
 impl Daemon {
@@ -386,6 +392,11 @@ impl Daemon {
         self.house.kept = now;
         self.give_up_jobs(now);
         self.expire_quarantines(now);
+        if now.since(self.house.room) >= ROOM {
+            self.house.room = now;
+            // A disk that takes nothing shows at what is to be written.
+            let _ = room::set_aside(&self.layout.state_directory());
+        }
         self.renewal.keep(now);
         self.inherited.look();
         // Not by the thread that sends heartbeats, which must not wait for a disk.

@@ -54,6 +54,7 @@ use crate::durable;
 use crate::files::{Configuration, ConfigurationError};
 use crate::keys::{self, Keys};
 use crate::layout::Layout;
+use crate::room;
 use crate::urgent;
 
 /// A file that only the lab puts into a node.
@@ -251,6 +252,9 @@ fn build(
     (sender, queue): (&Sender<Event>, Queue),
 ) -> io::Result<Daemon> {
     let cluster = configuration.cluster;
+    if let Err(error) = room::set_aside(&layout.state_directory()) {
+        eprintln!("! no room can be set aside for a time when the disk is full: {error}");
+    }
     let now = clock::now();
     let own = (&layout, &cluster.cluster, &name);
     let (modules, boots) = prepare_all(own, configuration.modules, &mut watchdog, sender)?;
@@ -290,7 +294,7 @@ fn build(
         waiting: Vec::new(),
         witness: WitnessSeen::default(),
         watchdog,
-        house: House { kept: now, quarantines: None },
+        house: House { kept: now, quarantines: None, room: now },
         // What is reported is said once the first records are written, and not before.
         unwritten: Unwritten { unannounced: true, ..Unwritten::default() },
     };
