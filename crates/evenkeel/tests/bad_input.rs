@@ -126,7 +126,7 @@ fn mistakes_in_files_are_refused_where_they_are() {
         for command in ["check", "daemon"].into_iter().take(1 + usize::from(of_files)) {
             let what = format!("{command}, {}", mistake.name);
             let words = [&[mistake.place], mistake.words].concat();
-            let output = hosts.host(NODE).run(["timeout", "5", INSIDE, "--root", &root, command]);
+            let output = hosts.host(NODE).run(["timeout", "60", INSIDE, "--root", &root, command]);
             let output = output.unwrap();
             let said = text(&output);
             let told = words.iter().all(|word| said.contains(word));
@@ -153,10 +153,10 @@ fn without_fuse_or_privileges_no_daemon_starts() {
     let before = [listing(&hosts, ROOT), listing(&hosts, "/srv")];
     // In a mount namespace of its own, for the host goes on using its devices.
     let hidden = format!("mount -t tmpfs none /dev && exec {INSIDE} --root {ROOT} daemon");
-    let output = host.run(["timeout", "5", "unshare", "-m", "sh", "-c", &hidden]).unwrap();
+    let output = host.run(["timeout", "60", "unshare", "-m", "sh", "-c", &hidden]).unwrap();
     refused("no fuse", &output, &["/dev/fuse", "modprobe fuse"]);
     let nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-    let daemon = ["timeout", "5", INSIDE, "--root", ROOT, "daemon"];
+    let daemon = ["timeout", "60", INSIDE, "--root", ROOT, "daemon"];
     let output = host.run([&nobody[..], &daemon].concat()).unwrap();
     refused("no privileges", &output, &["as root"]);
     let after = [listing(&hosts, ROOT), listing(&hosts, "/srv")];
@@ -204,18 +204,20 @@ fn a_directory_that_has_gone_is_refused_at_the_start() {
     assert_eq!(cluster.role(NODE), "STOP");
 }
 
+/// Waits until the node runs `sleep`: what was done before is done.
+fn until_sleeps(cluster: &Cluster) {
+    cluster.until("a program sleeps", PATIENCE, || {
+        cluster.host(NODE).run(["pgrep", "-x", "sleep"]).unwrap().status.success()
+    });
+}
+
 #[test]
 fn a_directory_in_use_is_refused_at_the_start() {
     let cluster = Cluster::build(ledger(""));
     let host = cluster.host(NODE);
     let script = "exec 7>> /srv/ledger/private; exec sleep 1000";
     let writer = host.spawn(SpawnSpec::new(["sh", "-c", script])).unwrap();
-    cluster.until("a program writes there", PATIENCE, || {
-        host.run(["sh", "-c", "ls -l /proc/[0-9]*/fd | grep -q '7 -> /srv/ledger/private'"])
-            .unwrap()
-            .status
-            .success()
-    });
+    until_sleeps(&cluster);
     let output = cluster.command(NODE, &["start", "ledger", "--node", NODE]);
     let said = text(&output);
     assert_eq!(output.status.code(), Some(4), "{said}");
@@ -242,9 +244,9 @@ fn another_way_to_a_directory_is_refused_at_the_start() {
     // A program in a mount namespace of its own, which sees nothing of what is mounted here later.
     let argv = ["unshare", "--mount", "--propagation", "private", "sleep", "1000"];
     let apart = host.spawn(SpawnSpec::new(argv)).unwrap();
-    cluster.until("a program with mounts of its own", PATIENCE, || {
-        text(&start()).contains("in a mount namespace of its own, has it at /srv/ledger")
-    });
+    until_sleeps(&cluster);
+    let said = text(&start());
+    assert!(said.contains("in a mount namespace of its own, has it at /srv/ledger"), "{said}");
     assert_eq!(cluster.role(NODE), "STOP");
     apart.kill(9).unwrap();
     apart.wait().unwrap();

@@ -61,11 +61,12 @@ fn no_resync_is_begun_as_long_as_the_script_fails() {
         let told = reasons(&cluster, secondary).contains("before-resync-failed");
         told && runs(&cluster, secondary).len() >= before + 2
     });
-    let why = cluster.must(secondary, &["why", cluster.module()]);
-    for words in ["ended with exit status: 3", "it said: no room for a snapshot", "mend the script"]
-    {
-        assert!(why.contains(words), "`{words}` is missing in: {why}");
-    }
+    cluster.until("the reason is explained", PATIENCE, || {
+        let why = cluster.must(secondary, &["why", cluster.module()]);
+        ["ended with exit status: 3", "it said: no room for a snapshot", "mend the script"]
+            .iter()
+            .all(|words| why.contains(words))
+    });
     assert_eq!(cluster.role(secondary), "WAIT");
     assert_eq!(cluster.role(primary), "ALONE");
     assert_eq!(copy(&cluster, secondary), "crashed", "its record is what it was");
@@ -73,7 +74,10 @@ fn no_resync_is_begun_as_long_as_the_script_fails() {
     assert_eq!(replica, "old", "nothing of the copy was changed");
     cluster.progress(&workload);
 
-    cluster.hosts.write(secondary, "before.sh", KEEP);
+    // At once, for it may just be tried: half a script keeps half a copy.
+    cluster.hosts.write(secondary, "before.new", KEEP);
+    let [new, script] = ["before.new", "before.sh"].map(|file| format!("{ROOT}/{file}"));
+    succeed(&cluster.host(secondary), &["mv", &new, &script]);
     cluster.wait_for(primary, "protected", SYNC_PATIENCE);
     assert_eq!(kept(&cluster, secondary), "old");
     assert!(!reasons(&cluster, secondary).contains("before-resync-failed"));

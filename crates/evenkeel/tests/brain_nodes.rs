@@ -8,7 +8,7 @@ mod brain_support;
 mod support;
 
 use self::brain_support::{FILLERS, Trial};
-use self::support::{NODES, PATIENCE, other};
+use self::support::{NODES, PATIENCE, WITNESS, other};
 
 /// Seconds in a year: further than any two machines' times since boot lie apart.
 const YEAR: u32 = 31_536_000;
@@ -151,6 +151,8 @@ fn nodes_that_count_time_differently_are_a_pair_like_any_other() {
         trial.cluster.boot_node(primary);
         trial.protected(secondary);
         if cut {
+            // It is the one that the witness can grant it to.
+            trial.cluster.lab().cut(primary, WITNESS).unwrap();
             trial.cluster.lab().cut(primary, secondary).unwrap();
             trial.alone(secondary);
             trial.cluster.lab().heal().unwrap();

@@ -205,9 +205,11 @@ fn a_witness_that_lost_its_register_learns_it_from_the_pair() {
 fn a_witness_that_lost_its_register_grants_nothing_to_one_node() {
     let trial = Trial::start("");
     let (primary, secondary) = trial.pair();
+    trial.cluster.lab().cut(secondary, WITNESS).unwrap();
     trial.cluster.lab().cut(primary, secondary).unwrap();
     trial.alone(primary);
     trial.empty_witness();
+    trial.cluster.lab().restore(secondary, WITNESS).unwrap();
     trial.progress();
     // The one that was left behind asks a witness that knows nothing.
     trial.power(primary);

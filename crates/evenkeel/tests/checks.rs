@@ -123,7 +123,9 @@ fn a_start_ends_what_an_interrupted_stop_has_left() {
     cluster.start_daemon(primary);
     cluster.until("the second one", PATIENCE, || instances().len() == 2);
     cluster.wait_for(primary, "protected", PATIENCE);
-    assert_eq!(instances().iter().map(lives).collect::<Vec<bool>>(), [false, true]);
+    cluster.until("only the second one lives", PATIENCE, || {
+        instances().iter().map(lives).collect::<Vec<bool>>() == [false, true]
+    });
     let workload = cluster.workload(1);
     cluster.progress(&workload);
     let acknowledged = workload.stop();

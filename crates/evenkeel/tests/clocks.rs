@@ -66,7 +66,7 @@ fn clocks_hours_apart_are_told_and_move_nothing() {
     let before = cluster.module_status(one).unwrap()["epoch"].clone();
     clock::set(&cluster.hosts, two, "-5h");
     cluster.progress(&workload);
-    assert!(is_protected(&cluster), "{}", reasons(&cluster, one));
+    cluster.until("the pair is protected", PATIENCE, || is_protected(&cluster));
     assert_eq!(cluster.module_status(one).unwrap()["epoch"], before);
     // The witness grants by what was registered, and the nodes wait by a clock that nobody sets.
     cluster.lab().kill(one).unwrap();

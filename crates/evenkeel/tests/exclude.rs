@@ -150,10 +150,8 @@ fn a_change_of_what_is_left_out_is_no_change_out_of_band() {
     }
     fs::write(cluster.replica(primary).join("x/a.tmp"), "changed").unwrap();
     fs::write(cluster.replica(primary).join("x/cache/deep/f"), "changed").unwrap();
-    cluster.must(primary, &["start", cluster.module()]);
-    cluster.wait_for(primary, "protected", SYNC_PATIENCE);
-    let told = cluster.must(primary, &["events", cluster.module(), "-n", "8"]);
-    assert!(told.contains("start-in-sync") && !told.contains("out-of-band"), "{told}");
+    let told = cluster.start_in_sync();
+    assert!(!told.contains("out-of-band"), "{told}");
 }
 
 #[test]
@@ -175,6 +173,12 @@ fn what_is_not_left_out_any_more_is_compared() {
         cluster.daemon(node).wait().unwrap();
         cluster.start_daemon(node);
     }
+    cluster.until("they have found each other", PATIENCE, || {
+        NODES.iter().all(|node| {
+            let status = cluster.module_status(node).unwrap_or_default();
+            status["peer"]["contact"] == "alive" && !status.to_string().contains("config-differs")
+        })
+    });
     cluster.must(primary, &["start", cluster.module()]);
     cluster.wait_for(primary, "protected", SYNC_PATIENCE);
     let told = cluster.must(primary, &["events", cluster.module()]);

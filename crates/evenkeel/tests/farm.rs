@@ -13,7 +13,7 @@ use std::time::Instant;
 use node::Authority;
 use serde_json::Value;
 use support::applications::succeed;
-use support::farm::{ADDRESS, FARM, KEPT, MODULE, Trial, served, until};
+use support::farm::{ADDRESS, FARM, KEPT, MODULE, PATIENT, Trial, served, until};
 use support::{CLIENT, INSIDE, NETWORK, ROOT, status_of};
 
 const SIGNAL_KILL: i32 = 9;
@@ -64,7 +64,7 @@ fn clients_stay_where_they_are_whoever_drains_comes_or_gets_a_new_daemon() {
 
 #[test]
 fn a_daemon_that_is_replaced_is_missed_by_nobody() {
-    let mut trial = Trial::begin("", "", Some(&Authority::new("tests").unwrap()));
+    let mut trial = Trial::begin("", PATIENT, Some(&Authority::new("tests").unwrap()));
     trial.even(&FARM, &FARM);
     let visitors = trial.staying(2 * KEPT);
     let leader = trial.leader();
@@ -99,7 +99,7 @@ fn a_daemon_that_is_replaced_is_missed_by_nobody() {
 
 #[test]
 fn a_node_that_dies_takes_no_connections_with_it_but_its_own() {
-    let mut trial = Trial::start("");
+    let mut trial = Trial::start(PATIENT);
     trial.even(&FARM, &FARM);
     let visitors = trial.visitors();
     let mark = Instant::now();
@@ -136,7 +136,7 @@ fn a_node_that_dies_takes_no_connections_with_it_but_its_own() {
 
 #[test]
 fn a_farm_that_fell_apart_heals_and_says_so() {
-    let trial = Trial::start("");
+    let trial = Trial::start(PATIENT);
     trial.even(&FARM, &FARM);
     for other in [FARM[1], FARM[2]] {
         trial.lab.cut_datagrams(FARM[0], other).unwrap();
@@ -164,7 +164,7 @@ fn an_application_that_fails_takes_its_node_out_of_the_farm_until_it_is_up() {
 
 #[test]
 fn an_address_that_a_stranger_has_is_taken_once_the_stranger_has_left() {
-    let trial = Trial::start("");
+    let trial = Trial::start(PATIENT);
     trial.even(&FARM, &FARM);
     trial.must(FARM[0], &["stop", MODULE]);
     let stranger = trial.host(CLIENT);
@@ -192,7 +192,7 @@ fn an_address_that_a_stranger_has_is_taken_once_the_stranger_has_left() {
 
 #[test]
 fn a_filter_that_somebody_took_away_is_put_up_again() {
-    let trial = Trial::start("");
+    let trial = Trial::start(PATIENT);
     trial.even(&FARM, &FARM);
     let leader = trial.leader();
     let other = FARM.into_iter().find(|node| *node != leader).unwrap();
@@ -216,7 +216,7 @@ fn a_filter_that_somebody_took_away_is_put_up_again() {
 
 #[test]
 fn a_farm_and_a_mirror_run_on_the_same_nodes() {
-    let trial = Trial::start("");
+    let trial = Trial::start(PATIENT);
     trial.even(&FARM, &FARM);
     let mirror = "module = \"shop\"\nkind = \"mirror\"\nnodes = [\"node1\", \"node2\"]\n\
                   replicate = [\"/srv/shop\"]\n";

@@ -14,7 +14,7 @@ use std::os::fd::AsFd;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket, sockopt};
 
 use support::PATIENCE;
-use support::farm::{ADDRESS, FARM, Trial};
+use support::farm::{ADDRESS, FARM, PATIENT, Trial};
 use support::{CLIENT, NETWORK};
 
 const BY_CLIENT: &str = "affinity = \"client-ip\"\n";
@@ -28,7 +28,7 @@ const SIGNAL_TERM: i32 = 15;
 
 #[test]
 fn two_hundred_clients_are_spread_as_the_shares_are_and_stay_where_they_are() {
-    let trial = Trial::begin(BY_CLIENT, "", None);
+    let trial = Trial::begin(BY_CLIENT, PATIENT, None);
     trial.even(&FARM, &FARM);
     // All that is left of the network, but for hosts, switch and the farm's own address.
     let clients: Vec<Ipv4Addr> =
@@ -56,7 +56,7 @@ fn two_hundred_clients_are_spread_as_the_shares_are_and_stay_where_they_are() {
 
 #[test]
 fn one_client_meets_the_same_node_a_thousand_times_whoever_gets_a_new_daemon() {
-    let mut trial = Trial::begin(BY_CLIENT, "", None);
+    let mut trial = Trial::begin(BY_CLIENT, PATIENT, None);
     trial.even(&FARM, &FARM);
     let mut served: BTreeMap<String, usize> = BTreeMap::new();
     let mut visit = |trial: &Trial| {

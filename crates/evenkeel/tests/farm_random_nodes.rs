@@ -16,7 +16,7 @@ use std::env;
 use std::time::Instant;
 
 use lab::web::Visitors;
-use support::farm::{FARM, KEPT, MODULE, Trial, served, until};
+use support::farm::{FARM, KEPT, MODULE, PATIENT, Trial, served, until};
 use support::random::Random;
 
 const CHANGES: usize = 10;
@@ -25,8 +25,6 @@ const SEEDS: u64 = 2;
 /// New visitors after each change, to see who serves.
 const PROBES: usize = 40;
 const SIGNAL_KILL: i32 = 9;
-/// Longer than a daemon is away, also on a slow machine; a death takes so long to be seen.
-const SETTINGS: &str = "[farm]\ntimeout = \"3s\"\n";
 const MULTICAST: &str = "delivery = \"multicast\"\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +106,7 @@ impl Run {
     fn new(seed: u64) -> Run {
         // By turns both ways to deliver.
         let delivery = if seed.is_multiple_of(2) { "" } else { MULTICAST };
-        let trial = Trial::start(&format!("{SETTINGS}{delivery}"));
+        let trial = Trial::start(&format!("{PATIENT}{delivery}"));
         trial.even(&FARM, &FARM);
         let visitors = trial.visitors();
         Run { seed, trial, visitors, stands: [Stand::Serves; 3], seen: Seen::default() }

@@ -14,7 +14,7 @@ const COMMAND: &str = "cd /mnt/state; rm -f answer; echo $EVENKEEL_PEER > asked;
                        grep -q yes answer";
 
 fn pair() -> Cluster {
-    let application = ledger("[failover]\ntimeout = \"1s\"\n");
+    let application = ledger("");
     let cluster = Cluster::build_with(application, |hosts| {
         for node in NODES {
             let host = hosts.host(node);

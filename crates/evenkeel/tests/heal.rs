@@ -15,10 +15,10 @@ use self::support::{Cluster, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
 const REFUSED: i32 = 4;
 /// So long before a cut it is not certain what has reached the other node: the timeout, and three
 /// seconds.
-const UNSURE: Duration = Duration::from_secs(5);
+const UNSURE: Duration = Duration::from_secs(12);
 
 fn without_witness() -> Cluster {
-    let application = ledger("[failover]\ntimeout = \"1s\"\n");
+    let application = ledger("");
     let cluster = Cluster::build_with(application, |hosts| {
         for node in NODES {
             let file = hosts.host(node).read_file(format!("{ROOT}/etc/evenkeel/cluster.toml"));

@@ -10,7 +10,7 @@ use self::support::{CLIENT, Cluster, NETWORK, NODES, PATIENCE, ROOT, SYNC_PATIEN
 
 /// A pair without a witness, whose cluster file ends with `more`.
 fn pair(more: &str) -> Cluster {
-    let application = ledger("[failover]\ntimeout = \"1s\"\n");
+    let application = ledger("");
     let cluster = Cluster::build_with(application, |hosts| {
         let client = hosts.host(CLIENT).address(NETWORK).unwrap().to_string();
         let more = more.replace("CLIENT", &client);

@@ -207,9 +207,11 @@ fn a_second_node_joins_and_leaves_and_all_goes_under_keys() {
     let wait = ["wait", "ledger", "--timeout", &format!("{}s", SYNC_PATIENCE.as_secs())];
     site.must(one, &["start", "ledger"]);
     site.must(one, &[&wait[..], &["--for", "protected"]].concat());
-    let status = site.status(one).unwrap();
-    assert_eq!(status["modules"]["ledger"]["detail"]["protection"], "encrypted");
-    assert_eq!(status["witness"]["error"], Value::Null);
+    until("the links are encrypted, and the witness answers", || {
+        let status = site.status(one).unwrap_or_default();
+        let protection = &status["modules"]["ledger"]["detail"]["protection"];
+        protection == "encrypted" && status["witness"]["error"] == Value::Null
+    });
 
     site.refused(two, ROOT, (&["leave"], 4, "module ledger runs on node2"));
     site.keeps_what_runs(&wait);
@@ -278,7 +280,8 @@ fn outside_the_lab_a_cluster_needs_keys() {
     let bare = format!("{ROOT}/bare");
     let file = site.read(two, "etc/evenkeel/cluster.toml");
     host.write_file(format!("{bare}/etc/evenkeel/cluster.toml"), &file).unwrap();
-    let output = host.run(["timeout", "5", "unshare", "-m", "sh", "-ec", &outside(&bare)]).unwrap();
+    let output =
+        host.run(["timeout", "60", "unshare", "-m", "sh", "-ec", &outside(&bare)]).unwrap();
     let said = text(&output);
     assert_eq!(output.status.code(), Some(4), "{said}");
     assert!(said.contains("form a cluster only inside the lab"), "{said}");

@@ -219,7 +219,9 @@ fn a_start_that_was_under_way_as_the_daemon_died_begins_anew() {
     kill_daemon(&cluster, one);
     cluster.start_daemon(one);
     cluster.until("it begins anew", PATIENCE, || lines() == ["begun", "begun"]);
-    assert!(!host.run(["kill", "-0", &pid]).unwrap().status.success(), "half of it was ended");
+    cluster.until("what had begun is ended", PATIENCE, || {
+        !host.run(["kill", "-0", &pid]).unwrap().status.success()
+    });
     succeed(&host, &["touch", "/tmp/go"]);
     until_role(&cluster, one, "gate", "UP");
     until_checked(&cluster, one, "gate");

@@ -30,9 +30,7 @@ fn a_stop_during_which_nothing_is_changed_needs_no_resync() {
             cluster.daemon(node).wait().unwrap();
             cluster.start_daemon(node);
         }
-        start(&cluster);
-        let told = events(&cluster, cluster.primary());
-        assert!(told.contains("start-in-sync"), "{told}");
+        let told = cluster.start_in_sync();
         assert!(!told.contains("out-of-band"), "{told}");
         assert!(!told.contains("out-of-band"), "{}", events(&cluster, other(cluster.primary())));
     }

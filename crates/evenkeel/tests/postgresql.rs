@@ -43,6 +43,7 @@ impl Run {
         let bench = Bench::start(&cluster);
         let workload = cluster.workload(1);
         cluster.progress(&workload);
+        cluster.bench_gets_on();
         let random = Random::from_environment();
         Run { kind, rounds, random, cluster, observer, bench, workload }
     }
@@ -136,7 +137,8 @@ fn of_two_nodes_cut_from_each_other_exactly_one_goes_on() {
     run.rounds(|cluster, _, workload| {
         cluster.lab().cut(NODES[0], NODES[1]).unwrap();
         cluster.until("one of the nodes goes on alone", PATIENCE, || {
-            NODES.into_iter().any(|node| cluster.role(node) == "ALONE")
+            let alone = |node: &&str| cluster.role(node) == "ALONE" && cluster.serves(node);
+            NODES.iter().filter(|node| alone(node)).count() == 1
         });
         let alone = cluster.primary();
         let stopped = other(alone);

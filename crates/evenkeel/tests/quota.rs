@@ -137,7 +137,10 @@ fn a_quota_at_the_primary_is_the_applications_and_changes_nothing_else() {
 
     // What is removed makes room, and so does another limit.
     fs::remove_file(place.join("first")).unwrap();
-    write(&cluster, "/mnt/quota/data/second", 2 << 20).1.unwrap();
+    // A moment later: its last descriptor is closed behind the application's back.
+    cluster.until("there is room again", PATIENCE, || {
+        write(&cluster, "/mnt/quota/data/second", 2 << 20).1.is_ok()
+    });
     limit(&cluster, primary, "none");
     write(&cluster, "/mnt/quota/data/after", LARGE_BYTES).1.unwrap();
     assert_eq!(cluster.role(primary), "PRIM", "{}", shown(&cluster, primary));

@@ -190,13 +190,18 @@ fn what_would_happen_is_told_from_the_present_state() {
     assert_eq!(none.status.code(), Some(2), "{}", text(&none));
     cluster.boot_node(secondary);
     cluster.wait_for(primary, "protected", SYNC_PATIENCE);
-    let [one, two] = NODES
-        .map(|node| changed(&recordings_of(&cluster, node), &format!("end-of-{node}"), |_| {}));
-    let paths = [&one, &two].map(|path| path.to_str().unwrap());
     let scenario = format!("switchover {primary}; run 5s; expect {secondary} PRIM");
-    let told = run(&["simulate", &scenario, "--recording", paths[0], "--recording", paths[1]]);
-    assert!(told.status.success(), "{}", text(&told));
-    for copy in [copy, one, two] {
-        fs::remove_dir_all(copy).unwrap();
-    }
+    // What was decided last is on the disk a moment later.
+    cluster.until("a switchover that could be made", PATIENCE, || {
+        let copies = NODES
+            .map(|node| changed(&recordings_of(&cluster, node), &format!("end-of-{node}"), |_| {}));
+        let paths = copies.each_ref().map(|path| path.to_str().unwrap());
+        let told = run(&["simulate", &scenario, "--recording", paths[0], "--recording", paths[1]]);
+        println!("{}", text(&told));
+        for copy in &copies {
+            fs::remove_dir_all(copy).unwrap();
+        }
+        told.status.success()
+    });
+    fs::remove_dir_all(copy).unwrap();
 }

@@ -22,6 +22,8 @@ use self::support::{Cluster, NODES, PATIENCE, SYNC_PATIENCE, UNIT, ask};
 
 /// Deaths of one test, unless `EVENKEEL_ROUNDS` says otherwise.
 const ROUNDS: u64 = 20;
+/// Longer than a node is without both daemon and replicator, on however slow a machine.
+const PATIENT: &str = "[failover]\ntimeout = \"10s\"\n";
 /// The only event that a death may cause.
 const RESUMED: &str = "replicator-resumed";
 
@@ -242,7 +244,7 @@ fn so_it_is_for_a_database() {
 #[test]
 fn a_replicator_and_its_daemon_may_die_together() {
     let expected = [RESUMED, "carries-on", "protected"];
-    deaths(ledger(""), random::rounds(ROUNDS) / 2, &expected, |cluster, primary| {
+    deaths(ledger(PATIENT), random::rounds(ROUNDS) / 2, &expected, |cluster, primary| {
         cluster.daemon(primary).kill(9).unwrap();
         kill_replicator(cluster, primary);
         cluster.start_daemon(primary);
@@ -253,7 +255,7 @@ fn a_replicator_and_its_daemon_may_die_together() {
 fn so_they_may_below_systemd() {
     let expected = [RESUMED, "carries-on", "protected"];
     deaths(
-        ledger("").below_systemd(),
+        ledger(PATIENT).below_systemd(),
         random::rounds(ROUNDS) / 2,
         &expected,
         |cluster, primary| {

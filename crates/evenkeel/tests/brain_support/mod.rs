@@ -121,6 +121,16 @@ impl Trial {
         assert!(!cluster.serves(other(node)), "{} serves too", other(node));
     }
 
+    /// Waits until one of the nodes serves alone, whichever it is.
+    pub fn one_alone(&self) -> &'static str {
+        self.cluster.until("one of the nodes goes on alone", PATIENCE, || {
+            NODES.into_iter().any(|node| self.cluster.role(node) == "ALONE")
+        });
+        let alone = NODES.into_iter().find(|node| self.cluster.role(node) == "ALONE").unwrap();
+        self.alone(alone);
+        alone
+    }
+
     /// Waits until the pair is protected with this node as the primary.
     pub fn protected(&self, primary: &str) {
         self.cluster.wait_for(primary, "protected", SYNC_PATIENCE);
@@ -236,10 +246,17 @@ impl Trial {
     /// Mends everything, waits for a protected pair, and judges.
     pub fn finish(self) -> usize {
         self.mend();
-        self.cluster.until("somebody serves", PATIENCE * 2, || {
-            NODES.iter().any(|node| self.cluster.serves(node))
+        // One that was left behind says that it serves until it hears of the other one.
+        let mut found = None;
+        self.cluster.until("a pair", PATIENCE * 2 + SYNC_PATIENCE, || {
+            let leads = |node: &&str| {
+                let follows = self.cluster.role(other(node)) == "SECOND";
+                follows && self.headline(node) == "protected" && self.cluster.serves(node)
+            };
+            found = NODES.into_iter().find(leads);
+            found.is_some()
         });
-        let primary = NODES.into_iter().find(|node| self.cluster.serves(node)).unwrap();
+        let primary = found.unwrap();
         self.protected(primary);
         self.say(&format!("protected, {primary} is the primary"));
         let Trial { cluster, writers, .. } = self;

@@ -52,6 +52,8 @@ pub enum Fault {
 
 /// How often a replicator dies in a row.
 const DEATHS: usize = 10;
+/// Fewer than make a keeper give up, however soon one follows the other.
+const DEATHS_IN_A_ROW: usize = 4;
 
 /// Who returns first.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -210,12 +212,24 @@ impl Round<'_> {
                 self.serving();
             }
             _ => {
-                for _ in 0..DEATHS {
+                for death in 1..=DEATHS {
+                    let before = self.resumed(primary);
                     self.kill_replicator(primary);
                     self.moment(300);
+                    if death % DEATHS_IN_A_ROW == 0 {
+                        self.cluster.until("a replicator that goes on", PATIENCE, || {
+                            self.resumed(primary) > before
+                        });
+                    }
                 }
             }
         }
+    }
+
+    /// How often a replicator of a node went on in the place of a dead one.
+    fn resumed(&self, node: &str) -> usize {
+        let told = self.cluster.must(node, &["events", self.cluster.module(), "-n", "10000"]);
+        told.matches("replicator-resumed").count()
     }
 
     fn lose_both(&self, blow: Blow, order: Return) {

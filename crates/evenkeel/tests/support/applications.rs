@@ -206,6 +206,16 @@ impl Cluster {
         assert_eq!(answer.trim(), "t|t", "the sums of pgbench agree and it did something");
     }
 
+    /// Waits until pgbench has changed something.
+    pub fn bench_gets_on(&self) {
+        let host = vip().ip().to_string();
+        let some = "SELECT count(*) > 0 FROM pgbench_history";
+        let words = ["psql", "-qAtX", "-h", &host, "-U", "postgres", "-c", some, "postgres"];
+        self.until("pgbench gets on", PATIENCE, || {
+            self.host(CLIENT).run(words).unwrap().stdout.trim_ascii() == b"t"
+        });
+    }
+
     /// Every page of a stopped database has the checksum that it should have.
     pub fn pages_are_sound(&self, node: &str) {
         let program = program("pg_checksums");

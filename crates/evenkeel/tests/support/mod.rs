@@ -51,6 +51,8 @@ pub const CLIENT: &str = "client";
 pub const UNIT: &str = "evenkeel";
 /// The only network.
 pub const NETWORK: &str = "lan0";
+/// Starts after which both copies must have been found in sync.
+const STARTS: usize = 3;
 /// How long anything may take that does not depend on the amount of data. Far above what it does
 /// take: it ends tests that hang, and judges nothing.
 pub const PATIENCE: Duration = Duration::from_secs(40);
@@ -379,6 +381,25 @@ impl Cluster {
     /// Whether a node holds the virtual address.
     pub fn holds_address(&self, node: &str) -> bool {
         self.host(node).addresses().unwrap_or_default().contains(&lab::virtual_address(0, 0))
+    }
+
+    /// Starts the module, which is stopped, and tells what the primary said of a start that found
+    /// both copies in sync. Where a node is too slow to be waited for, the other one goes on and
+    /// resyncs it; then the module is stopped and started once more.
+    pub fn start_in_sync(&self) -> String {
+        for _ in 0..STARTS {
+            self.must(NODES[0], &["start", self.module()]);
+            self.until("the pair is together", SYNC_PATIENCE, || self.serving().len() == 1);
+            self.wait_for(self.primary(), "protected", SYNC_PATIENCE);
+            let all = self.must(self.primary(), &["events", self.module()]);
+            let told = &all[all.rfind(" stopped: ").unwrap_or(0)..];
+            if told.contains("start-in-sync") {
+                return told.to_owned();
+            }
+            println!("not found in sync:\n{told}");
+            self.stop_and_compare();
+        }
+        panic!("not found in sync in {STARTS} starts");
     }
 
     /// Stops the module everywhere and compares both replicas, which have to be identical.
