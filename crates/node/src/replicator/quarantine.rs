@@ -83,7 +83,10 @@ enum Content {
 struct Copied {
     object: (u16, Handle),
     content: Content,
+    /// Where it is to be kept.
     path: PathBuf,
+    /// Where else, if that cannot be.
+    nameless: PathBuf,
 }
 
 /// The quarantine of one copy that was given up.
@@ -158,7 +161,9 @@ impl Quarantine {
             return Ok(());
         }
         match self.copy_object(tree, object) {
-            Ok(Some((content, path))) => self.copied.push(Copied { object: handle, content, path }),
+            Ok(Some((content, [path, nameless]))) => {
+                self.copied.push(Copied { object: handle, content, path, nameless });
+            }
             Ok(None) => {}
             Err(error) => return Err(self.fail(&error)),
         }
@@ -167,9 +172,17 @@ impl Quarantine {
 
     /// Makes durable what was copied, and gives it its names; only then it counts as kept.
     fn finish(&mut self) -> Result<(), Errno> {
-        let copied = std::mem::take(&mut self.copied);
-        self.name(&copied).map_err(|error| self.fail(&error))?;
-        for one in copied {
+        let mut copied = std::mem::take(&mut self.copied);
+        if let Err(error) = self.name(&copied) {
+            // The disk tells of an error once: what is here of a file may be less than it seems.
+            for Copied { content, .. } in &copied {
+                if let Content::File(part) = content {
+                    let _ = fs::remove_file(part);
+                }
+            }
+            return Err(self.fail(&error));
+        }
+        for one in copied.drain(..) {
             self.note(one.object);
         }
         Ok(())
@@ -187,19 +200,42 @@ impl Quarantine {
             [] | [Copied { content: Content::Symlink(_), .. }] => {}
             _ => rustix::fs::syncfs(&self.disk)?,
         }
-        for Copied { content, path, .. } in copied {
-            DirBuilder::new().recursive(true).mode(0o700).create(folder_of(path))?;
-            let path = free(path.clone());
-            match content {
+        let mut last = None;
+        for one in copied {
+            let path = self.place(one)?;
+            match &one.content {
                 Content::File(part) => fs::rename(part, &path)?,
                 Content::Symlink(target) => std::os::unix::fs::symlink(target, &path)?,
             }
+            last = Some(path);
         }
-        match copied {
-            [] => Ok(()),
-            [one] => self.sync(folder_of(&one.path)),
-            _ => Ok(rustix::fs::syncfs(&self.disk)?),
+        match last {
+            None => Ok(()),
+            Some(path) if copied.len() == 1 => self.sync(folder_of(&path)),
+            Some(_) => Ok(rustix::fs::syncfs(&self.disk)?),
         }
+    }
+
+    /// A name that nothing has yet, in a folder that is there: under the path of the object, or
+    /// under its number where that cannot be. What was kept may stand in the way, for a directory
+    /// can come to a name that a file had; and nothing goes through a link that was kept.
+    fn place(&self, Copied { path, nameless, .. }: &Copied) -> io::Result<PathBuf> {
+        let path = self.is_open(folder_of(path)).then(|| free(path.clone())).flatten();
+        let path = path.or_else(|| free(nameless.clone()));
+        let path = path.ok_or_else(|| io::Error::other(format!("no name for {nameless:?}")))?;
+        DirBuilder::new().recursive(true).mode(0o700).create(folder_of(&path))?;
+        Ok(path)
+    }
+
+    /// Whether a folder is one, or can be made, with all that is above it here.
+    fn is_open(&self, folder: &Path) -> bool {
+        let mut above = folder.ancestors().take_while(|above| above.starts_with(&self.folder));
+        above.all(|above| match above.symlink_metadata() {
+            Ok(found) => found.is_dir(),
+            Err(error) => {
+                matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            }
+        })
     }
 
     /// A name is about to be removed, with everything below it.
@@ -258,13 +294,17 @@ impl Quarantine {
     }
 
     /// Copies what an object holds, and tells where it is to be kept; nothing of what holds none.
-    fn copy_object(&self, tree: u16, object: &OwnedFd) -> io::Result<Option<(Content, PathBuf)>> {
+    fn copy_object(
+        &self,
+        tree: u16,
+        object: &OwnedFd,
+    ) -> io::Result<Option<(Content, [PathBuf; 2])>> {
         let stat = backing::stat(object)?;
-        let Some(path) = self.path(tree, object, stat.ino) else { return Ok(None) };
+        let Some(paths) = self.paths(tree, object, stat.ino) else { return Ok(None) };
         match stat.kind() {
             Kind::File => {
                 let mut part = self.parts.clone().into_os_string();
-                part.push(format!("-{tree}-{}", stat.ino));
+                part.push(format!("-{tree}-{}-{}", stat.dev, stat.ino));
                 let part = PathBuf::from(part);
                 copy(object, &part)?;
                 backing::set_attr(
@@ -277,12 +317,12 @@ impl Quarantine {
                         mtime: Some(stat.mtime),
                     },
                 )?;
-                Ok(Some((Content::File(part), path)))
+                Ok(Some((Content::File(part), paths)))
             }
             Kind::Symlink => {
                 let target = rustix::fs::readlinkat(object, "", Vec::new())?;
                 let target = OsStr::from_bytes(target.as_bytes()).to_owned();
-                Ok(Some((Content::Symlink(target), path)))
+                Ok(Some((Content::Symlink(target), paths)))
             }
             Kind::Directory
             | Kind::Pipe
@@ -306,17 +346,16 @@ impl Quarantine {
     }
 
     /// Where an object is kept: under its path, or under its number when nobody knows that.
-    fn path(&self, tree: u16, object: &OwnedFd, number: u64) -> Option<PathBuf> {
+    fn paths(&self, tree: u16, object: &OwnedFd, number: u64) -> Option<[PathBuf; 2]> {
         let (directory, root) = self.trees.get(usize::from(tree))?;
         let below = directory.strip_prefix("/").unwrap_or(directory);
+        let nameless = self.folder.join("nameless").join(below).join(number.to_string());
+        let Some(components) = by_path(root, object) else {
+            return Some([nameless.clone(), nameless]);
+        };
         let mut path = self.folder.join("files").join(below);
-        match by_path(root, object) {
-            Some(components) => {
-                path.extend(components.iter().map(|name| OsStr::from_bytes(name)));
-            }
-            None => path = self.folder.join("nameless").join(below).join(number.to_string()),
-        }
-        Some(path)
+        path.extend(components.iter().map(|name| OsStr::from_bytes(name)));
+        Some([path, nameless])
     }
 }
 
@@ -354,15 +393,19 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// A name that nothing has yet: another file may have had this path before, or an attempt that was
-/// cut off.
-fn free(path: PathBuf) -> PathBuf {
-    let is_free = |path: &PathBuf| path.symlink_metadata().is_err();
+/// cut off. None when the names get too long.
+fn free(path: PathBuf) -> Option<PathBuf> {
     let others = (2_u64..).map(|count| {
         let mut other = path.clone().into_os_string();
         other.push(format!(".{count}"));
         PathBuf::from(other)
     });
-    std::iter::once(path.clone()).chain(others).find(is_free).unwrap_or(path)
+    let mut names = std::iter::once(path.clone()).chain(others);
+    names.find_map(|path| match path.symlink_metadata() {
+        Ok(_) => None,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(Some(path)),
+        Err(_) => Some(None),
+    })?
 }
 
 fn remove_other_parts(folder: &Path, own: &str) -> io::Result<()> {
@@ -412,3 +455,7 @@ fn read_seen(line: &str) -> Option<(u16, Handle)> {
     let bytes: Option<Vec<u8>> = digits.map(byte).collect();
     Some((tree.parse().ok()?, Handle::from_bytes(&bytes?)?))
 }
+
+#[cfg(test)]
+#[path = "quarantine_tests.rs"]
+mod tests;
