@@ -11,7 +11,7 @@ use model::{ModuleName, NodeName, Phase, Role, Time};
 use serde::{Deserialize, Serialize};
 
 use crate::effect::Effect;
-use crate::farm::Left;
+use crate::farm::{Left, Pulse};
 use crate::input::{Boot, Input};
 use crate::module::Module;
 use crate::report::Report;
@@ -46,13 +46,18 @@ impl Node {
 
     /// Handles one input; the effects are to be performed in this order.
     pub fn handle(&mut self, now: Time, input: Input) -> Vec<Effect> {
+        let input = match input {
+            Input::Pulse { module, received, pulse, more: true } => {
+                self.note(&module, received, *pulse);
+                return Vec::new();
+            }
+            input => input,
+        };
         if let Input::PersistFailed { module, .. } = &input {
             return self.undo(now, &module.clone(), input);
         }
         let gap = now.since(self.handled);
         self.handled = self.handled.max(now);
-        // Nobody is to be found silent whose pulse is the next input.
-        let waits = matches!(input, Input::Pulse { more: true, .. });
         let mut effects = Vec::new();
         for module in self.modules.values_mut() {
             module.begin(now, gap);
@@ -80,11 +85,19 @@ impl Node {
                 }
             }
         }
-        for module in self.modules.values_mut().filter(|_| !waits) {
+        for module in self.modules.values_mut() {
             effects.extend(module.wake(now));
         }
         self.announce(&mut effects);
         effects
+    }
+
+    /// Something is handed in right after a pulse, perhaps that a record could not be written, or a
+    /// pulse of somebody who would be missed by now: nothing at all is decided in between.
+    fn note(&mut self, module: &ModuleName, received: Time, pulse: Pulse) {
+        if let Some(Module::Farm(farm)) = self.modules.get_mut(module) {
+            farm.note(received, pulse);
+        }
     }
 
     /// A record of a module could not be written. No other module decides anything before it, too,

@@ -90,7 +90,7 @@ fn a_node_that_cannot_write_its_record_decides_nothing() {
     let trial = Trial::start("");
     let (primary, secondary) = trial.pair();
     // To go on alone is to be durable before it is acted on.
-    trial.cluster.lab().fill(primary, FILLERS[1]).unwrap();
+    trial.fill_up(primary);
     trial.cluster.lab().kill(secondary).unwrap();
     trial.nobody_acknowledges();
     assert_ne!(trial.cluster.role(primary), "ALONE");
@@ -100,7 +100,7 @@ fn a_node_that_cannot_write_its_record_decides_nothing() {
     trial.protected(trial.cluster.primary());
 
     let (primary, secondary) = trial.pair();
-    trial.cluster.lab().fill(secondary, FILLERS[1]).unwrap();
+    trial.fill_up(secondary);
     trial.cluster.lab().kill(primary).unwrap();
     trial.nobody_acknowledges();
     assert_ne!(trial.cluster.role(secondary), "ALONE");

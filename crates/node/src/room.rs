@@ -5,7 +5,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
@@ -18,47 +19,56 @@ const SLICES: u32 = 16;
 /// A disk with less room than this is left alone.
 const PLENTY_BYTES: u64 = 16 << 20;
 
-/// Sets aside what is missing below a directory, if there is plenty of room.
+/// Where it was set aside by this process.
+static RESERVE: OnceLock<PathBuf> = OnceLock::new();
+
+/// Sets aside what is missing below a directory, if there is plenty of room; the first such
+/// directory of a process is the one that room is given up of.
 ///
 /// # Errors
 /// It cannot be done; what was set aside before stays.
 pub(crate) fn set_aside(directory: &Path) -> io::Result<()> {
     let reserve = directory.join(DIRECTORY);
-    let slices = (0..SLICES).map(|number| reserve.join(number.to_string()));
-    let missing: Vec<_> = slices.filter(|slice| slice.symlink_metadata().is_err()).collect();
-    if missing.is_empty() {
-        return Ok(());
+    let missing: Vec<_> = slices(&reserve).filter(|slice| !is_slice(slice)).collect();
+    if !missing.is_empty() {
+        fs::create_dir_all(&reserve)?;
+        let disk = statvfs(&reserve)?;
+        if disk.f_bavail.saturating_mul(disk.f_frsize) >= PLENTY_BYTES {
+            missing.iter().try_for_each(|slice| fill(slice))?;
+        }
     }
-    fs::create_dir_all(&reserve)?;
-    let disk = statvfs(&reserve)?;
-    if disk.f_bavail.saturating_mul(disk.f_frsize) < PLENTY_BYTES {
-        return Ok(());
-    }
-    missing.iter().try_for_each(|slice| fill(slice))
+    let _ = RESERVE.set(directory.to_owned());
+    Ok(())
 }
 
-/// Gives up a slice for a file, of the directory above it that has any. Returns whether there was
-/// one.
+/// Gives up a slice for a file below the directory that room was set aside in. Returns whether
+/// there was one.
 pub(crate) fn give_up(file: &Path) -> bool {
-    let reserves = file.ancestors().skip(1).map(|above| above.join(DIRECTORY));
-    let slices = reserves.filter_map(|reserve| fs::read_dir(reserve).ok()).flatten().flatten();
-    let mut slices = slices.filter(|entry| is_slice(&entry.file_name().to_string_lossy()));
-    slices.any(|slice| fs::remove_file(slice.path()).is_ok())
+    let Some(directory) = RESERVE.get().filter(|directory| file.starts_with(directory)) else {
+        return false;
+    };
+    let mut slices = slices(&directory.join(DIRECTORY)).filter(|slice| is_slice(slice));
+    slices.any(|slice| fs::remove_file(slice).is_ok())
 }
 
-/// Only what was made here is removed, whatever else has such a name.
-fn is_slice(name: &str) -> bool {
-    name.parse().is_ok_and(|number: u32| number < SLICES)
+fn slices(reserve: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let reserve = reserve.to_owned();
+    (0..SLICES).map(move |number| reserve.join(number.to_string()))
+}
+
+/// Whole, and nothing else that has such a name.
+fn is_slice(path: &Path) -> bool {
+    let found = path.symlink_metadata();
+    found.is_ok_and(|found| found.is_file() && found.len() == SLICE_BYTES)
 }
 
 fn fill(slice: &Path) -> io::Result<()> {
-    let mut file = OpenOptions::new().create_new(true).write(true).open(slice)?;
+    let mut file = OpenOptions::new().create(true).truncate(true).write(true).open(slice)?;
     let filled = match fallocate(&file, FallocateFlags::empty(), 0, SLICE_BYTES) {
         Err(Errno::OPNOTSUPP) => write(&mut file),
         outcome => outcome.map_err(io::Error::from),
     };
     if filled.is_err() {
-        // A slice of nothing would count as one.
         fs::remove_file(slice)?;
     }
     filled
@@ -86,12 +96,13 @@ mod tests {
                 let slice = fs::metadata(reserve.join(number.to_string())).unwrap();
                 assert_eq!(slice.len(), SLICE_BYTES);
             }
-            fs::write(reserve.join("notes"), "somebody's").unwrap();
-            for _ in 0..SLICES {
+            fs::write(reserve.join("0"), "somebody's").unwrap();
+            assert!(!give_up(Path::new("/somewhere/else")), "that is another disk");
+            for _ in 1..SLICES {
                 assert!(give_up(&file));
             }
             assert!(!give_up(&file), "nothing is left");
-            assert!(reserve.join("notes").exists());
+            assert!(reserve.join("0").exists());
         }
         fs::remove_dir_all(directory).unwrap();
     }

@@ -242,7 +242,10 @@ impl Service {
             .into_iter()
             .map(|((cluster, module), register)| Kept { cluster, module, register })
             .collect();
-        durable::write(file, &kept)
+        durable::write(file, &kept)?;
+        // What was used up is set aside again once there is plenty.
+        file.parent().map(room::set_aside).and_then(Result::ok);
+        Ok(())
     }
 }
 

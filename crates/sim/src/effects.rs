@@ -152,12 +152,12 @@ impl World {
             self.judge(found);
         }
         let whole = self.hosts.iter().all(|host| !host.replicator.broken);
-        // One that has lost power since vouches for no more than it did before.
-        let crashed = record.open_in.is_some_and(|boot| boot != self.hosts[i].boot);
-        if record.promotable && !self.hosts[i].record.promotable && whole && !crashed {
-            // From here on it may take over, and vouches for what it holds.
+        if record.promotable && !self.hosts[i].record.promotable && whole {
+            // From here on it may take over, and vouches for what it holds. One that has lost power
+            // since it was opened vouches anew only for what both have on their disks.
+            let crashed = record.open_in.is_some_and(|boot| boot != self.hosts[i].boot);
             let [one, two] = [0, 1].map(|i| &self.hosts[i].replicator.tree);
-            self.checks.protected([one, two]);
+            self.checks.vouched([one, two], crashed);
         }
         let host = &mut self.hosts[i];
         // What is not the record's is not marked; a replicator holds on to what it has found.

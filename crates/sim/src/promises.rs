@@ -264,8 +264,16 @@ impl Checks {
 
     /// While the pair is protected, both nodes vouch for all that both hold.
     pub fn protected(&mut self, trees: [&Tree; 2]) {
+        self.vouched(trees, false);
+    }
+
+    /// Both nodes vouch for all that both hold, or for what of that is on both disks.
+    pub(crate) fn vouched(&mut self, trees: [&Tree; 2], durably: bool) {
+        let holds = |tree: &Tree, write| {
+            if durably { tree.holds_durably(write) } else { tree.holds(write) }
+        };
         for (write, vouch) in self.must.iter_mut().rev().take(200) {
-            if trees.iter().all(|tree| tree.holds(*write)) {
+            if trees.iter().all(|tree| holds(tree, *write)) {
                 *vouch = Vouch { holders: [true, true], pair: true };
             }
         }

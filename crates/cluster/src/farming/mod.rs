@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::application::{Answered, Base};
 use crate::effect::{Effect, ServiceAction};
-use crate::farm::{Farm, Part, Settings, Told, Wish};
+use crate::farm::{Farm, Part, Pulse, Settings, Told, Wish};
 use crate::input::{Boot, BootModule, Input, Running};
 
 /// Rounds of `step` after one input; more would be a loop of decisions undoing each other.
@@ -179,11 +179,15 @@ impl Farming {
         })
     }
 
+    /// A pulse was received, and something else follows at once.
+    pub(crate) fn note(&mut self, received: Time, pulse: Pulse) {
+        self.farm.note(received, pulse);
+    }
+
     /// Takes an input in as a fact.
     pub(crate) fn take_in(&mut self, now: Time, input: Input) {
         match input {
-            Input::Pulse { received, pulse, more: true, .. } => self.farm.note(received, *pulse),
-            Input::Pulse { received, pulse, more: false, .. } => {
+            Input::Pulse { received, pulse, .. } => {
                 let wishes = self.farm.hear(now, received, *pulse);
                 self.wish(wishes);
             }

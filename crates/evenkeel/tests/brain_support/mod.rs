@@ -162,6 +162,13 @@ impl Trial {
         status["headline"].as_str().unwrap_or_default().to_owned()
     }
 
+    /// Fills the disk for records, with what the node had set aside there.
+    pub fn fill_up(&self, node: &str) {
+        let reserve = format!("{ROOT}/var/lib/evenkeel/reserve");
+        self.cluster.host(node).run(["rm", "-r", &reserve]).unwrap();
+        self.cluster.lab().fill(node, FILLERS[1]).unwrap();
+    }
+
     pub fn freeze(&self, node: &str) {
         self.cluster.lab().freeze(node).unwrap();
         self.frozen.borrow_mut().insert(node.to_owned());

@@ -394,8 +394,10 @@ impl Daemon {
         self.expire_quarantines(now);
         if now.since(self.house.room) >= ROOM {
             self.house.room = now;
-            // A disk that takes nothing shows at what is to be written.
-            let _ = room::set_aside(&self.layout.state_directory());
+            let directory = self.layout.state_directory();
+            // A disk may be slow, and one that takes nothing shows at what is to be written.
+            let setting_aside = move || drop(room::set_aside(&directory));
+            let _ = std::thread::Builder::new().name("room".to_owned()).spawn(setting_aside);
         }
         self.renewal.keep(now);
         self.inherited.look();

@@ -31,7 +31,7 @@ const MARK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a replicator that was found running may take to say what it is doing: one that just
 /// goes on in the place of a dead one makes its log durable first, on a disk that may be slow.
-const QUERY_TIMEOUT: Duration = Duration::from_secs(20);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long one replicator may need to go on in another one's place.
 const TAKEOVER_TIMEOUT: Duration = Duration::from_secs(5);
