@@ -1,7 +1,7 @@
 //! Random joins, drains, stops, deaths, freezes, splits and new daemons of a farm of real nodes,
 //! under visitors that never pause. After each change: all nodes go by one even table, new
 //! visitors are served by those who should, and no kept connection broke but those of a node whose
-//! application ended. After a split or a freeze only the former.
+//! application ended or stood still. After a split only the former.
 //!
 //! A seed says what happens: `EVENKEEL_SEEDS` of them from `EVENKEEL_FIRST` on, ten changes each;
 //! `cargo xtask soak farm-nodes` runs many. How long a change took plays no part, and visitors
@@ -147,17 +147,17 @@ impl Run {
         self.perform(what, place);
         self.settle();
         let tally = self.visitors.since(mark);
+        println!("  {} of {} had no answer in time", tally.lost, tally.new);
         self.seen.visitors += tally.new;
         self.seen.broken += tally.broken();
         let about = format!("seed {}, {what:?} {}", self.seed, FARM[place]);
         match what {
-            // Two parts may answer the same client; and the kernel of a node that is frozen here
-            // goes on, as it does where only the daemon stands still: neither is promised.
-            What::Split | What::Freeze => return,
-            What::Stop | What::Kill => {}
+            // Two parts may answer the same client.
+            What::Split => return,
+            What::Stop | What::Kill | What::Freeze => {}
             _ => self.seen.unanswered += tally.lost,
         }
-        let ended = matches!(what, What::Stop | What::Kill);
+        let ended = matches!(what, What::Stop | What::Kill | What::Freeze);
         let may = |node: &String| ended && node == FARM[place];
         if !tally.broken.keys().all(may) {
             FARM.iter().for_each(|node| println!("{node}:\n{}", self.told(node)));

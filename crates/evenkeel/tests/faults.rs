@@ -14,7 +14,7 @@ use lab::SpawnSpec;
 
 use self::support::applications::{ledger, succeed};
 use self::support::observer::Observer;
-use self::support::{Cluster, NETWORK, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
+use self::support::{Cluster, NETWORK, NODES, PATIENCE, SYNC_PATIENCE, other};
 
 /// What fills a disk from outside the replica.
 const FILLER: &str = "/srv/filler";
@@ -177,14 +177,7 @@ fn use_up_inodes(folder: &PathBuf) {
 
 #[test]
 fn a_secondary_without_any_room_lets_its_peer_go_on_where_there_is_no_witness() {
-    let cluster = Cluster::build_with(ledger(""), |hosts| {
-        for node in NODES {
-            let file = hosts.host(node).read_file(format!("{ROOT}/etc/evenkeel/cluster.toml"));
-            let file = file.unwrap();
-            let (nodes, _) = file.split_once("[witness]").unwrap();
-            hosts.write(node, "etc/evenkeel/cluster.toml", nodes);
-        }
-    });
+    let cluster = Cluster::build_with(ledger(""), |hosts| hosts.without_witness(""));
     cluster.must(NODES[0], &["start", cluster.module()]);
     cluster.until("the pair is together", SYNC_PATIENCE, || {
         NODES.iter().any(|node| cluster.role(node) == "SECOND")

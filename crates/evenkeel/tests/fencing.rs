@@ -6,7 +6,7 @@
 mod support;
 
 use self::support::applications::ledger;
-use self::support::{Cluster, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
+use self::support::{Cluster, NODES, PATIENCE, SYNC_PATIENCE, other};
 
 /// Asks whom to switch off, waits for the answer, and succeeds if that is yes.
 const COMMAND: &str = "cd /mnt/state; rm -f answer; echo $EVENKEEL_PEER > asked; \
@@ -14,16 +14,8 @@ const COMMAND: &str = "cd /mnt/state; rm -f answer; echo $EVENKEEL_PEER > asked;
                        grep -q yes answer";
 
 fn pair() -> Cluster {
-    let application = ledger("");
-    let cluster = Cluster::build_with(application, |hosts| {
-        for node in NODES {
-            let host = hosts.host(node);
-            let file = host.read_file(format!("{ROOT}/etc/evenkeel/cluster.toml")).unwrap();
-            let (nodes, _) = file.split_once("[witness]").unwrap();
-            let fence = format!("[fence]\nexec = [\"/bin/sh\", \"-c\", \"{COMMAND}\"]\n");
-            hosts.write(node, "etc/evenkeel/cluster.toml", &format!("{nodes}{fence}"));
-        }
-    });
+    let fence = format!("[fence]\nexec = [\"/bin/sh\", \"-c\", \"{COMMAND}\"]\n");
+    let cluster = Cluster::build_with(ledger(""), |hosts| hosts.without_witness(&fence));
     cluster.must(NODES[0], &["start", cluster.module()]);
     cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
     cluster

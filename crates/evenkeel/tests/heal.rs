@@ -18,15 +18,7 @@ const REFUSED: i32 = 4;
 const UNSURE: Duration = Duration::from_secs(12);
 
 fn without_witness() -> Cluster {
-    let application = ledger("");
-    let cluster = Cluster::build_with(application, |hosts| {
-        for node in NODES {
-            let file = hosts.host(node).read_file(format!("{ROOT}/etc/evenkeel/cluster.toml"));
-            let file = file.unwrap();
-            let (nodes, _) = file.split_once("[witness]").unwrap();
-            hosts.write(node, "etc/evenkeel/cluster.toml", nodes);
-        }
-    });
+    let cluster = Cluster::build_with(ledger(""), |hosts| hosts.without_witness(""));
     cluster.must(NODES[0], &["start", cluster.module()]);
     paired(&cluster);
     cluster

@@ -10,16 +10,11 @@ use self::support::{CLIENT, Cluster, NETWORK, NODES, PATIENCE, ROOT, SYNC_PATIEN
 
 /// A pair without a witness, whose cluster file ends with `more`.
 fn pair(more: &str) -> Cluster {
-    let application = ledger("");
-    let cluster = Cluster::build_with(application, |hosts| {
+    let cluster = Cluster::build_with(ledger(""), |hosts| {
         let client = hosts.host(CLIENT).address(NETWORK).unwrap().to_string();
-        let more = more.replace("CLIENT", &client);
+        hosts.without_witness(&more.replace("CLIENT", &client));
         for node in NODES {
-            let host = hosts.host(node);
-            let file = host.read_file(format!("{ROOT}/etc/evenkeel/cluster.toml")).unwrap();
-            let (nodes, _) = file.split_once("[witness]").unwrap();
-            hosts.write(node, "etc/evenkeel/cluster.toml", &format!("{nodes}{more}"));
-            succeed(&host, &["ip", "route", "replace", "default", "via", &client]);
+            succeed(&hosts.host(node), &["ip", "route", "replace", "default", "via", &client]);
         }
     });
     cluster.must(NODES[0], &["start", cluster.module()]);

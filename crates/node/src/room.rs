@@ -28,6 +28,7 @@ static RESERVE: OnceLock<PathBuf> = OnceLock::new();
 /// # Errors
 /// It cannot be done; what was set aside before stays.
 pub(crate) fn set_aside(directory: &Path) -> io::Result<()> {
+    let _ = RESERVE.set(directory.to_owned());
     let reserve = directory.join(DIRECTORY);
     let missing: Vec<_> = slices(&reserve).filter(|slice| !is_slice(slice)).collect();
     if !missing.is_empty() {
@@ -37,7 +38,6 @@ pub(crate) fn set_aside(directory: &Path) -> io::Result<()> {
             missing.iter().try_for_each(|slice| fill(slice))?;
         }
     }
-    let _ = RESERVE.set(directory.to_owned());
     Ok(())
 }
 

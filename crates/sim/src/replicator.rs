@@ -16,7 +16,7 @@ use crate::world::{Happening, World, shop};
 
 const RESYNC: Duration = Duration::from_millis(400);
 /// How long it takes to look for what was changed past replication.
-const LOOK_BACK: Duration = Duration::from_millis(30);
+pub(crate) const LOOK_BACK: Duration = Duration::from_millis(30);
 const ASSIGN: Duration = Duration::from_millis(10);
 /// Silence after which a replicator gives its link up.
 const LINK_SILENCE: Duration = Duration::from_millis(1000);
@@ -257,7 +257,7 @@ impl World {
             if replicator.restored {
                 self.tell_restored(i);
             }
-            self.after(LOOK_BACK, Happening::Link(i, Message::LookedBack { process }));
+            self.after(self.look_back, Happening::Link(i, Message::LookedBack { process }));
         }
     }
 

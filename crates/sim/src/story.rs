@@ -207,8 +207,7 @@ fn machine(world: &mut World, words: &[&str]) -> Result<bool, String> {
         ["configure", n, value] => world.hosts[node(n)?].config_key = number(value)?,
         ["freeze", n, time] => {
             world.loose = true;
-            let until = world.now + span(time)?;
-            world.hosts[node(n)?].frozen = until;
+            world.hosts[node(n)?].frozen = world.now + span(time)?;
         }
         ["clock", n, "jump", time] => {
             world.loose = true;
@@ -219,6 +218,7 @@ fn machine(world: &mut World, words: &[&str]) -> Result<bool, String> {
             let now = world.now;
             world.hosts[node(n)?].clock.run_at(now, number(millionths)?);
         }
+        ["look-back", time] => world.look_back = span(time)?,
         ["script", time] => world.script = Some(span(time)?),
         ["break-script", n] => world.hosts[node(n)?].script_broken = true,
         ["mend-script", n] => world.hosts[node(n)?].script_broken = false,

@@ -22,7 +22,7 @@ use crate::names::node_name;
 pub use crate::names::shop;
 use crate::network::Network;
 use crate::promises::{Checks, Finding, Other, Promise, Violation};
-use crate::replicator::Message;
+use crate::replicator::{LOOK_BACK, Message};
 
 /// Time between two heartbeats.
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -136,6 +136,8 @@ pub struct World {
     pub checked: Vec<CheckConfig>,
     /// How long the script before a resync takes, if there is one.
     pub script: Option<Duration>,
+    /// How long it takes to look for what was changed past replication.
+    pub look_back: Duration,
     /// Something happened after which both may hold the address for a while.
     pub loose: bool,
     /// The same until then only.
@@ -194,6 +196,7 @@ impl World {
             broken_service: None,
             checked: Vec::new(),
             script: None,
+            look_back: LOOK_BACK,
             loose: false,
             loose_until: Time::ZERO,
             steady: None,

@@ -34,6 +34,9 @@ impl Farm {
         }
         self.other_roster = self.other_roster.filter(|(other, _)| *other != from);
         self.term = self.term.max(pulse.term);
+        let same = peer.pulse.as_ref().is_some_and(|last| last.boot == pulse.boot);
+        let deaf = same && peer.member && !pulse.hears(self.settings.me);
+        peer.deaf = deaf.then(|| peer.deaf.unwrap_or(received));
         peer.received = peer.received.max(received);
         peer.pulse = Some(Box::new(pulse));
     }
@@ -45,10 +48,14 @@ impl Farm {
         peer.pulse.as_deref().filter(|_| heard)
     }
 
-    /// What a member said last: a node that takes part, is heard, and hears this one.
+    /// What a member said last: a node that takes part, is heard, and hears this one. One that has
+    /// ceased to hear it counts for another timeout: it was missed itself, and is heard again in a
+    /// moment; a node that took all others for lost then would lead against them.
     pub(super) fn member(&self, seat: Seat) -> Option<&Pulse> {
         let me = self.settings.me;
-        self.fresh(seat).filter(|pulse| pulse.part != Part::Out && pulse.hears(me))
+        let deaf = self.peers.get(usize::from(seat))?.deaf;
+        let counts = deaf.is_some_and(|since| self.now < since + self.settings.timeout);
+        self.fresh(seat).filter(|pulse| pulse.part != Part::Out && (pulse.hears(me) || counts))
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Pulse> {
@@ -140,10 +147,11 @@ impl Farm {
     fn wake_at_silence(&mut self) {
         let timeout = self.settings.timeout;
         let silent = self.peers.iter().map(|peer| peer.received + peer.patience(timeout));
+        let deaf = self.peers.iter().filter_map(|peer| peer.deaf).map(|since| since + timeout);
         let held = self.peers.iter().filter_map(Peer::held_until);
         // A node that is gone says nothing of any list.
         let other = self.other_roster.map(|(_, said)| said + RESUMES.max(timeout));
-        let next = silent.chain(held).chain(other).filter(|at| *at > self.now).min();
+        let next = silent.chain(deaf).chain(held).chain(other).filter(|at| *at > self.now).min();
         if let Some(at) = next {
             self.due(at);
         }
@@ -246,7 +254,7 @@ impl Farm {
         if !later && !unknown {
             return false;
         }
-        self.table = table.clone();
+        self.go_by(table.clone());
         true
     }
 

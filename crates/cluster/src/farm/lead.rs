@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::config::Delivery;
 
 use super::balance::balance;
-use super::{Farm, Lead, Line, Part, Pulse, Seat, Stamp, Standing, Told};
+use super::{Farm, Lead, Line, Part, Pulse, Seat, Stamp, Standing, Table, Told};
 
 impl Farm {
     /// Takes the lead, with the newest table that it knows.
@@ -84,8 +84,8 @@ impl Farm {
         if had_owners && lines.iter().all(|line| line.owner.is_none()) {
             self.tell(Told::Nobody);
         }
-        self.table.lines = lines;
-        self.table.stamp.serial = newest + 1;
+        let stamp = Stamp { serial: newest + 1, ..self.table.stamp };
+        self.go_by(Table { stamp, lines });
         self.drawn = self.now;
         true
     }

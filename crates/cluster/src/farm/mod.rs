@@ -168,6 +168,9 @@ struct Peer {
     pulse: Option<Box<Pulse>>,
     received: Time,
     past: [Option<BootId>; PAST],
+    /// Since when it says that it does not hear this node any more.
+    #[serde(default)]
+    deaf: Option<Time>,
     /// It was a member after the last input.
     member: bool,
     /// It led another part of the farm then.
@@ -202,6 +205,9 @@ pub struct Farm {
     /// The greatest term that was ever heard of.
     term: u64,
     table: Table,
+    /// For each bucket a bit for each seat that had it by an earlier table, and may go by that one.
+    #[serde(default)]
+    late: Vec<u32>,
     /// When it was drawn up, by this node.
     #[serde(default)]
     drawn: Time,
@@ -248,6 +254,7 @@ impl Farm {
             behind: None,
             term: 0,
             table: Table::default(),
+            late: Vec::new(),
             drawn: now,
             shares: Shares::none(),
             asked: BTreeMap::new(),
@@ -388,6 +395,7 @@ impl Farm {
         for peer in &mut self.peers {
             if self.handled < peer.received + peer.patience(timeout) {
                 peer.received = peer.received.max(self.now);
+                peer.deaf = peer.deaf.map(|_| self.now);
             }
         }
     }
@@ -470,15 +478,13 @@ impl Farm {
 
     fn pulse(&self) -> Pulse {
         let leads = matches!(self.standing, Standing::Leads { .. });
-        // The others may take what it serves as soon as it is out.
-        let leaving = self.part == Part::Out && !self.is_out();
         Pulse {
             from: self.settings.me,
             roster: self.settings.roster(),
             boot: self.boot,
             incarnation: self.incarnation,
             sequence: 0,
-            part: if leaving { Part::Standby } else { self.part },
+            part: self.told_part(),
             away: false,
             weight: self.settings.weight,
             hears: self.hears(),

@@ -13,8 +13,9 @@ use model::NodeName;
 use model::config::Delivery;
 use serde::{Deserialize, Serialize};
 
+use super::pulse::bit;
 use super::table::{BUCKETS, Seat};
-use super::{Farm, Line, Part, Standing, Wish};
+use super::{Farm, Line, Part, Standing, Table, Wish};
 
 /// What is to become of a packet of a connection that the kernel does not know.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +111,39 @@ impl Farm {
         true
     }
 
+    /// What the others are told that it takes part in.
+    pub(super) fn told_part(&self) -> Part {
+        // They may take what it serves as soon as it is out.
+        let leaves = !self.is_out();
+        // With multicast it takes nothing as long as it listens, and who gave it clients would have
+        // let go of them.
+        let serves = self.count() > 0 || self.table.count(self.settings.me) > 0;
+        let listens = self.settings.delivery == Delivery::Multicast && self.now < self.listening;
+        match self.part {
+            Part::Out if leaves => Part::Standby,
+            Part::Ready if listens && !serves => Part::Draining,
+            part => part,
+        }
+    }
+
+    /// Whether it serves what it should by the table, and nothing else.
+    pub(super) fn serves_by_table(&self) -> bool {
+        let me = Some(self.settings.me);
+        let mut lines = self.table.lines.iter().zip(&self.shares.buckets);
+        lines.all(|(line, bucket)| (line.owner == me) == (bucket.owner == me))
+    }
+
+    /// Goes by another table. The leader may have missed who serves by an earlier one still: what
+    /// this node knows of them it keeps in mind.
+    pub(super) fn go_by(&mut self, table: Table) {
+        let before = std::mem::replace(&mut self.table, table);
+        let earlier = self.members().filter(|member| !self.has_installed(member.from));
+        let earlier = earlier.map(|member| bit(member.from)).fold(0, |all, bit| all | bit);
+        let late = self.late.iter().copied().chain(std::iter::repeat(0));
+        let owners = before.lines.iter().map(|line| line.owner.map_or(0, bit));
+        self.late = owners.zip(late).map(|(owner, late)| (owner | late) & earlier).collect();
+    }
+
     fn wanted(&mut self) -> Vec<Bucket> {
         let may_take = !self.is_listening() && self.is_at_all() && !self.is_behind();
         let released = self.is_switched();
@@ -120,14 +154,17 @@ impl Farm {
         let patient = !self.due(self.drawn + self.settings.timeout);
         let facts = Facts { may_take, unsure, released, installed, patient };
         let lines = self.table.lines.iter().zip(&self.shares.buckets);
-        lines.map(|(line, now)| self.bucket(line, now.owner, &facts)).collect()
+        let late = self.late.iter().copied().chain(std::iter::repeat(0));
+        lines.zip(late).map(|((l, now), late)| self.bucket((l, late), now.owner, &facts)).collect()
     }
 
-    fn bucket(&self, line: &Line, now: Option<Seat>, facts: &Facts) -> Bucket {
+    fn bucket(&self, (line, late): (&Line, u32), now: Option<Seat>, facts: &Facts) -> Bucket {
         let me = Some(self.settings.me);
         let leads = matches!(self.standing, Standing::Leads { .. });
         let owner = match self.settings.delivery {
-            Delivery::Multicast if line.owner == me && now != me && !facts.may_take(line) => None,
+            Delivery::Multicast if line.owner == me && now != me && !facts.may_take(line, late) => {
+                None
+            }
             Delivery::Multicast if line.owner == me && self.is_behind() => None,
             Delivery::Multicast => line.owner,
             Delivery::Directed if leads => self.destination(line, now, facts),
@@ -218,9 +255,10 @@ struct Facts {
 
 impl Facts {
     /// Whether nobody else serves a bucket that this node is to take.
-    fn may_take(&self, line: &Line) -> bool {
+    fn may_take(&self, line: &Line, late: u32) -> bool {
         let mut unsure = self.unsure.iter();
-        let serves = |(seat, same): &(Seat, bool)| !same || line.former.contains(&Some(*seat));
+        let had = |seat: Seat| line.former.contains(&Some(seat)) || late & bit(seat) != 0;
+        let serves = |(seat, same): &(Seat, bool)| !same || had(*seat);
         self.may_take && !unsure.any(serves)
     }
 }

@@ -116,6 +116,26 @@ fn with_multicast_a_new_owner_waits_until_all_have_the_table() {
 }
 
 #[test]
+fn with_multicast_a_node_gets_no_clients_before_it_could_take_them() {
+    for (delivery, at_first) in
+        [(Delivery::Multicast, Part::Draining), (Delivery::Directed, Part::Ready)]
+    {
+        let mut farm = farm(1, 3, delivery);
+        farm.set_part(Time::ZERO, Part::Ready);
+        assert_eq!(farm.pulse().part, at_first);
+        let wishes = farm.tick(Time::ZERO + TIMEOUT);
+        assert_eq!(farm.pulse().part, Part::Ready);
+        assert!(wishes.iter().any(|wish| matches!(wish, Wish::Pulse(_))), "it says so at once");
+        // A new daemon that listens has clients, and keeps them.
+        let left = alone(delivery).0.left();
+        let mut next =
+            Farm::new(Time::ZERO, alone(delivery).0.settings, (BootId(1), 2), Some(left));
+        next.set_part(Time::ZERO, Part::Ready);
+        assert_eq!(next.pulse().part, Part::Ready);
+    }
+}
+
+#[test]
 fn a_late_node_hears_all_that_waits_before_it_finds_anybody_silent() {
     let at = Time::from_millis;
     let begin = || {
@@ -297,6 +317,55 @@ fn pass(farm: &mut Farm, from: Time, time: Duration) -> (Time, Vec<Wish>) {
     (now, wishes)
 }
 
+/// The others missed this node, and went on under a leader of their own.
+fn missed(farm: &Farm, before: &Pulse) -> Pulse {
+    let term = farm.term + 1;
+    let stamp = Stamp { term, leader: 1, serial: 1 };
+    let mut table = Table::empty(stamp);
+    balance(&mut table.lines, &BTreeMap::from([(1, 1)]));
+    Pulse {
+        sequence: before.sequence + 1,
+        hears: 0b110,
+        follows: Some(Follows { lead: stamp.lead(), heard: true }),
+        term,
+        installed: stamp,
+        switched: 1,
+        table: Some(table),
+        ..before.clone()
+    }
+}
+
+#[test]
+fn a_node_that_stood_still_does_not_lead_against_those_who_missed_it() {
+    let (mut farm, now, before) = two();
+    let later = now + 20 * TIMEOUT;
+    let mut pulse = missed(&farm, &before);
+    let lead = pulse.leads().unwrap();
+    let wishes = farm.hear(later, later, pulse.clone());
+    let told: Vec<&Wish> = wishes.iter().filter(|wish| matches!(wish, Wish::Tell(_))).collect();
+    let leader = names(3)[1].clone();
+    let healed = Told::Healed { other: leader.clone(), leader: leader.clone() };
+    assert_eq!(told, [&Wish::Tell(healed)], "it follows, and misses nobody");
+    assert_eq!((farm.leader(), farm.count(), farm.term), (Some(1), 0, lead.term));
+    // It is heard again, and goes on like that.
+    (pulse.sequence, pulse.hears) = (pulse.sequence + 1, u32::MAX);
+    farm.hear(later, later, pulse.clone());
+    assert_eq!(farm.leader(), Some(1));
+    // If it is not heard, the others are lost to it after a timeout.
+    (pulse.sequence, pulse.hears) = (pulse.sequence + 1, 0b110);
+    farm.hear(later, later, pulse.clone());
+    let mut now = later;
+    let mut wishes = Vec::new();
+    while now < later + TIMEOUT {
+        assert_eq!(farm.leader(), Some(1));
+        now = now + TIMEOUT / 4;
+        pulse.sequence += 1;
+        wishes.extend(farm.hear(now, now, pulse.clone()));
+    }
+    assert!(wishes.contains(&Wish::Tell(Told::Lost(leader))));
+    assert!(matches!(farm.standing, Standing::Leads { .. }));
+}
+
 #[test]
 fn a_node_whose_daemon_ends_is_there_until_it_should_be_back() {
     let (mut farm, now, mut pulse) = two();
@@ -363,6 +432,34 @@ fn with_multicast_nobody_takes_what_a_kernel_may_serve_whose_daemon_is_away() {
     assert_eq!(take(stamp(5, 0, 2), 2), 0, "it may have them still");
     assert_eq!(take(stamp(5, 0, 3), 2), BUCKETS, "it has said that it has let go");
     assert_eq!(take(stamp(4, 3, 9), 3), 0, "by the table of another leader");
+}
+
+#[test]
+fn with_multicast_nobody_takes_what_the_leader_gives_without_knowing_who_has_it() {
+    let mut farm = farm(1, 4, Delivery::Multicast);
+    let now = Time::ZERO + TIMEOUT;
+    farm.set_part(Time::ZERO, Part::Ready);
+    let stamp = |serial| Stamp { term: 5, leader: 0, serial };
+    let follows = Some(Follows { lead: stamp(2).lead(), heard: true });
+    let table = |serial, owner| {
+        let line = Line { owner: Some(owner), ..Line::default() };
+        Some(Table { stamp: stamp(serial), lines: vec![line; BUCKETS] })
+    };
+    let (table, later) = (table(2, 2), table(3, 1));
+    let mut leader = Pulse { installed: stamp(2), follows, table, ..said(&farm, 0, 1) };
+    let mut ends = Pulse { installed: stamp(2), follows, ..said(&farm, 2, 1) };
+    farm.hear(now, now, ends.clone());
+    let wished = shares(&farm.hear(now, now, leader.clone())).unwrap();
+    farm.shares_set(now, wished.edition);
+    // The leader has missed that the other's daemon ends, and takes the node for lost.
+    (leader.sequence, leader.installed, leader.table) = (2, stamp(3), later);
+    farm.hear(now, now, leader);
+    (ends.sequence, ends.away) = (2, true);
+    farm.hear(now, now, ends.clone());
+    assert_eq!((farm.table.count(1), farm.count()), (BUCKETS, 0), "the kernel may have them");
+    (ends.incarnation, ends.away, ends.installed) = (2, false, stamp(3));
+    farm.hear(now, now, ends);
+    assert_eq!(farm.count(), BUCKETS);
 }
 
 #[test]

@@ -72,11 +72,12 @@ impl Farm {
     }
 
     fn goes_by_its_table(&self) -> bool {
-        match self.standing {
+        let agreed = match self.standing {
             Standing::Leads { established, .. } => established && self.is_in_force(),
-            Standing::Follows(_) => self.is_followed() && self.is_switched(),
+            Standing::Follows(_) => self.is_switched(),
             Standing::Out | Standing::Seeks { .. } | Standing::Estranged(_) => false,
-        }
+        };
+        agreed && self.is_followed() && self.serves_by_table()
     }
 
     /// Who leads, as far as this node knows.

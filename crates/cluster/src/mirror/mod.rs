@@ -23,6 +23,7 @@
 //! about two copies is in `application`.
 
 mod alone;
+mod cover;
 mod facts;
 mod heal;
 mod held;
@@ -250,8 +251,9 @@ pub(crate) struct Mirror {
     /// What this node brings forward where its copy and the peer's went apart.
     #[serde(default)]
     claim: Option<keep::Brought>,
-    /// When others were last kept from the directories while it waited.
-    covered_at: Time,
+    /// Since when both nodes wait for what they find to have been changed past replication.
+    #[serde(default)]
+    look_back_since: Option<Time>,
     /// The epoch in which the witness refused this node: asking again is of no use.
     refused_in: Option<EpochId>,
     /// The session ended last: never joined again.
@@ -315,7 +317,7 @@ impl Mirror {
             opened_at: now,
             counts: false,
             claim: None,
-            covered_at: now,
+            look_back_since: None,
             refused_in: None,
             burnt: None,
             rng: Rng::new(boot.seed, stream),

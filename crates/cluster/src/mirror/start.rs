@@ -9,16 +9,12 @@ use model::{Copy, Role};
 
 use super::facts::{Standing, is_acting};
 use super::{Mirror, Promote, State};
-use crate::effect::{Assignment, Ending};
 use crate::record::StoredCopy;
 use crate::report::{Report, SessionStep};
 use crate::witness::Answer;
 
 /// How long a started node waits for an up-to-date peer to be started too.
 const START_GRACE: Duration = Duration::from_secs(3);
-/// How long two nodes that hold the same operations wait until they know whether anything was
-/// changed past replication, before one goes on alone for that time.
-const LOOK_BACK_MAX: Duration = Duration::from_secs(2);
 /// How long an offered role may be left untaken before it counts as refused.
 const HANDOVER_MAX: Duration = Duration::from_secs(10);
 
@@ -82,31 +78,6 @@ impl Mirror {
         }
     }
 
-    /// Whether no replicator keeps others from the directories.
-    fn is_uncovered(&self) -> bool {
-        let replicator = &self.replicator;
-        let assigned = !matches!(replicator.assigned, None | Some(Assignment::Close));
-        !assigned || replicator.refused.is_some() || replicator.died.is_some()
-    }
-
-    /// Whoever waits lets nobody change its copy, and looks for what was changed before.
-    fn cover(&mut self) -> bool {
-        let refused = self.replicator.refused.clone();
-        if refused.is_some() || self.replicator.died.is_some() {
-            if !self.due(self.retry.at) {
-                let Some(why) = refused else { return false };
-                let me = &self.me;
-                let sentence = format!("the directories on {me} cannot be kept from others: {why}");
-                return self.block("replicator-refused", sentence);
-            }
-            self.back_off();
-        }
-        self.covered_at = self.now;
-        self.replicator.looked_back = None;
-        self.hold(Ending::Cut);
-        true
-    }
-
     /// Whether the peer has, or gets, the newer data.
     fn may_follow(&self, peer: &Report) -> bool {
         matches!(self.standing(peer), Standing::MeNew | Standing::Behind) || is_acting(peer)
@@ -155,6 +126,9 @@ impl Mirror {
                 keys.join(", ")
             );
             return self.block("config-differs", sentence);
+        }
+        if peer.role != Role::Wait {
+            self.look_back_since = None;
         }
         match self.standing(peer) {
             Standing::BothNew => self.first_start(peer),
@@ -286,7 +260,7 @@ impl Mirror {
             }
             match self.nothing_out_of_band(peer) {
                 Some(true) => return self.start_in_sync(peer),
-                None if !self.due(self.covered_at + LOOK_BACK_MAX) => return false,
+                None if !self.has_looked_back_long() => return false,
                 Some(false) | None => {}
             }
         }
@@ -294,11 +268,6 @@ impl Mirror {
             return self.ask_unless(wait_for_peer);
         }
         self.follow_or_wait(peer)
-    }
-
-    /// Whether neither copy was changed past replication; none while that is being looked for.
-    fn nothing_out_of_band(&self, peer: &Report) -> Option<bool> {
-        Some(self.replicator.looked_back? && peer.looked_back?)
     }
 
     fn ask_unless(&mut self, wait: bool) -> bool {
@@ -381,6 +350,7 @@ impl Mirror {
 
     /// The peer is silent.
     fn wait_without(&mut self) -> bool {
+        self.look_back_since = None;
         self.leaving = false;
         self.handover = None;
         if self.record.epoch.is_none() {
@@ -488,6 +458,7 @@ impl Mirror {
         self.forget_preparation();
         self.leave_recovery();
         self.peer_stopped_since = None;
+        self.look_back_since = None;
         self.undecided_since = None;
     }
 }

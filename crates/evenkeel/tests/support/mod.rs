@@ -117,6 +117,16 @@ impl Hosts {
         self.lab.host(name).unwrap()
     }
 
+    /// Takes the witness out of the nodes' clusters, and adds something in its place.
+    pub fn without_witness(&self, more: &str) {
+        for node in NODES {
+            let file = self.host(node).read_file(format!("{ROOT}/etc/evenkeel/cluster.toml"));
+            let file = file.unwrap();
+            let (nodes, _) = file.split_once("[witness]").unwrap();
+            self.write(node, "etc/evenkeel/cluster.toml", &format!("{nodes}{more}"));
+        }
+    }
+
     /// Writes a file below a node's root.
     pub fn write(&self, node: &str, path: &str, text: &str) {
         self.host(node).write_file(Path::new(ROOT).join(path), text).unwrap();

@@ -172,7 +172,7 @@ impl Quarantine {
 
     /// Makes durable what was copied, and gives it its names; only then it counts as kept.
     fn finish(&mut self) -> Result<(), Errno> {
-        let mut copied = std::mem::take(&mut self.copied);
+        let copied = std::mem::take(&mut self.copied);
         if let Err(error) = self.name(&copied) {
             // The disk tells of an error once: what is here of a file may be less than it seems.
             for Copied { content, .. } in &copied {
@@ -182,7 +182,7 @@ impl Quarantine {
             }
             return Err(self.fail(&error));
         }
-        for one in copied.drain(..) {
+        for one in copied {
             self.note(one.object);
         }
         Ok(())
