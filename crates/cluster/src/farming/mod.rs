@@ -90,6 +90,10 @@ pub(crate) struct Farming {
     healed: Option<Time>,
     /// The application was started, and its checks have not all been up since: it has no clients.
     proving: bool,
+    /// It was not started: this daemon has found it running. Until its checks have been up it keeps
+    /// the connections that it has, and gets no others as long as anybody else may have them.
+    #[serde(default)]
+    resumed: bool,
 }
 
 impl Farming {
@@ -107,6 +111,7 @@ impl Farming {
             filter_failed: None,
             healed: None,
             proving: false,
+            resumed: false,
         })
     }
 
@@ -147,6 +152,7 @@ impl Farming {
             self.state = State::Up;
             // One that had no clients has to show anew that it may have some.
             self.proving = self.farm.count() == 0;
+            self.resumed = true;
             let sentence = format!("{} goes on running the application", self.base.me);
             self.base.info("carries-on", sentence);
         }
@@ -253,7 +259,7 @@ impl Farming {
             State::Take(step) => self.take_step(step),
             State::Up => match self.base.restart_step() {
                 Some(changed) => {
-                    self.proving = true;
+                    (self.proving, self.resumed) = (true, false);
                     changed
                 }
                 None => match self.base.answer_failure() {
@@ -295,7 +301,7 @@ impl Farming {
             }
             Take::Service if self.base.front.busy.is_some() => false,
             Take::Service => {
-                self.proving = true;
+                (self.proving, self.resumed) = (true, false);
                 if self.base.start_failure().is_none() {
                     let sentence = format!("{} runs the application", self.base.me);
                     self.base.info("serves", sentence);
@@ -386,7 +392,7 @@ impl Farming {
             State::Stop | State::Wait | State::Take(Take::Filter) => Part::Out,
             State::Take(Take::Service) | State::Leave(Leave::Service) => Part::Standby,
             State::Up if !able => Part::Standby,
-            State::Up if self.base.is_maintained() => Part::Draining,
+            State::Up if self.base.is_maintained() || self.proving => Part::Draining,
             State::Up => Part::Ready,
             State::Leave(Leave::Drain { .. }) => Part::Draining,
             State::Leave(Leave::Out { .. } | Leave::Filter) => Part::Out,
@@ -397,7 +403,8 @@ impl Farming {
     /// wants clients to stay where they are.
     fn is_able(&mut self) -> bool {
         let runs = self.base.is_at_rest() && self.base.failure().is_none();
-        !self.proving && self.filter_failed.is_none() && (runs || self.base.is_paused())
+        let unproven = self.proving && !self.resumed;
+        !unproven && self.filter_failed.is_none() && (runs || self.base.is_paused())
     }
 
     fn wish(&mut self, wishes: Vec<Wish>) {

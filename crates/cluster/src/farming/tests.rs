@@ -193,6 +193,18 @@ impl Shell {
         })
     }
 
+    /// The daemon that follows.
+    fn next(&self) -> Shell {
+        let left: Left = self.node.farm_left(&web()).unwrap();
+        let running = Running {
+            assignment: Assignment::Close,
+            addresses: true,
+            service: true,
+            farm: Some(Box::new(left)),
+        };
+        Shell::start(Some(running), true)
+    }
+
     /// Both nodes for so long, with a pulse each 50 milliseconds.
     fn together(&mut self, millis: u64) {
         for _ in 0..millis / 50 {
@@ -399,18 +411,33 @@ fn a_following_daemon_goes_on_with_what_the_kernel_does() {
     let mut shell = Shell::start(None, true);
     shell.check(true);
     shell.together(400);
-    let left: Left = shell.node.farm_left(&web()).unwrap();
-    let running = Running {
-        assignment: Assignment::Close,
-        addresses: true,
-        service: true,
-        farm: Some(Box::new(left)),
-    };
-    let next = Shell::start(Some(running), true);
+    let next = shell.next();
     assert!(next.kernel.buckets == shell.kernel.buckets);
     assert_eq!((next.part(), next.status().role), (Part::Ready, Role::Up));
     assert!(next.kernel.leader && next.done.is_empty());
     assert_eq!(next.pulse.unwrap().hears, 2);
+}
+
+#[test]
+fn a_following_daemon_leaves_the_connections_of_a_node_that_has_no_share() {
+    let mut shell = Shell::start(None, true);
+    shell.check(true);
+    shell.together(400);
+    shell.command(1, Command::Maintain(Duration::from_secs(600)));
+    shell.together(200);
+    assert_eq!(
+        (shell.part(), shell.status().farm.unwrap().members[0].buckets),
+        (Part::Draining, 0)
+    );
+    let mut next = shell.next();
+    assert_eq!(next.part(), Part::Draining, "its checks have not been up yet");
+    // It is given clients only once they have, and none after a failure.
+    next.together(200);
+    assert_eq!((next.part(), next.status().phase), (Part::Draining, Phase::Transient));
+    next.check(true);
+    assert_eq!(next.part(), Part::Ready);
+    next.check(false);
+    assert_eq!(next.part(), Part::Standby);
 }
 
 #[test]

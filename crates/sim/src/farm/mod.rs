@@ -313,16 +313,22 @@ impl World {
         }
     }
 
+    /// As in production, whoever was late hears all that waits before it decides anything.
     fn thaw(&mut self, i: usize) {
         if self.hosts[i].frozen.is_none_or(|until| until > self.now) {
             return;
         }
         self.hosts[i].frozen = None;
-        let part = self.hosts[i].part;
-        self.give(i, |farm, now| farm.set_part(now, part));
-        for (received, pulse) in std::mem::take(&mut self.hosts[i].waiting) {
+        let mut waiting = std::mem::take(&mut self.hosts[i].waiting);
+        let last = waiting.pop();
+        if let Some(farm) = self.hosts[i].farm.as_mut() {
+            waiting.into_iter().for_each(|(received, pulse)| farm.note(received, *pulse));
+        }
+        if let Some((received, pulse)) = last {
             self.give(i, |farm, now| farm.hear(now, received, *pulse));
         }
+        let part = self.hosts[i].part;
+        self.give(i, |farm, now| farm.set_part(now, part));
         // Shares that went into the kernel meanwhile.
         let edition = self.hosts[i].kernel.edition;
         self.give(i, |farm, now| farm.shares_set(now, edition));
