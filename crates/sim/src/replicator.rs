@@ -87,10 +87,12 @@ impl Replicator {
         self.tree.burnt.extend(self.link);
     }
 
-    /// What a new daemon finds running.
+    /// What a new daemon finds running: what is in force. What the one before has told last may
+    /// still be under way.
     #[must_use]
     pub fn running(&self, addresses: bool, service: bool) -> Option<Running> {
-        let assignment = self.told.clone().filter(|_| self.running)?;
+        let nothing = Assignment::Hold { ending: Ending::Cut };
+        let assignment = self.running.then(|| self.in_force.clone().unwrap_or(nothing))?;
         Some(Running { assignment, addresses, service, farm: None })
     }
 
