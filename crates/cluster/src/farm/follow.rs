@@ -34,11 +34,23 @@ impl Farm {
         }
         self.other_roster = self.other_roster.filter(|(other, _)| *other != from);
         self.term = self.term.max(pulse.term);
-        let same = peer.pulse.as_ref().is_some_and(|last| last.boot == pulse.boot);
-        let deaf = same && peer.member && !pulse.hears(self.settings.me);
-        peer.deaf = deaf.then(|| peer.deaf.unwrap_or(received));
         peer.received = peer.received.max(received);
         peer.pulse = Some(Box::new(pulse));
+    }
+
+    /// A node that slept has heard nobody, which says nothing about them: they get another
+    /// timeout from now on.
+    pub(super) fn notice_gap(&mut self) {
+        let timeout = self.settings.timeout;
+        if self.now.since(self.handled) <= crate::node::gap_allowed(timeout) {
+            return;
+        }
+        self.woken = Some(self.now);
+        for peer in &mut self.peers {
+            if self.handled < peer.received + peer.patience(timeout) {
+                peer.received = peer.received.max(self.now);
+            }
+        }
     }
 
     /// What a node said last, if that was not too long ago.
@@ -48,14 +60,19 @@ impl Farm {
         peer.pulse.as_deref().filter(|_| heard)
     }
 
-    /// What a member said last: a node that takes part, is heard, and hears this one. One that has
-    /// ceased to hear it counts for another timeout: it was missed itself, and is heard again in a
-    /// moment; a node that took all others for lost then would lead against them.
+    /// What a member said last: a node that takes part, is heard, and hears this one. After this
+    /// one has stood still, and was missed, those that were members stay so for another timeout:
+    /// it is heard again in a moment, and would lead against them if it took all for lost.
     pub(super) fn member(&self, seat: Seat) -> Option<&Pulse> {
         let me = self.settings.me;
-        let deaf = self.peers.get(usize::from(seat))?.deaf;
-        let counts = deaf.is_some_and(|since| self.now < since + self.settings.timeout);
-        self.fresh(seat).filter(|pulse| pulse.part != Part::Out && (pulse.hears(me) || counts))
+        let peer = self.peers.get(usize::from(seat))?;
+        let missed = peer.member && self.missed_until(peer).is_some_and(|until| self.now < until);
+        self.fresh(seat).filter(|pulse| pulse.part != Part::Out && (pulse.hears(me) || missed))
+    }
+
+    /// Until when a peer may not know yet that this node has gone on.
+    fn missed_until(&self, peer: &Peer) -> Option<Time> {
+        self.woken.map(|woken| woken + peer.patience(self.settings.timeout))
     }
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Pulse> {
@@ -102,9 +119,18 @@ impl Farm {
         }
     }
 
-    /// The greatest leadership that members hear and follow, and this node does not hear.
+    /// The greatest leadership that others hear and follow, and this node has no part in: it does
+    /// not hear who leads, or they do not hear it. Those who hear nobody at all are cut off
+    /// themselves.
     fn vouched(&self) -> Option<Lead> {
-        let followed = self.running().filter_map(|pulse| pulse.follows);
+        let me = self.settings.me;
+        let is_among_others = |pulse: &Pulse| pulse.hears & !(bit(me) | bit(pulse.from)) != 0;
+        let counts = |pulse: &&Pulse| {
+            let apart = pulse.part != Part::Out && is_among_others(pulse);
+            !pulse.away && (apart || self.member(pulse.from).is_some())
+        };
+        let heard = self.seats().filter_map(|seat| self.fresh(seat)).filter(counts);
+        let followed = heard.filter_map(|pulse| pulse.follows);
         let leads = followed.filter(|follows| follows.heard).map(|follows| follows.lead);
         let unheard =
             |lead: &Lead| lead.seat != self.settings.me && self.member(lead.seat).is_none();
@@ -147,11 +173,11 @@ impl Farm {
     fn wake_at_silence(&mut self) {
         let timeout = self.settings.timeout;
         let silent = self.peers.iter().map(|peer| peer.received + peer.patience(timeout));
-        let deaf = self.peers.iter().filter_map(|peer| peer.deaf).map(|since| since + timeout);
+        let missed = self.peers.iter().filter_map(|peer| self.missed_until(peer));
         let held = self.peers.iter().filter_map(Peer::held_until);
         // A node that is gone says nothing of any list.
         let other = self.other_roster.map(|(_, said)| said + RESUMES.max(timeout));
-        let next = silent.chain(deaf).chain(held).chain(other).filter(|at| *at > self.now).min();
+        let next = silent.chain(missed).chain(held).chain(other).filter(|at| *at > self.now).min();
         if let Some(at) = next {
             self.due(at);
         }
@@ -237,7 +263,7 @@ impl Farm {
         if self.table.stamp.is_of(lead) && self.table.stamp >= stamp && !changed {
             return false;
         }
-        self.table = Table::empty(stamp);
+        self.go_by(Table::empty(stamp));
         true
     }
 

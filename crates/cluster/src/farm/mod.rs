@@ -7,7 +7,7 @@
 //!    |  +------------------------|----------------------------------+
 //!    | its turn                  | hears of a greater leadership
 //!    +-------> Leads ------------+
-//!   any -> Estranged: whom it hears follows a leader that it does not hear
+//!   any -> Estranged: others follow a leader that it does not hear, or that does not hear it
 //! ```
 //!
 //! A member is a node that hears this one and is heard by it. The leader alone draws up the table;
@@ -109,6 +109,9 @@ pub struct Left {
     /// Digest of the list of nodes, which seats count in.
     #[serde(default)]
     pub roster: u64,
+    /// Who may go by an earlier table, as it knew: for each bucket a bit for each seat.
+    #[serde(default)]
+    pub late: Vec<u32>,
 }
 
 /// What a farm wants done.
@@ -141,7 +144,7 @@ pub enum Told {
         /// Who leads now.
         leader: NodeName,
     },
-    /// Whom this node hears follows a leader that it does not hear: it serves nobody.
+    /// Others follow this leader, and it and this node do not hear each other: it serves nobody.
     Estranged(NodeName),
     /// Nobody is there who may serve.
     Nobody,
@@ -168,9 +171,6 @@ struct Peer {
     pulse: Option<Box<Pulse>>,
     received: Time,
     past: [Option<BootId>; PAST],
-    /// Since when it says that it does not hear this node any more.
-    #[serde(default)]
-    deaf: Option<Time>,
     /// It was a member after the last input.
     member: bool,
     /// It led another part of the farm then.
@@ -197,6 +197,9 @@ pub struct Farm {
     /// Whom an earlier daemon heard: until then they are not told otherwise.
     presumed: u32,
     handled: Time,
+    /// When it last went on after it had stood still.
+    #[serde(default)]
+    woken: Option<Time>,
     standing: Standing,
     /// Since when others follow a greater leader that this node does not hear.
     outranked: Option<Time>,
@@ -249,6 +252,7 @@ impl Farm {
             listening: now + settings.timeout,
             presumed: 0,
             handled: now,
+            woken: None,
             standing: Standing::Out,
             outranked: None,
             behind: None,
@@ -280,7 +284,7 @@ impl Farm {
     }
 
     /// Goes on where an earlier daemon ended: the kernel has never stopped.
-    fn resume(&mut self, Left { table, shares, hears, .. }: Left) {
+    fn resume(&mut self, Left { table, shares, hears, late, .. }: Left) {
         self.presumed = hears & !pulse::bit(self.settings.me);
         if self.presumed != 0 {
             self.listening = self.now + self.settings.timeout.max(RESUMES);
@@ -298,7 +302,7 @@ impl Farm {
         self.shares = Shares { edition, ..shares };
         self.asked.insert(edition, table.stamp);
         self.wishes.push(Wish::SetShares(Box::new(self.shares.clone())));
-        self.table = table;
+        (self.table, self.late) = (table, late);
     }
 
     /// What stands in the kernel is of no use: seats are others now.
@@ -385,21 +389,6 @@ impl Farm {
         std::mem::take(&mut self.wishes)
     }
 
-    /// A node that slept has heard nobody, which says nothing about them: they get another
-    /// timeout from now on.
-    fn notice_gap(&mut self) {
-        let timeout = self.settings.timeout;
-        if self.now.since(self.handled) <= crate::node::gap_allowed(timeout) {
-            return;
-        }
-        for peer in &mut self.peers {
-            if self.handled < peer.received + peer.patience(timeout) {
-                peer.received = peer.received.max(self.now);
-                peer.deaf = peer.deaf.map(|_| self.now);
-            }
-        }
-    }
-
     /// One decision. Returns whether anything changed, so that it is worth looking again.
     fn step(&mut self) -> bool {
         if self.part == Part::Out {
@@ -478,13 +467,15 @@ impl Farm {
 
     fn pulse(&self) -> Pulse {
         let leads = matches!(self.standing, Standing::Leads { .. });
+        // The others may take what it serves as soon as it is out.
+        let leaving = self.part == Part::Out && !self.is_out();
         Pulse {
             from: self.settings.me,
             roster: self.settings.roster(),
             boot: self.boot,
             incarnation: self.incarnation,
             sequence: 0,
-            part: self.told_part(),
+            part: if leaving { Part::Standby } else { self.part },
             away: false,
             weight: self.settings.weight,
             hears: self.hears(),

@@ -111,19 +111,13 @@ impl Farm {
         true
     }
 
-    /// What the others are told that it takes part in.
-    pub(super) fn told_part(&self) -> Part {
-        // They may take what it serves as soon as it is out.
-        let leaves = !self.is_out();
-        // With multicast it takes nothing as long as it listens, and who gave it clients would have
-        // let go of them.
-        let serves = self.count() > 0 || self.table.count(self.settings.me) > 0;
-        let listens = self.settings.delivery == Delivery::Multicast && self.now < self.listening;
-        match self.part {
-            Part::Out if leaves => Part::Standby,
-            Part::Ready if listens && !serves => Part::Draining,
-            part => part,
-        }
+    /// Whether it knows what all say without listening any longer: whom the leader hears. Who is
+    /// not heard by that one is lost.
+    fn hears_whom_its_leader_hears(&self) -> bool {
+        let Standing::Follows(lead) = self.standing else { return false };
+        let known = |seat: Seat| seat == self.settings.me || self.fresh(seat).is_some();
+        let leader = self.member(lead.seat).filter(|leader| !leader.away);
+        leader.is_some_and(|leader| self.seats().all(|seat| !leader.hears(seat) || known(seat)))
     }
 
     /// Whether it serves what it should by the table, and nothing else.
@@ -136,16 +130,24 @@ impl Farm {
     /// Goes by another table. The leader may have missed who serves by an earlier one still: what
     /// this node knows of them it keeps in mind.
     pub(super) fn go_by(&mut self, table: Table) {
+        let earlier = self.unsettled();
         let before = std::mem::replace(&mut self.table, table);
-        let earlier = self.members().filter(|member| !self.has_installed(member.from));
-        let earlier = earlier.map(|member| bit(member.from)).fold(0, |all, bit| all | bit);
+        let now = self.unsettled();
         let late = self.late.iter().copied().chain(std::iter::repeat(0));
         let owners = before.lines.iter().map(|line| line.owner.map_or(0, bit));
-        self.late = owners.zip(late).map(|(owner, late)| (owner | late) & earlier).collect();
+        let all = owners.zip(late).map(|(owner, late)| (owner | late & earlier) & now);
+        self.late = if now == 0 { Vec::new() } else { all.collect() };
+    }
+
+    /// The members that have not said that they go by the table: a bit for each seat.
+    fn unsettled(&self) -> u32 {
+        let behind = self.members().filter(|member| !self.has_installed(member.from));
+        behind.map(|member| bit(member.from)).fold(0, |all, bit| all | bit)
     }
 
     fn wanted(&mut self) -> Vec<Bucket> {
-        let may_take = !self.is_listening() && self.is_at_all() && !self.is_behind();
+        let informed = !self.is_listening() || self.hears_whom_its_leader_hears();
+        let may_take = informed && self.is_at_all() && !self.is_behind();
         let released = self.is_switched();
         let installed: Vec<bool> = self.seats().map(|seat| self.has_installed(seat)).collect();
         let lead = self.table.stamp.lead();

@@ -116,26 +116,6 @@ fn with_multicast_a_new_owner_waits_until_all_have_the_table() {
 }
 
 #[test]
-fn with_multicast_a_node_gets_no_clients_before_it_could_take_them() {
-    for (delivery, at_first) in
-        [(Delivery::Multicast, Part::Draining), (Delivery::Directed, Part::Ready)]
-    {
-        let mut farm = farm(1, 3, delivery);
-        farm.set_part(Time::ZERO, Part::Ready);
-        assert_eq!(farm.pulse().part, at_first);
-        let wishes = farm.tick(Time::ZERO + TIMEOUT);
-        assert_eq!(farm.pulse().part, Part::Ready);
-        assert!(wishes.iter().any(|wish| matches!(wish, Wish::Pulse(_))), "it says so at once");
-        // A new daemon that listens has clients, and keeps them.
-        let left = alone(delivery).0.left();
-        let mut next =
-            Farm::new(Time::ZERO, alone(delivery).0.settings, (BootId(1), 2), Some(left));
-        next.set_part(Time::ZERO, Part::Ready);
-        assert_eq!(next.pulse().part, Part::Ready);
-    }
-}
-
-#[test]
 fn a_late_node_hears_all_that_waits_before_it_finds_anybody_silent() {
     let at = Time::from_millis;
     let begin = || {
@@ -351,19 +331,45 @@ fn a_node_that_stood_still_does_not_lead_against_those_who_missed_it() {
     (pulse.sequence, pulse.hears) = (pulse.sequence + 1, u32::MAX);
     farm.hear(later, later, pulse.clone());
     assert_eq!(farm.leader(), Some(1));
-    // If it is not heard, the others are lost to it after a timeout.
+    // If it is not heard, it is left out after a timeout: it serves nobody, and does not lead.
     (pulse.sequence, pulse.hears) = (pulse.sequence + 1, 0b110);
-    farm.hear(later, later, pulse.clone());
-    let mut now = later;
-    let mut wishes = Vec::new();
-    while now < later + TIMEOUT {
-        assert_eq!(farm.leader(), Some(1));
-        now = now + TIMEOUT / 4;
+    let (now, wishes) = unheard(&mut farm, later, &mut pulse);
+    assert!(wishes.contains(&Wish::Tell(Told::Lost(leader.clone()))));
+    let (now, wishes) = unheard(&mut farm, now, &mut pulse);
+    assert!(wishes.contains(&Wish::Tell(Told::Estranged(leader))));
+    assert_eq!((farm.count(), farm.term), (0, lead.term));
+    // One that hears nobody at all may be deaf itself: then this node serves.
+    pulse.hears = 0;
+    unheard(&mut farm, now, &mut pulse);
+    assert!(matches!(farm.standing, Standing::Leads { .. }));
+}
+
+/// A node goes on saying the same, for a timeout and a little more.
+fn unheard(farm: &mut Farm, from: Time, pulse: &mut Pulse) -> (Time, Vec<Wish>) {
+    let (mut now, mut wishes) = (from, Vec::new());
+    while now < from + TIMEOUT + TIMEOUT / 4 {
+        now = now + TIMEOUT / 8;
         pulse.sequence += 1;
         wishes.extend(farm.hear(now, now, pulse.clone()));
     }
-    assert!(wishes.contains(&Wish::Tell(Told::Lost(leader))));
-    assert!(matches!(farm.standing, Standing::Leads { .. }));
+    (now, wishes)
+}
+
+#[test]
+fn a_node_that_stood_still_waits_for_a_daemon_that_is_away() {
+    let (mut farm, now, before) = two();
+    let later = now + 20 * TIMEOUT;
+    let mut pulse = missed(&farm, &before);
+    pulse.away = true;
+    farm.hear(later, later, pulse);
+    let (now, _) = pass(&mut farm, later, pulse::AWAY - TIMEOUT);
+    assert_eq!(
+        (farm.leader(), farm.count()),
+        (Some(1), 0),
+        "the kernel serves, and its word is old"
+    );
+    pass(&mut farm, now, 2 * TIMEOUT);
+    assert_eq!((farm.leader(), farm.count()), (Some(0), BUCKETS));
 }
 
 #[test]
@@ -460,6 +466,58 @@ fn with_multicast_nobody_takes_what_the_leader_gives_without_knowing_who_has_it(
     (ends.incarnation, ends.away, ends.installed) = (2, false, stamp(3));
     farm.hear(now, now, ends);
     assert_eq!(farm.count(), BUCKETS);
+}
+
+#[test]
+fn with_multicast_who_has_let_go_once_is_not_waited_for_again() {
+    let mut farm = farm(1, 4, Delivery::Multicast);
+    let now = Time::ZERO + TIMEOUT;
+    farm.set_part(Time::ZERO, Part::Ready);
+    let stamp = |serial| Stamp { term: 5, leader: 0, serial };
+    let follows = Some(Follows { lead: stamp(1).lead(), heard: true });
+    // The second node's application fails, and its clients go to the leader; later to this node.
+    for (serial, owner) in [(2, 2), (3, 0), (4, 1)] {
+        let line = Line { owner: Some(owner), ..Line::default() };
+        let table = Some(Table { stamp: stamp(serial), lines: vec![line; BUCKETS] });
+        let away = serial == 4;
+        let known = stamp(if away { 3 } else { serial });
+        let other = Pulse { away, installed: known, follows, ..said(&farm, 2, serial) };
+        let leader = Pulse { installed: stamp(serial), follows, table, ..said(&farm, 0, serial) };
+        let wished = shares(&farm.hear(now, now, leader));
+        wished.into_iter().for_each(|wished| drop(farm.shares_set(now, wished.edition)));
+        farm.hear(now, now, other);
+    }
+    assert_eq!(farm.count(), BUCKETS, "it has said that it has none of them");
+}
+
+#[test]
+fn with_multicast_a_daemon_that_goes_on_takes_what_it_is_given_once_it_hears_whom_the_leader_hears()
+{
+    let stamp = |serial| Stamp { term: 5, leader: 0, serial };
+    let follows = Some(Follows { lead: stamp(1).lead(), heard: true });
+    let mut lines = vec![Line { owner: Some(1), ..Line::default() }; BUCKETS];
+    lines[0] = Line { owner: Some(0), ..Line::default() };
+    let table = Table { stamp: stamp(2), lines };
+    let mut before = farm(1, 4, Delivery::Multicast);
+    before.table = table.clone();
+    let left = Left { hears: 0b1101, ..before.left() };
+    let mut farm = Farm::new(Time::ZERO, before.settings, (BootId(1), 2), Some(left));
+    farm.set_part(Time::ZERO, Part::Ready);
+    let mut given = table;
+    given.stamp = stamp(3);
+    given.lines[0] = Line { owner: Some(1), former: [Some(0), None, None], died: false };
+    let now = Time::from_millis(1);
+    // The leader hears the second node, and has lost the third.
+    let mut leader = said(&farm, 0, 1);
+    (leader.hears, leader.follows, leader.installed) = (0b0110, follows, stamp(3));
+    leader.table = Some(given);
+    let wished = shares(&farm.hear(now, now, leader)).unwrap();
+    farm.shares_set(now, wished.edition);
+    let owner = |farm: &Farm| farm.shares.buckets[0].owner;
+    assert_eq!(owner(&farm), None, "the second may go by another table");
+    let other = Pulse { installed: stamp(3), follows, ..said(&farm, 2, 1) };
+    farm.hear(now, now, other);
+    assert_eq!((owner(&farm), farm.now < farm.listening), (Some(1), true));
 }
 
 #[test]

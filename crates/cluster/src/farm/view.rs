@@ -137,7 +137,8 @@ impl Farm {
     #[must_use]
     pub fn left(&self) -> super::Left {
         let (table, shares) = (self.table.clone(), self.shares.clone());
-        super::Left { table, shares, hears: self.hears(), roster: self.roster() }
+        let (hears, roster, late) = (self.hears(), self.roster(), self.late.clone());
+        super::Left { table, shares, hears, roster, late }
     }
 
     /// What it takes part in.

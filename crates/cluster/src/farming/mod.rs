@@ -446,7 +446,8 @@ impl Farming {
             }
             Told::Estranged(leader) => {
                 let sentence = format!(
-                    "{me} serves nobody: the others follow {leader}, which {me} does not hear"
+                    "{me} serves nobody: the others follow {leader}, and {leader} and {me} do not \
+                     hear each other"
                 );
                 (Severity::Critical, "farm-estranged", sentence)
             }

@@ -133,8 +133,10 @@ impl Farming {
             found.push(("farm-filter-failed", Severity::Critical, sentence));
         }
         if self.farm.is_estranged() {
-            let sentence =
-                format!("{me} serves nobody: the others follow a node that {me} does not hear");
+            let sentence = format!(
+                "{me} serves nobody: the others follow a node that does not hear {me}, or that \
+                 {me} does not hear"
+            );
             found.push(("farm-estranged", Severity::Critical, sentence));
         }
         if let Some(node) = self.farm.other_roster() {

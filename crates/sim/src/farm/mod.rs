@@ -7,6 +7,7 @@
 
 mod plan;
 mod promises;
+mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

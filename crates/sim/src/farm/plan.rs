@@ -240,7 +240,7 @@ impl World {
     }
 
     fn settle(&mut self) {
-        self.watch.planned = false;
+        (self.watch.planned, self.watch.service) = (false, None);
         self.network = super::Network::default();
         for i in 0..self.hosts.len() {
             self.start(i, false);
@@ -268,8 +268,10 @@ impl World {
         for round in 0..FLAPS {
             self.lose(i);
             self.pass(away);
+            self.watch_service(Duration::ZERO);
             self.start(i, true);
             self.pass(Duration::from_millis(500));
+            self.watch.service = None;
             if self.violation.is_some() || others == 0 {
                 return;
             }
@@ -288,6 +290,9 @@ impl World {
         let before = self.owners();
         self.keep_connections();
         self.forget_connections(i);
+        if self.hosts.iter().enumerate().any(|(k, host)| k != i && host.part == Part::Ready) {
+            self.watch_service(super::TIMEOUT + Duration::from_millis(2 * self.lag));
+        }
         self.lose(i);
         self.pass(SETTLES);
         if self.violation.is_some() {
@@ -311,6 +316,9 @@ impl World {
         self.settle();
         let others = (0..self.hosts.len()).any(|k| k != i && self.hosts[k].part == Part::Ready);
         self.watch.planned = others && self.violation.is_none();
+        if others {
+            self.watch_service(Duration::ZERO);
+        }
         self.keep_connections();
         self.set_part(i, part);
         self.pass(SETTLES);
@@ -332,6 +340,7 @@ impl World {
     fn replace_alone(&mut self, i: usize) {
         self.settle();
         let before = self.owners();
+        self.watch_service(Duration::ZERO);
         self.keep_connections();
         self.kill(i);
         self.pass(Duration::from_millis(60));
@@ -353,6 +362,7 @@ impl World {
         self.settle();
         let before = self.owners();
         self.watch.quiet = self.violation.is_none();
+        self.watch_service(Duration::ZERO);
         self.keep_connections();
         for i in which {
             let own = millis + self.dice.roll(200);

@@ -27,7 +27,8 @@ pub enum FarmPromise {
     OneOwner,
     /// Never two that answer for the addresses among nodes that hear each other.
     OneLeader,
-    /// A planned change leaves nobody without a server.
+    /// A change leaves nobody without a server: a planned one at no time with directed delivery,
+    /// any change by itself for longer than a timeout with multicast.
     NobodyUnserved,
     /// After healing all agree within a bound, and each living node has its share.
     TheFarmSettles,
@@ -50,7 +51,7 @@ impl FarmPromise {
                 "never two owners of a bucket among nodes that hear each other"
             }
             FarmPromise::OneLeader => "never two leaders among nodes that hear each other",
-            FarmPromise::NobodyUnserved => "a planned change leaves nobody without a server",
+            FarmPromise::NobodyUnserved => "a change leaves nobody without a server",
             FarmPromise::TheFarmSettles => {
                 "after healing all agree, and each living node has its share"
             }
@@ -104,6 +105,7 @@ pub(super) struct Watch {
     /// Connections that nobody may reset: the bucket, who has them, and whether that node owned
     /// the bucket as this was noted.
     kept: Vec<(usize, usize, bool)>,
+    pub(super) service: Option<super::service::Service>,
     nodes: usize,
 }
 
@@ -129,6 +131,7 @@ impl World {
         if self.watch.planned && self.delivery == Delivery::Directed {
             self.look_for_unserved();
         }
+        self.look_at_service();
         self.look_for_resets();
     }
 
