@@ -25,6 +25,9 @@ pub(crate) fn overview(data: &Value, verbose: bool) -> String {
             let _ = writeln!(out, "{shape} {name}  {code}  {sentence}{next}");
         }
     }
+    for reason in data["network_reasons"].as_array().into_iter().flatten() {
+        out += &node_reason("network", reason);
+    }
     for reason in data["configuration"]["reasons"].as_array().into_iter().flatten() {
         out += &node_reason("configuration", reason);
     }

@@ -49,7 +49,7 @@ pub const WITNESS_PLACE: &str = "/mnt/state/witness";
 pub const CLIENT: &str = "client";
 /// The unit of the daemon on nodes that boot a real systemd.
 pub const UNIT: &str = "evenkeel";
-/// The only network.
+/// The first network, and mostly the only one.
 pub const NETWORK: &str = "lan0";
 /// Starts after which both copies must have been found in sync.
 const STARTS: usize = 3;
@@ -83,11 +83,11 @@ pub struct Cluster {
 impl Hosts {
     /// Boots node1, node2, the witness's host and the client's.
     pub fn boot() -> Hosts {
-        Hosts::boot_with(&[], false)
+        Hosts::boot_with(&[], false, &[NETWORK])
     }
 
-    /// The same, with more disks for each node, and perhaps with a real systemd.
-    pub fn boot_with(disks: &[Disk], systemd: bool) -> Hosts {
+    /// The same, with more disks for each node, perhaps with a real systemd, on these networks.
+    pub fn boot_with(disks: &[Disk], systemd: bool, networks: &[&str]) -> Hosts {
         let node = |name| {
             let mut node = HostSpec::node(name);
             if systemd {
@@ -101,7 +101,7 @@ impl Hosts {
         let lab = Lab::create(LabOptions {
             name: lab_name(),
             binary: BINARY.into(),
-            networks: vec![NETWORK.to_owned()],
+            networks: networks.iter().map(|network| (*network).to_owned()).collect(),
             hosts: vec![
                 node(NODES[0]),
                 node(NODES[1]),
@@ -164,7 +164,17 @@ impl Cluster {
 
     /// The same, with `change` done to the nodes before their daemons start.
     pub fn build_with(application: Application, change: impl FnOnce(&Hosts)) -> Cluster {
-        let hosts = Hosts::boot_with(&application.disks, application.systemd);
+        Cluster::build_on(&[NETWORK], application, change)
+    }
+
+    /// The same, on several networks. What the nodes' files say of more than the first, `change`
+    /// has to write.
+    pub fn build_on(
+        networks: &[&str],
+        application: Application,
+        change: impl FnOnce(&Hosts),
+    ) -> Cluster {
+        let hosts = Hosts::boot_with(&application.disks, application.systemd, networks);
         let cluster = Cluster { hosts, application, daemons: Mutex::default() };
         if cluster.application.keys {
             cluster.give_keys(&Authority::new("test").unwrap(), &NODES);

@@ -35,6 +35,7 @@ mod listen;
 mod marking;
 mod membership;
 mod module;
+mod networks;
 mod programs;
 mod quarantines;
 mod queue;
@@ -74,6 +75,7 @@ use crate::daemon::hold_off::HoldOff;
 use crate::daemon::inherited::Inherited;
 use crate::daemon::journal::Journal;
 use crate::daemon::module::Module;
+use crate::daemon::networks::Networks;
 use crate::daemon::queue::Queue;
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
@@ -169,6 +171,7 @@ struct House {
     quarantines: Option<Time>,
     /// When room was set aside.
     room: Time,
+    networks: Networks,
 }
 
 impl Daemon {
@@ -392,6 +395,10 @@ impl Daemon {
         self.house.kept = now;
         self.give_up_jobs(now);
         self.expire_quarantines(now);
+        let heard = self.heartbeats.heard();
+        for event in self.house.networks.look(&self.cluster, &self.name, &heard, now) {
+            self.journal.write(event);
+        }
         if now.since(self.house.room) >= ROOM {
             self.house.room = now;
             let directory = self.layout.state_directory();

@@ -3,7 +3,6 @@
 //! A request that concerns other nodes is passed on to their daemons, by a thread that gathers
 //! the replies; nothing here waits.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
@@ -20,7 +19,7 @@ use crate::daemon::ask::Peer;
 use crate::daemon::effects::check_openers;
 use crate::daemon::event::{Event, Line};
 use crate::daemon::waiting::{Waiting, never_comes};
-use crate::daemon::{Daemon, JOB_MAX, Pending};
+use crate::daemon::{Daemon, JOB_MAX, Pending, networks};
 
 impl Daemon {
     /// Takes a request; its reply may come much later.
@@ -327,7 +326,9 @@ impl Daemon {
         data["now"] = json!(now);
         data["cluster"] = json!(self.cluster.cluster);
         data["configuration"] = self.configuration_status(now);
-        data["networks"] = self.networks(now);
+        let heard = self.heartbeats.heard();
+        data["networks"] = networks::shown(&self.cluster, &self.name, &heard, now);
+        data["network_reasons"] = json!(self.house.networks.reasons(&self.cluster, &self.name));
         data["turned_away"] = json!(self.heartbeats.turned_away());
         data["certificate"] = self.renewal.status();
         data["turned_away"]["callers"] = json!(self.door.refused());
@@ -357,26 +358,6 @@ impl Daemon {
                 format!("{name} is {}: {why}", module.headline.to_string().to_lowercase())
             }
         }
-    }
-
-    fn networks(&self, now: Time) -> Value {
-        let heard = self.heartbeats.heard();
-        let mut networks = BTreeMap::new();
-        for network in &self.cluster.networks {
-            let mut peers = BTreeMap::new();
-            for node in self.cluster.nodes.iter().filter(|node| node.name != self.name) {
-                let heard = heard.get(&(network.name.clone(), node.name.clone()));
-                let silent = heard.map(|heard| now.since(heard.at).as_millis());
-                let longest = heard.map(|heard| heard.longest.as_millis());
-                let late = heard.map(|heard| heard.late);
-                let peer = json!({
-                    "silent_ms": silent, "longest_silence_ms": longest, "late": late,
-                });
-                peers.insert(node.name.clone(), peer);
-            }
-            networks.insert(network.name.clone(), peers);
-        }
-        json!(networks)
     }
 
     fn witness_status(&self, now: Time) -> Value {

@@ -42,6 +42,7 @@ use crate::daemon::left::{adopt, left_running};
 use crate::daemon::marking;
 use crate::daemon::membership::Membership;
 use crate::daemon::module::{Module, data_state};
+use crate::daemon::networks::Networks;
 use crate::daemon::queue::Queue;
 use crate::daemon::recorder::Recorder;
 use crate::daemon::renewal::Renewal;
@@ -294,7 +295,7 @@ fn build(
         waiting: Vec::new(),
         witness: WitnessSeen::default(),
         watchdog,
-        house: House { kept: now, quarantines: None, room: now },
+        house: House { kept: now, quarantines: None, room: now, networks: Networks::new(now) },
         // What is reported is said once the first records are written, and not before.
         unwritten: Unwritten { unannounced: true, ..Unwritten::default() },
     };
