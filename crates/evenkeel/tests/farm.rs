@@ -167,6 +167,7 @@ fn an_address_that_a_stranger_has_is_taken_once_the_stranger_has_left() {
     let trial = Trial::start(PATIENT);
     trial.even(&FARM, &FARM);
     trial.must(FARM[0], &["stop", MODULE]);
+    nothing_is_left(&trial);
     let stranger = trial.host(CLIENT);
     let change = |what| {
         let address = format!("{ADDRESS}/32");
@@ -188,6 +189,21 @@ fn an_address_that_a_stranger_has_is_taken_once_the_stranger_has_left() {
     trial.even(&FARM[..1], &FARM[..1]);
     until("the reason is gone", || !trial.reasons(FARM[0]).contains(&"address-failed".to_owned()));
     assert_eq!(trial.health(FARM[0]), "200");
+}
+
+/// A farm that is stopped leaves neither rules nor its address behind on any node.
+fn nothing_is_left(trial: &Trial) {
+    for node in FARM {
+        until(&format!("{node} is stopped"), || {
+            let status = status_of(&trial.host(node)).unwrap_or_default();
+            let module = &status["modules"][MODULE];
+            module["role"] == "STOP" && module["phase"] == "ready"
+        });
+        let tables = succeed(&trial.host(node), &["nft", "list", "tables"]);
+        assert!(!tables.contains("evenkeel"), "{node}: {tables}");
+        let addresses = succeed(&trial.host(node), &["ip", "address"]);
+        assert!(!addresses.contains(&ADDRESS.to_string()), "{node}: {addresses}");
+    }
 }
 
 #[test]

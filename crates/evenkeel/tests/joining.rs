@@ -194,7 +194,11 @@ fn a_second_node_joins_and_leaves_and_all_goes_under_keys() {
     let again = ["join", &token, "--node", "node3"];
     let start = site.hosts.host(WITNESS);
     site.token();
+    let callers = || site.status(one).and_then(|s| s["turned_away"]["callers"].as_u64());
+    let before = (callers(), NODES.map(|node| site.belongings(node)));
     site.refused(start.name(), &elsewhere, (&again, 4, "used already, by node2"));
+    until("it is counted", || callers() > before.0);
+    assert_eq!(NODES.map(|node| site.belongings(node)), before.1, "something was changed");
 
     let application = ledger("");
     for node in NODES {

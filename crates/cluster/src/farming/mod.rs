@@ -86,8 +86,6 @@ pub(crate) struct Farming {
     before: (State, bool),
     /// Why the kernel does not go by the shares, and when to try again.
     filter_failed: Option<(String, Time)>,
-    /// Two parts of the farm served apart until then.
-    healed: Option<Time>,
     /// The application was started, and its checks have not all been up since: it has no clients.
     proving: bool,
     /// It was not started: this daemon has found it running. Until its checks have been up it keeps
@@ -109,7 +107,6 @@ impl Farming {
             state,
             before: (state, false),
             filter_failed: None,
-            healed: None,
             proving: false,
             resumed: false,
         })
@@ -437,7 +434,6 @@ impl Farming {
                 (Severity::Info, "farm-node-came", format!("{node} takes part in the farm"))
             }
             Told::Healed { other, leader } => {
-                self.healed = Some(self.base.now);
                 let sentence = format!(
                     "two parts of the farm served all clients apart, and {other} led the other \
                      one: from now on all go by the table of {leader}"
