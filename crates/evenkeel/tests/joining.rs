@@ -126,6 +126,19 @@ impl Site {
         daemon
     }
 
+    /// A token that the second node has used lets nobody else in.
+    fn refuses_a_used(&self, token: &str) {
+        let elsewhere = format!("{ROOT}/elsewhere");
+        let again = ["join", token, "--node", "node3"];
+        let callers = || self.status(NODES[0]).and_then(|s| s["turned_away"]["callers"].as_u64());
+        // One that could be used, so that the door is open.
+        self.token();
+        let before = (callers(), NODES.map(|node| self.belongings(node)));
+        self.refused(WITNESS, &elsewhere, (&again, 4, "used already, by node2"));
+        until("it is counted", || callers() > before.0);
+        assert_eq!(NODES.map(|node| self.belongings(node)), before.1, "something was changed");
+    }
+
     /// The second node cannot leave while the first runs a module and does not find its file as it
     /// was.
     fn keeps_what_runs(&self, wait: &[&str]) {
@@ -190,15 +203,7 @@ fn a_second_node_joins_and_leaves_and_all_goes_under_keys() {
     let modes = succeed(&site.hosts.host(two), &["sh", "-ec", &modes]);
     assert_eq!(modes.split_whitespace().collect::<Vec<_>>(), ["600"; 3]);
     site.refused(two, ROOT, (&["join", &token], 4, "is there already"));
-    let elsewhere = format!("{ROOT}/elsewhere");
-    let again = ["join", &token, "--node", "node3"];
-    let start = site.hosts.host(WITNESS);
-    site.token();
-    let callers = || site.status(one).and_then(|s| s["turned_away"]["callers"].as_u64());
-    let before = (callers(), NODES.map(|node| site.belongings(node)));
-    site.refused(start.name(), &elsewhere, (&again, 4, "used already, by node2"));
-    until("it is counted", || callers() > before.0);
-    assert_eq!(NODES.map(|node| site.belongings(node)), before.1, "something was changed");
+    site.refuses_a_used(&token);
 
     let application = ledger("");
     for node in NODES {

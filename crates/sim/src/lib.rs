@@ -16,6 +16,7 @@ pub mod clock;
 mod configuring;
 pub mod cuts;
 pub mod dice;
+mod disks;
 pub mod effects;
 pub mod exhaust;
 pub mod farm;

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use cluster::effect::Outcome;
-use cluster::input::{Command, ReplicatorEvent};
+use cluster::input::Command;
 use cluster::record::StoredCopy;
 use cluster::witness::Witness;
 use model::config::{AfterDoubleCrash, FailoverMode, Keep, WithoutWitness};
@@ -109,7 +109,7 @@ pub fn perform(world: &mut World, command: &str) -> Result<(), String> {
                 || network(world, &words)?
                 || of_witness(world, &words)?
                 || machine(world, &words)?
-                || disk(world, &words)?
+                || crate::disks::befall(world, &words)?
                 || order(world, &words)?;
             return if known { Ok(()) } else { Err(unknown()) };
         }
@@ -125,7 +125,7 @@ pub(crate) fn node(text: &str) -> Result<usize, String> {
     }
 }
 
-fn span(text: &str) -> Result<Duration, String> {
+pub(crate) fn span(text: &str) -> Result<Duration, String> {
     let wrong = |_| format!("`{text}` is no time: write 300ms or 5s");
     if let Some(millis) = text.strip_suffix("ms") {
         return millis.parse().map(Duration::from_millis).map_err(wrong);
@@ -233,50 +233,6 @@ fn machine(world: &mut World, words: &[&str]) -> Result<bool, String> {
         }
         [what @ ("crash" | "fail-check" | "mend-check"), n, check] => {
             world.befall(node(n)?, what, check)?;
-        }
-        _ => return Ok(false),
-    }
-    Ok(true)
-}
-
-/// What befalls a disk.
-fn disk(world: &mut World, words: &[&str]) -> Result<bool, String> {
-    let (verb, i) = match words {
-        ["slow", n, time] => {
-            // A daemon that waits for its disk drops the address late.
-            world.loose = true;
-            world.hosts[node(n)?].slow = span(time)?;
-            return Ok(true);
-        }
-        [verb, n] => (*verb, node(n).unwrap_or(0)),
-        _ => return Ok(false),
-    };
-    let host = &mut world.hosts[i];
-    match verb {
-        "unmount" => host.disk = false,
-        "mount" => host.disk = true,
-        "fill" => host.filled = true,
-        "full" => host.full = true,
-        "empty" => host.full = false,
-        "save" => host.replicator.save(),
-        "restore" => {
-            if let Some(saved) = host.replicator.saved.clone() {
-                host.replicator.tree = saved;
-                host.replicator.restored = true;
-                world.checks.disk_lost(i);
-                world.disk_lost = true;
-            }
-        }
-        "replace-disk" => world.replace_disk(i, false),
-        "replace-machine" => world.replace_disk(i, true),
-        "tamper" => host.replicator.tampered = true,
-        "fail-copy" => {
-            // A broken disk vouches for nothing any more.
-            world.checks.disk_lost(i);
-            world.disk_lost = true;
-            world.hosts[i].replicator.broken = true;
-            let why = "the disk is broken".to_owned();
-            world.replicator_event(i, Duration::ZERO, ReplicatorEvent::CopyFailed { why });
         }
         _ => return Ok(false),
     }
