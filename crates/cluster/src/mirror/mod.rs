@@ -248,6 +248,9 @@ pub(crate) struct Mirror {
     /// The application has run here ever since `record.served` says.
     #[serde(default)]
     counts: bool,
+    /// What the operator has given up with the word that made this node primary.
+    #[serde(default)]
+    given_up: Option<String>,
     /// What this node brings forward where its copy and the peer's went apart.
     #[serde(default)]
     claim: Option<keep::Brought>,
@@ -316,6 +319,7 @@ impl Mirror {
             undecided_since: None,
             opened_at: now,
             counts: false,
+            given_up: None,
             claim: None,
             look_back_since: None,
             refused_in: None,

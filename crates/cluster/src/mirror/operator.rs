@@ -152,7 +152,10 @@ impl Mirror {
 
     /// The operator vouches that the other side is dead, or chooses this one.
     fn force(&mut self) {
-        self.warn("forced", format!("{} becomes primary on the operator's word", self.me));
+        let given_up = self.given_up();
+        let sentence = format!("{} becomes primary on the operator's word: {given_up}", self.me);
+        self.warn("forced", sentence);
+        self.given_up = Some(given_up);
         // Before anything follows from it: no effect may stand between two records of one decision.
         self.persist(|record| record.forced = true);
         if self.is_undecided() {
@@ -171,6 +174,33 @@ impl Mirror {
         self.open();
     }
 
+    /// What nobody has any more once this node leads with the copy that it has.
+    fn given_up(&self) -> String {
+        let (me, peer) = (&self.me, &self.peer_name);
+        let Some(epoch) = &self.record.epoch else {
+            return format!("what {peer} may hold of the module's data is given up");
+        };
+        match self.copy() {
+            Copy::Intact if self.names_peer() => {
+                format!("what {peer} has acknowledged since {me} heard it last is given up, if any")
+            }
+            Copy::Intact => {
+                format!(
+                    "{peer} was left behind, and only what it was forced to go on with is given up"
+                )
+            }
+            Copy::Crashed => format!(
+                "what {me} had not on its disk as it went down is given up, and what {peer} has \
+                 acknowledged since"
+            ),
+            Copy::None | Copy::Outdated | Copy::Inconsistent => format!(
+                "the copy of {me} fell behind in epoch {}, and all that was acknowledged since is \
+                 given up",
+                epoch.number
+            ),
+        }
+    }
+
     pub(crate) fn finish_jobs(&mut self) {
         for mut job in std::mem::take(&mut self.jobs) {
             match self.outcome(&mut job) {
@@ -186,7 +216,10 @@ impl Mirror {
         match job.command {
             Command::Start | Command::ForcePrimary | Command::Discard => {
                 if ready && matches!(role, Role::Prim | Role::Alone | Role::Second) {
-                    return Some(Outcome::Done(format!("{} is {role}", self.me)));
+                    let forced = (job.command == Command::ForcePrimary).then_some(&self.given_up);
+                    let given_up = forced.and_then(Option::as_ref);
+                    let given_up = given_up.map(|what| format!(": {what}")).unwrap_or_default();
+                    return Some(Outcome::Done(format!("{} is {role}{given_up}", self.me)));
                 }
                 if !self.record.started {
                     if let Some(error) = &self.persist_error {
