@@ -406,6 +406,7 @@ impl Farm {
         if self.standing != Standing::Out {
             self.standing = Standing::Out;
             self.table = Table::default();
+            self.late.clear();
             self.heir = None;
             return true;
         }

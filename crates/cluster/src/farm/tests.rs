@@ -463,6 +463,9 @@ fn with_multicast_nobody_takes_what_the_leader_gives_without_knowing_who_has_it(
     (ends.sequence, ends.away) = (2, true);
     farm.hear(now, now, ends.clone());
     assert_eq!((farm.table.count(1), farm.count()), (BUCKETS, 0), "the kernel may have them");
+    let mut leaves = farm.clone();
+    leaves.set_part(now, Part::Out);
+    assert_eq!((farm.left().late.len(), leaves.left().late.len()), (BUCKETS, 0));
     (ends.incarnation, ends.away, ends.installed) = (2, false, stamp(3));
     farm.hear(now, now, ends);
     assert_eq!(farm.count(), BUCKETS);

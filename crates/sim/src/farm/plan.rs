@@ -23,6 +23,9 @@ const FLAPS: usize = 4;
 const AWAY: [u64; 4] = [500, 500, 12_000, 40_000];
 /// How long a kernel takes at most, in milliseconds: as usual, and on a machine that is busy.
 const LAGS: [u64; 2] = [super::KERNEL_MS, 150];
+/// How much later than another one a daemon starts at most, of those that are replaced together, in
+/// milliseconds: longer than the timeout, and not as long as a daemon waits for the others.
+const APART_MAX: u64 = 1500;
 /// A node that came and went has clients again by then.
 const HELD_MAX: Duration = Duration::from_secs(31);
 
@@ -364,11 +367,13 @@ impl World {
         self.watch.quiet = self.violation.is_none();
         self.watch_service(Duration::ZERO);
         self.keep_connections();
+        // One alone is away for exactly as long as the fault says.
+        let apart = if which.len() > 1 { APART_MAX } else { 1 };
         for i in which {
-            let own = millis + self.dice.roll(200);
+            let own = millis + self.dice.roll(apart);
             self.renew(*i, Duration::from_millis(own));
         }
-        self.pass(Duration::from_millis(millis) + SETTLES);
+        self.pass(Duration::from_millis(millis + APART_MAX) + SETTLES);
         self.watch.quiet = false;
         if self.violation.is_some() {
             return;

@@ -15,7 +15,7 @@ use super::{TIMEOUT, World};
 const CHANGES_WITHIN: Duration = TIMEOUT;
 
 /// What is watched.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Service {
     /// For how long a bucket may be without a server.
     within: Duration,
