@@ -71,6 +71,10 @@ impl Mirror {
         if !self.due(self.retry.at) || !self.in_contact() {
             return false;
         }
+        // Who joins gives its copy up to the resync, and until then a crash would lead back to it.
+        if self.record.unopened.is_some() {
+            return false;
+        }
         let Some(peer) = self.heard() else {
             return false;
         };
