@@ -83,6 +83,56 @@ fn markers_that_were_not_written_any_more_are_written_by_the_next_daemon() {
     assert_eq!(NODES.map(|node| marker(&cluster.replica(node)).is_some()), [true, true]);
 }
 
+#[test]
+fn a_disk_that_was_replaced_is_filled_anew_on_the_operators_word() {
+    let cluster = Cluster::protected(ledger(""));
+    let primary = cluster.primary();
+    let node = other(primary);
+    cluster.lab().power(node).unwrap();
+    cluster.wait_for_role(primary, &["ALONE"]);
+    cluster.lab().start(node).unwrap();
+    let directory = directory(&cluster, node);
+    empty(&directory);
+    fs::write(directory.join("lost"), "found").unwrap();
+    cluster.start_daemon(node);
+    cluster.until("it is told", PATIENCE, || shows(&cluster, node, "data-missing"));
+    let sides = cluster.must(primary, &["heal", cluster.module()]);
+    assert!(sides.contains(&format!("{node} has not its data")), "{sides}");
+    // Nothing can be filled from a node that does not serve, and nothing is changed by asking.
+    cluster.must(primary, &["stop", cluster.module(), "--node", primary]);
+    let keep = ["heal", cluster.module(), "--keep", primary];
+    let refused = cluster.command(primary, &keep);
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("once that one runs the application alone"), "{said}");
+    assert!(shows(&cluster, node, "data-missing"));
+    cluster.must(primary, &["start", cluster.module(), "--node", primary]);
+
+    cluster.must(primary, &keep);
+    cluster.wait_for(cluster.primary(), "protected", SYNC_PATIENCE);
+    assert_eq!(cluster.primary(), primary);
+    cluster.stop_and_compare();
+    let folder = format!("{ROOT}/var/lib/evenkeel/modules/ledger/quarantine");
+    let folder = cluster.host(node).path(folder).unwrap();
+    let kept = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    assert_eq!(fs::read_to_string(kept.join("files/srv/ledger/lost")).unwrap(), "found");
+}
+
+/// As a new disk would be.
+fn empty(directory: &Path) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let is_folder = path.symlink_metadata().unwrap().is_dir();
+        let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.unwrap();
+    }
+    rustix::fs::removexattr(directory, MARKER).unwrap();
+}
+
+fn shows(cluster: &Cluster, node: &str, code: &str) -> bool {
+    let status = cluster.module_status(node).unwrap_or_default();
+    status["reasons"].as_array().into_iter().flatten().any(|reason| reason["code"] == code)
+}
+
 fn directory(cluster: &Cluster, node: &str) -> PathBuf {
     cluster.host(node).path("/srv/ledger").unwrap()
 }

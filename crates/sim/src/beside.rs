@@ -1,5 +1,6 @@
 //! What else is in a random schedule: a light module, a configuration in files that changes, other
-//! programs. Each has chance of its own, so that what befalls the mirror is the same without it.
+//! programs, rarities. Each has chance of its own, so that what befalls the mirror is the same
+//! without it.
 
 use crate::dice::Dice;
 use crate::light;
@@ -11,6 +12,8 @@ const LIGHT: u64 = 0x11c4_7000_0000;
 const PROGRAMS: u64 = 0x9406_0000_0000;
 /// What makes a seed of whether only what was synced counts.
 const SYNCS: u64 = 0xf5c0_0000_0000;
+/// What makes a seed of the chance of rarities.
+const RARITIES: u64 = 0x4a4e_0000_0000;
 /// What makes a seed of the configurations' chance.
 const FILES: u64 = 0xf11e_5000_0000;
 
@@ -20,6 +23,7 @@ pub(crate) struct Beside {
     light: Option<Dice>,
     files: Option<Dice>,
     programs: Option<Dice>,
+    rarities: Option<Dice>,
 }
 
 impl Beside {
@@ -32,6 +36,7 @@ impl Beside {
             light: chance(LIGHT, 30),
             files: chance(FILES, 25),
             programs: chance(PROGRAMS, 12),
+            rarities: chance(RARITIES, 20),
         }
     }
 
@@ -54,6 +59,9 @@ impl Beside {
     pub(crate) fn go_on(&mut self, kind: Kind, commands: &mut Vec<String>) {
         if let Some(light) = &mut self.light {
             of_light(light, commands);
+        }
+        if let Some(rarities) = self.rarities.as_mut().filter(|_| kind != Kind::Harmless) {
+            of_rarities(rarities, commands);
         }
         if let Some(programs) = &mut self.programs
             && programs.percent(25)
@@ -150,6 +158,20 @@ fn of_files(dice: &mut Dice, kind: Kind, commands: &mut Vec<String>) {
     if dice.percent(80) {
         commands.push("start both".to_owned());
     }
+}
+
+/// What befalls few pairs, or nothing.
+fn of_rarities(dice: &mut Dice, commands: &mut Vec<String>) {
+    let n = 1 + dice.roll(2);
+    let command = match dice.roll(40) {
+        0..=3 => format!("stall node{n}"),
+        4..=6 => format!("double {}", dice.roll(100)),
+        7..=12 => format!("witness unheard node{n}"),
+        13 | 14 => format!("power node{n}; replace-disk node{n}; boot node{n}"),
+        15 => format!("force-primary node{n}"),
+        _ => return,
+    };
+    commands.push(command);
 }
 
 /// A node gets another program; nothing moves by it while all that runs goes on.

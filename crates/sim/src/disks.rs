@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use cluster::input::ReplicatorEvent;
+use cluster::effect::Assignment;
+use cluster::input::{DataState, ReplicatorEvent};
 
 use crate::story::{node, span};
 use crate::world::World;
@@ -12,8 +13,8 @@ use crate::world::World;
 pub(crate) fn befall(world: &mut World, words: &[&str]) -> Result<bool, String> {
     let (verb, i) = match words {
         ["slow", n, time] => {
-            // A daemon that waits for its disk drops the address late.
-            world.loose = true;
+            // A daemon that waits for its disk drops the address late, and so does one that has.
+            world.loosen();
             world.hosts[node(n)?].slow = span(time)?;
             return Ok(true);
         }
@@ -61,4 +62,27 @@ fn stall(world: &mut World, i: usize) {
     let Some(session) = world.hosts[1 - i].replicator.link else { return };
     let why = "it has taken nothing for 10 s".to_owned();
     world.replicator_event(1 - i, Duration::ZERO, ReplicatorEvent::TargetFailed { session, why });
+}
+
+/// Whether the daemon answers an assignment itself, as it starts no replicator: there is none to
+/// end, or the disk is not the one that the record knows.
+pub(crate) fn starts_none(world: &mut World, i: usize, serial: u64, told: &Assignment) -> bool {
+    let host = &world.hosts[i];
+    if host.replicator.running {
+        return false;
+    }
+    if *told == Assignment::Close {
+        world.say_assigned(i, serial, false);
+        return true;
+    }
+    let wrong = match host.data() {
+        DataState::Empty | DataState::Unmarked => host.record.epoch.is_some(),
+        DataState::Marked { root, .. } => host.record.root != 0 && root != host.record.root,
+        DataState::Unusable { .. } => true,
+    };
+    if wrong {
+        let why = "the disk is not mounted or was replaced".to_owned();
+        world.replicator_event(i, Duration::ZERO, ReplicatorEvent::Refused { serial, why });
+    }
+    wrong
 }

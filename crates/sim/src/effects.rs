@@ -7,6 +7,7 @@ use cluster::input::{ReplicatorEvent, ScriptError};
 use cluster::record::StoredCopy;
 use cluster::{Effect, Input, Record, data_fault};
 
+use crate::disks;
 use crate::light::web;
 use crate::world::{Happening, World, shop};
 
@@ -104,7 +105,11 @@ impl World {
                 self.send_heartbeat(i);
             }
             Effect::AskWitness { request, .. } => self.ask(i, request),
-            Effect::Assign { serial, assignment, .. } => self.assigned(i, serial, assignment),
+            Effect::Assign { serial, assignment, .. } => {
+                if !disks::starts_none(self, i, serial, &assignment) {
+                    self.assigned(i, serial, assignment);
+                }
+            }
             Effect::SetAddresses { held, .. } => {
                 self.hosts[i].addresses = held;
                 let set = Input::AddressesSet { module: shop(), held, error: None };

@@ -170,6 +170,9 @@ impl World {
         let known = parsed.as_ref().and_then(|parsed| parsed.modules.get(&shop()).cloned());
         let (config, mut digest) = known.unwrap_or_else(|| (self.module_config(), BTreeMap::new()));
         let own = self.own_time(i);
+        if self.hosts[i].addresses && !self.is_calm() {
+            self.loosen();
+        }
         self.end_what_starts(i);
         let light = self.light_boot(i);
         let host = &mut self.hosts[i];
@@ -239,9 +242,7 @@ impl World {
 
     /// Every process of the host dies; its kernel and page cache live on.
     pub fn kill(&mut self, i: usize) {
-        let loose = self.loose;
-        self.stop_daemon(i);
-        self.loose = loose;
+        self.end_daemon(i);
         self.hosts[i].service = false;
         self.hosts[i].addresses = false;
         if let Some(light) = &mut self.hosts[i].light {
@@ -252,7 +253,12 @@ impl World {
 
     /// The daemon ends; everything else goes on.
     pub fn stop_daemon(&mut self, i: usize) {
-        self.loose = true;
+        self.loosen();
+        self.end_daemon(i);
+    }
+
+    /// The same, for so short a time or with so much else that nothing is held for too long by it.
+    pub(crate) fn end_daemon(&mut self, i: usize) {
         let host = &mut self.hosts[i];
         host.node = None;
         host.up = false;

@@ -72,7 +72,7 @@ impl World {
             world.boot(i);
         }
         world.find_places(&nodes)?;
-        world.loose = false;
+        world.loose_until = model::Time::ZERO;
         world.log.clear();
         Ok(world)
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cluster::Input;
 use cluster::report::Heartbeat;
-use cluster::witness::Request;
+use cluster::witness::{Request, Witness};
 use model::{ModuleName, Time};
 
 use crate::replicator::Message;
@@ -55,6 +55,8 @@ pub struct Network {
     pub lag: Duration,
     /// Hosts that the witness does not hear.
     pub witness_cut: BTreeSet<usize>,
+    /// Hosts that the witness hears, but whose answers are lost.
+    pub witness_unheard: BTreeSet<usize>,
     /// The witness runs.
     pub witness_up: bool,
     /// How long questions of each host take to reach it.
@@ -105,6 +107,7 @@ impl Network {
     pub fn heal_witness(&mut self) {
         self.witness_up = true;
         self.witness_cut.clear();
+        self.witness_unheard.clear();
         self.witness_delay = [None, None];
     }
 }
@@ -176,12 +179,13 @@ impl World {
         let cut = &self.network;
         let away = cut.witness_cut.contains(&i) || cut.isolated.contains(&i);
         let reached = self.network.witness_up && !away;
-        let (delay, answer) = if reached {
+        let acts = |witness: &mut Witness| {
             let key = (cluster, shop());
-            (DELAY, Some(self.witness.handle(&key, &from, request.clone()).1))
-        } else {
-            (NO_ANSWER, None)
+            witness.handle(&key, &from, request.clone()).1
         };
+        let answer = reached.then(|| acts(&mut self.witness));
+        let answer = answer.filter(|_| !self.network.witness_unheard.contains(&i));
+        let delay = if answer.is_some() { DELAY } else { NO_ANSWER };
         if self.alive(i, life) {
             self.after(delay, Happening::FromWitness(i, request, answer));
         }

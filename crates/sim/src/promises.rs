@@ -429,7 +429,7 @@ impl World {
             self.violate(Promise::OneNodeAcknowledges, "both nodes can".to_owned());
         }
         let both = self.hosts[0].addresses && self.hosts[1].addresses;
-        if promised && both && !self.loose && self.now >= self.loose_until {
+        if promised && both && !self.is_loose() {
             self.violate(Promise::OneHolderOfTheAddress, "both nodes hold it".to_owned());
         }
         if let Some(primary) = self.steady

@@ -304,7 +304,7 @@ impl World {
         }
     }
 
-    fn say_assigned(&mut self, i: usize, serial: u64, drained: bool) {
+    pub(crate) fn say_assigned(&mut self, i: usize, serial: u64, drained: bool) {
         let number = self.hosts[i].replicator.tree.number();
         let event = ReplicatorEvent::Assigned { serial, number, drained };
         self.replicator_event(i, Duration::ZERO, event);

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use cluster::data_fault;
 use cluster::effect::Outcome;
 use cluster::input::Command;
 use cluster::record::StoredCopy;
@@ -180,6 +181,9 @@ fn of_witness(world: &mut World, words: &[&str]) -> Result<bool, String> {
         ["witness", "cut", n] => {
             world.network.witness_cut.insert(node(n)?);
         }
+        ["witness", "unheard", n] => {
+            world.network.witness_unheard.insert(node(n)?);
+        }
         ["witness", "heal"] => world.network.heal_witness(),
         _ => return Ok(false),
     }
@@ -206,11 +210,12 @@ fn machine(world: &mut World, words: &[&str]) -> Result<bool, String> {
         }
         ["configure", n, value] => world.hosts[node(n)?].config_key = number(value)?,
         ["freeze", n, time] => {
-            world.loose = true;
-            world.hosts[node(n)?].frozen = world.now + span(time)?;
+            let until = world.now + span(time)?;
+            world.hosts[node(n)?].frozen = until;
+            world.loosen_from(until);
         }
         ["clock", n, "jump", time] => {
-            world.loose = true;
+            world.loosen();
             let now = world.now;
             world.hosts[node(n)?].clock.jump(now, span(time)?);
         }
@@ -274,6 +279,9 @@ fn mend(world: &mut World) {
     world.network.heal();
     world.network.heal_witness();
     world.broken_service = None;
+    if world.hosts.iter().any(|host| !host.slow.is_zero()) {
+        world.loosen();
+    }
     for i in [0, 1] {
         let host = &mut world.hosts[i];
         host.script_broken = false;
@@ -305,6 +313,7 @@ fn settle(world: &mut World) {
             sacrifice(world);
         }
         switch_on(world);
+        heal(world);
         world.run_for(Duration::from_secs(2));
     }
     // The source's disk was lost in the middle of a resync: a backup must be brought back. Or the
@@ -329,6 +338,21 @@ fn switch_on(world: &mut World) {
     for i in off {
         world.boot(i);
         world.command(i, Command::Start);
+    }
+}
+
+/// The operator has a disk filled that was replaced by an empty one, and gives up the copy against
+/// which the other one was forced.
+fn heal(world: &mut World) {
+    let serves = [0, 1].map(|i| world.hosts[i].shown == (Role::Alone, Phase::Ready));
+    let split = world.checks.exempt && (0..2).any(|i| is_split(world, i));
+    if split && serves == [true, true] {
+        world.command(1, Command::Stop);
+    }
+    let given_up = (0..2).find(|i| split && !serves[*i]);
+    let lost = (0..2).filter(|i| has_lost_data(world, *i));
+    for i in lost.chain(given_up).collect::<Vec<_>>() {
+        world.command(i, Command::Discard);
     }
 }
 
@@ -381,8 +405,16 @@ fn is_split(world: &World, i: usize) -> bool {
 fn has_whole_copy(world: &World, i: usize) -> bool {
     match world.hosts[i].record.copy {
         StoredCopy::None | StoredCopy::Inconsistent | StoredCopy::Discarded => false,
-        StoredCopy::Outdated { .. } | StoredCopy::Restored | StoredCopy::Current => true,
+        StoredCopy::Outdated { .. } | StoredCopy::Restored | StoredCopy::Current => {
+            !has_lost_data(world, i)
+        }
     }
+}
+
+/// Its directories are empty, and its record knows better.
+fn has_lost_data(world: &World, i: usize) -> bool {
+    let host = &world.hosts[i];
+    host.disk && data_fault(&host.record, &host.data()).is_some()
 }
 
 /// What was acknowledged is gone with its disk: the operator forces the copy that holds most, of

@@ -18,11 +18,9 @@ impl World {
         if !self.is_calm() {
             self.loosen();
         }
-        let loose = self.loose;
         if up {
-            self.stop_daemon(i);
+            self.end_daemon(i);
         }
-        self.loose = loose;
         self.hosts[i].program += 1;
         if up {
             self.boot(i);

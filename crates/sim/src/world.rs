@@ -138,9 +138,7 @@ pub struct World {
     pub script: Option<Duration>,
     /// How long it takes to look for what was changed past replication.
     pub look_back: Duration,
-    /// Something happened after which both may hold the address for a while.
-    pub loose: bool,
-    /// The same until then only.
+    /// Something happened after which both may hold the address until then.
     pub(crate) loose_until: Time,
     /// Nothing that happens is a reason for another node than this one to serve.
     pub steady: Option<usize>,
@@ -197,7 +195,6 @@ impl World {
             checked: Vec::new(),
             script: None,
             look_back: LOOK_BACK,
-            loose: false,
             loose_until: Time::ZERO,
             steady: None,
             disk_lost: false,
@@ -468,7 +465,22 @@ impl World {
 
     /// Both may hold the address until the longest bound has passed.
     pub(crate) fn loosen(&mut self) {
-        self.loose_until = self.now + LOOSE_MAX;
+        self.loosen_from(self.now);
+    }
+
+    /// The same from then on.
+    pub(crate) fn loosen_from(&mut self, then: Time) {
+        self.loose_until = self.loose_until.max(then + LOOSE_MAX);
+    }
+
+    /// Whether both may hold the address: a daemon that is away, stands still or waits for its disk
+    /// drops it late.
+    pub(crate) fn is_loose(&self) -> bool {
+        let late = |host: &Host| {
+            let away = !host.up && host.addresses;
+            away || !host.slow.is_zero() || host.frozen > self.now
+        };
+        self.now < self.loose_until || self.hosts.iter().any(late)
     }
 
     /// Takes down a broken promise; only the first one counts.

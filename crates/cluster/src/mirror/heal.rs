@@ -3,26 +3,44 @@
 //!
 //! Nothing is merged, and nothing is thrown away: what the given-up copy holds alone is put into
 //! quarantine by the replicator before the resync overwrites it. From here on the copy is worth no
-//! more than a mixture, so that no rule lets it lead.
+//! more than a mixture, so that no rule lets it lead. A node whose disk was replaced is filled anew
+//! on the same word.
 
 use model::Copy;
 use model::config::Keep;
 
-use super::facts::Standing;
+use super::facts::{Standing, is_serving};
 use super::{Mirror, State};
-use crate::record::StoredCopy;
+use crate::input::DataState;
+use crate::record::{Record, StoredCopy};
 
 impl Mirror {
     pub(super) fn refuse_discard(&mut self) -> Option<(String, String)> {
         let why = format!("evenkeel why {}", self.module);
         let (me, name) = (self.me.clone(), self.peer_name.clone());
-        if let Some(fault) = &self.fault {
+        if let Some(fault) = self.fault.as_ref().filter(|_| !self.is_fillable()) {
             return Some((fault.clone(), why));
         }
         let Some(peer) = self.heard() else {
             let text = format!("{name} is not heard: only a copy that is seen can be kept for it");
             return Some((text, format!("bring {name} back")));
         };
+        if let Some(fault) = &self.fault {
+            let left = matches!(
+                self.standing(&peer),
+                Standing::Behind | Standing::Split | Standing::Foreign | Standing::MeNew
+            );
+            // Only what serves without this node cannot be older than what this node has lost.
+            let serves = is_serving(&peer) && left && peer.copy >= Copy::Crashed;
+            let next = format!("evenkeel start {} on {name}", self.module);
+            return (!serves).then(|| {
+                let text = format!(
+                    "{fault}; it is filled anew from {name} once that one runs the application \
+                     alone"
+                );
+                (text, next)
+            });
+        }
         if self.claim.is_some() {
             // Both could be given up otherwise: one by the operator, the other one by this.
             let text = format!(
@@ -62,11 +80,48 @@ impl Mirror {
         ]
     }
 
+    /// Whether the directories are there, whatever they hold.
+    pub(super) fn is_fillable(&self) -> bool {
+        !matches!(self.wrong, Some(DataState::Unusable { .. }))
+    }
+
     /// The operator keeps the peer's copy.
     pub(super) fn discard(&mut self) {
-        self.give_copy_up("the operator has chosen");
+        self.wrong = None;
+        if self.fault.take().is_some() {
+            self.forget_copy();
+        } else {
+            self.give_copy_up("the operator has chosen");
+        }
         self.begin_start();
         self.go(State::Wait);
+    }
+
+    /// The copy is lost, and this node is as one that never held data of the module.
+    fn forget_copy(&mut self) {
+        let name = self.wall(self.now);
+        self.warn(
+            "refills",
+            format!(
+                "the data of {} are lost, and its directories are filled anew from {}, as the \
+                 operator has chosen: what is in them goes to quarantine",
+                self.me, self.peer_name
+            ),
+        );
+        self.number = None;
+        self.persist(|record| {
+            // Of a mixture nothing is worth keeping before a resync, wherever it has gone.
+            let mixed = record.copy == StoredCopy::Inconsistent;
+            *record = Record {
+                copy: if mixed { StoredCopy::Inconsistent } else { StoredCopy::None },
+                quarantine: record.quarantine.or(Some(name)),
+                paused: record.paused,
+                maintenance: record.maintenance,
+                started: record.started,
+                recovery: std::mem::take(&mut record.recovery),
+                ..Record::default()
+            };
+        });
     }
 
     /// This copy is worth nothing any more, and is what the quarantine will be made of.

@@ -216,6 +216,9 @@ pub(crate) struct Mirror {
     first: bool,
     has_witness: bool,
     fault: Option<String>,
+    /// What was found that is at fault.
+    #[serde(default)]
+    wrong: Option<DataState>,
     empty: bool,
     number: Option<u64>,
     state: State,
@@ -293,6 +296,7 @@ impl Mirror {
             cluster_digest: boot.cluster_digest,
             has_witness: boot.cluster.witness.is_some(),
             fault: data_fault(record, &module.data),
+            wrong: data_fault(record, &module.data).map(|_| module.data.clone()),
             empty: module.data == DataState::Empty,
             number: record.number.filter(|_| record.open_in.is_none()),
             state: if record.started { State::Wait } else { State::Stop },

@@ -226,10 +226,15 @@ impl Mirror {
                 "on the node that has the right files: evenkeel plan".to_owned(),
                 "evenkeel apply".to_owned(),
             ],
-            "data-missing" => vec![
-                "mount the data disk".to_owned(),
-                format!("then restart the daemon and: evenkeel start {module}"),
-            ],
+            "data-missing" => {
+                let filled =
+                    format!("only if it was replaced: evenkeel heal {module} --keep {peer}");
+                ["mount the data disk".to_owned()]
+                    .into_iter()
+                    .chain([format!("then restart the daemon and: evenkeel start {module}")])
+                    .chain(self.is_fillable().then_some(filled))
+                    .collect()
+            }
             "not-up-to-date" | "peer-blocked" | "outvoted" => vec![
                 format!("evenkeel start {module} on {peer}"),
                 format!("if {peer} is lost for ever: evenkeel force-primary {module}"),

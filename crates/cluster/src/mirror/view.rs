@@ -88,8 +88,8 @@ impl Mirror {
 
     /// What a daemon that is started now would find.
     pub(crate) fn found(&self) -> BootModule {
-        let data = match (&self.fault, &self.record.epoch) {
-            (Some(why), _) => DataState::Unusable { why: why.clone() },
+        let data = match (&self.wrong, &self.record.epoch) {
+            (Some(wrong), _) => wrong.clone(),
             (None, Some(epoch)) => DataState::Marked { root: self.record.root, epoch: epoch.id },
             (None, None) if self.empty => DataState::Empty,
             (None, None) => DataState::Unmarked,

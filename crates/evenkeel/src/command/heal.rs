@@ -25,7 +25,7 @@ pub(crate) struct HealArgs {
     #[arg(value_parser = ModuleName::new)]
     module: ModuleName,
     /// The node whose data are to stay. What the other one holds alone goes to quarantine there,
-    /// and then it is brought up to date.
+    /// and then it is brought up to date. The same fills a disk that was replaced.
     #[arg(long, value_parser = NodeName::new)]
     keep: Option<NodeName>,
     /// Compare both copies and list what differs, at most so many objects; the totals are of all.
@@ -120,8 +120,11 @@ fn shown(sides: &[Found; 2]) -> Reply {
     let apart = is_apart(here, there);
     let module = &here.module.config.name;
     let (one, two) = (&here.node, &there.node);
+    let lost = sides.iter().find_map(|side| Some((side, fault(side)?)));
     let head = if apart {
         format!("{module}: {one} and {two} each went on without the other")
+    } else if let Some((side, fault)) = &lost {
+        format!("{module}: {} has not its data: {fault}", side.node)
     } else {
         format!(
             "{module}: the data of {one} and {two} have not gone apart: nothing is to be healed"
@@ -140,6 +143,10 @@ fn shown(sides: &[Found; 2]) -> Reply {
     if apart {
         lines.push(format!("What differs: evenkeel heal {module} --files"));
         lines.push(format!("To keep one side: evenkeel heal {module} --keep NODE"));
+    } else if let Some((side, _)) = &lost {
+        let other = if side.node == *one { two } else { one };
+        lines.push(format!("If its disk is only not mounted: mount it, and restart {}", side.node));
+        lines.push(format!("To fill {} anew: evenkeel heal {module} --keep {other}", side.node));
     }
     let side = |side: &Found| {
         let epoch = side.module.record.epoch.as_ref();
@@ -149,6 +156,7 @@ fn shown(sides: &[Found; 2]) -> Reply {
             "epoch": epoch.map(|epoch| epoch.number),
             "epoch_id": epoch.map(|epoch| epoch.id.to_string()),
             "since_common": common.as_ref().map(|_| later(side, common.as_ref())),
+            "fault": fault(side),
         })
     };
     let data = json!({
@@ -213,6 +221,11 @@ fn is_apart(here: &Found, there: &Found) -> bool {
     };
     let whole = |side: &Found| side.status.copy > Copy::Inconsistent;
     alone(here, there) && alone(there, here) && whole(here) && whole(there)
+}
+
+/// Why the directories of a side are not what its record says, if so.
+fn fault(side: &Found) -> Option<String> {
+    cluster::data_fault(&side.module.record, &side.module.data)
 }
 
 fn usage(what: String) -> Box<Reply> {

@@ -341,9 +341,7 @@ impl World {
         if !self.is_calm() {
             self.loosen();
         }
-        let loose = self.loose;
-        self.stop_daemon(i);
-        self.loose = loose;
+        self.end_daemon(i);
         self.after(ANEW, Happening::Anew(i));
     }
 
