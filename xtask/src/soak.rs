@@ -42,7 +42,7 @@ const FARM: [&str; 7] = ["test", "-p", "net", "--test", "farm_random", "--", "--
 const FARM_NODES: [&str; 7] =
     ["test", "-p", "evenkeel", "--test", "farm_random_nodes", "--", "--nocapture"];
 
-const SCHEDULES: [&str; 5] = ["run", "--quiet", "--release", "--package", "sim"];
+const SCHEDULES: [&str; 6] = ["run", "--quiet", "--profile", "soak", "--package", "sim"];
 
 const SOAKS: &[Soak] = &[
     // A million schedules for a release, in passes that each take some minutes.

@@ -37,6 +37,8 @@ pub struct Schedule {
 pub struct Run {
     /// The first broken promise.
     pub violation: Option<Violation>,
+    /// A command could not be carried out, such as one to what a shortened schedule has not.
+    pub wrong: bool,
     /// How much happened.
     pub events: u64,
     /// Writes that were acknowledged.
@@ -99,10 +101,12 @@ impl Schedule {
     #[must_use]
     pub fn run(&self) -> Run {
         let mut world = World::new(self.seed, true);
+        let mut failed = false;
         for command in &self.commands {
             world.note(&format!("> {command}"));
             for part in command.split("; ") {
                 if let Err(wrong) = story::perform(&mut world, part) {
+                    failed = true;
                     world.violate(Promise::ThePairSettles, wrong);
                 }
             }
@@ -112,6 +116,7 @@ impl Schedule {
         }
         Run {
             violation: world.violation,
+            wrong: failed,
             events: world.happened,
             acknowledged: world.checks.acknowledged,
             log: world.log,

@@ -63,5 +63,6 @@ fn rounded(command: &str, step: u64) -> Option<String> {
 }
 
 fn breaks(schedule: &Schedule, promise: Promise) -> bool {
-    schedule.run().violation.is_some_and(|violation| violation.promise == promise)
+    let run = schedule.run();
+    !run.wrong && run.violation.is_some_and(|violation| violation.promise == promise)
 }
