@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// All modules, a line each, then reasons and the state of what connects the nodes.
 pub(crate) fn overview(data: &Value, verbose: bool) -> String {
@@ -151,9 +151,10 @@ pub(crate) fn why(data: &Value, name: &str) -> String {
     let checks = checks(data, name);
     // What concerns the whole machine is no matter of the module's state.
     let checks = checks.trim_end();
-    let rest = match reasons(data, &data["watchdog"]) {
-        watchdog if watchdog.is_empty() => checks.to_owned(),
-        watchdog => format!("{checks}\nand its machine\n{}", watchdog.trim_end()),
+    let networks = json!({ "reasons": data["network_reasons"] });
+    let rest = match reasons(data, &data["watchdog"]) + &reasons(data, &networks) {
+        machine if machine.is_empty() => checks.to_owned(),
+        machine => format!("{checks}\nand its machine\n{}", machine.trim_end()),
     };
     if count == 0 {
         return format!("{name} is {}; nothing is wrong\n{rest}", spoken(headline));

@@ -85,11 +85,17 @@ fn the_loss_of_one_of_two_networks_costs_neither_role_nor_writes() {
         );
         let text = cluster.must(primary, &["status"]);
         assert!(text.contains("network-silent") && text.contains("links 1/2"), "{text}");
+        let why = cluster.must(primary, &["why", cluster.module()]);
+        assert!(why.contains("and its machine") && why.contains("network-silent"), "{why}");
         cluster.lab().restore_network(secondary, network).unwrap();
         nothing_told(&cluster);
         cluster.progress(&workload);
     }
     assert_eq!(epoch(&cluster, primary), before, "it was never alone");
+    // Where the silent one was in use, it was left before the link was found broken.
+    let log = format!("{ROOT}/var/lib/evenkeel/modules/ledger/replicator.log");
+    let log = cluster.host(primary).read_file(log).unwrap();
+    assert_eq!(log.matches("the link is to go another way").count(), 1, "{log}");
     let events = cluster.must(primary, &["events"]);
     for code in ["network-silent", "network-heard"] {
         assert_eq!(events.matches(&format!(" {code}: ")).count(), 2, "{code} in {events}");

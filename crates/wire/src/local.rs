@@ -3,7 +3,7 @@
 //!
 //! Both ends belong to root on one machine and are of one build or of neighbouring versions.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use cluster::effect::Assignment;
 use cluster::input::ReplicatorEvent;
@@ -44,6 +44,12 @@ pub enum ToReplicator {
         serial: u64,
         /// Whether what differs is to be mended.
         repair: bool,
+    },
+    /// The peer is not heard at these addresses, and is at others: a link there is made anew by
+    /// another one, if there is any.
+    Silent {
+        /// All of them; those of before count no more.
+        addresses: Vec<IpAddr>,
     },
     /// Say what you are doing.
     Query,

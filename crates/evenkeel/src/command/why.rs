@@ -31,6 +31,7 @@ pub(crate) fn run(context: &Context, args: &WhyArgs) -> ExitCode {
                     "headline": module["headline"],
                     "reasons": module["reasons"],
                     "checks": module["checks"],
+                    "network_reasons": reply.data["network_reasons"],
                 });
                 Reply { data, ..Reply::new(Exit::Done, text) }
             }

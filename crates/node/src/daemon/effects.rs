@@ -138,9 +138,11 @@ impl Daemon {
         serial: u64,
         assignment: Assignment,
     ) -> io::Result<()> {
-        let peer = peer_of(&assignment)
+        let mut peer = peer_of(&assignment)
             .map(|peer| replication_addresses(&self.cluster, peer))
             .unwrap_or_default();
+        let silent = self.house.networks.silent_addresses(&self.cluster);
+        peer.sort_by_key(|address| silent.contains(&address.ip()));
         let generation = self.next_generation;
         let Some(module) = self.modules.get_mut(name) else { return Ok(()) };
         // Nothing may keep a copy that is about to change. What cannot be ended is no reason not to

@@ -388,6 +388,24 @@ impl Daemon {
         }
     }
 
+    fn look_at_networks(&mut self, now: Time) {
+        let heard = self.heartbeats.heard();
+        let before = self.house.networks.silent_addresses(&self.cluster);
+        for event in self.house.networks.look(&self.cluster, &self.name, &heard, now) {
+            self.journal.write(event);
+        }
+        let silent = self.house.networks.silent_addresses(&self.cluster);
+        if silent == before {
+            return;
+        }
+        for module in self.modules.values() {
+            let Some(replicator) = &module.replicator else { continue };
+            if let Err(error) = replicator.silent(silent.clone()) {
+                eprintln!("! {} silent networks: {error}", module.config.name);
+            }
+        }
+    }
+
     fn keep_house(&mut self, now: Time) {
         if now.since(self.house.kept) < HOUSEKEEPING {
             return;
@@ -395,10 +413,7 @@ impl Daemon {
         self.house.kept = now;
         self.give_up_jobs(now);
         self.expire_quarantines(now);
-        let heard = self.heartbeats.heard();
-        for event in self.house.networks.look(&self.cluster, &self.name, &heard, now) {
-            self.journal.write(event);
-        }
+        self.look_at_networks(now);
         if now.since(self.house.room) >= ROOM {
             self.house.room = now;
             let directory = self.layout.state_directory();

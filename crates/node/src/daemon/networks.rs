@@ -4,6 +4,7 @@
 //! Nothing is decided here. Whether a peer is lost, the core decides by all networks together.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use cluster::effect::Event;
@@ -62,6 +63,12 @@ impl Networks {
                 told("network-heard", Severity::Info, sentence, Vec::new())
             });
         begun.chain(ended).collect()
+    }
+
+    /// The addresses of nodes on networks on which they were silent at the last look.
+    pub(super) fn silent_addresses(&self, cluster: &ClusterConfig) -> Vec<IpAddr> {
+        let address = |(network, node): &Way| cluster.node(node)?.addresses.get(network).copied();
+        self.silent.keys().filter_map(address).collect()
     }
 
     /// The reasons for amber, as of the last look.
@@ -154,25 +161,27 @@ mod tests {
         let mut networks = Networks::new(at(0));
         let mut all =
             BTreeMap::from([(way("lan0", &other), heard(0)), (way("lan0", &third), heard(0))]);
-        let mut look = |all: &BTreeMap<Way, Heard>, now| {
+        let look = |networks: &mut Networks, all: &BTreeMap<Way, Heard>, now| {
             let events = networks.look(&cluster, &own, all, at(now));
             let codes: Vec<String> = events.into_iter().map(|event| event.code).collect();
             (codes, networks.reasons(&cluster, &own))
         };
-        assert_eq!(look(&all, 2), (vec![], vec![]), "it may come yet");
+        assert_eq!(look(&mut networks, &all, 2), (vec![], vec![]), "it may come yet");
         all.insert(way("lan0", &other), heard(3));
-        let (codes, reasons) = look(&all, 4);
+        let (codes, reasons) = look(&mut networks, &all, 4);
         assert_eq!(codes, ["network-silent"], "of the third, which is not heard at all, nothing");
         assert_eq!((reasons.len(), reasons[0].since), (1, at(0)));
         assert_eq!(reasons[0].evidence, ["node1 has 10.0.1.1 there", "node2 has 10.0.1.2 there"]);
-        assert_eq!(look(&all, 5).0, Vec::<String>::new(), "it was told");
+        assert_eq!(look(&mut networks, &all, 5).0, Vec::<String>::new(), "it was told");
         // A node that is not heard at all is another matter, and no network of it is heard again.
-        assert_eq!(look(&all, 9), (vec![], vec![]));
+        assert_eq!(look(&mut networks, &all, 9), (vec![], vec![]));
         all.extend([(way("lan0", &other), heard(10)), (way("lan1", &other), heard(10))]);
-        assert_eq!(look(&all, 10), (vec![], vec![]));
+        assert_eq!(look(&mut networks, &all, 10), (vec![], vec![]));
         all.insert(way("lan1", &other), heard(20));
-        assert_eq!(look(&all, 20).0, ["network-silent"]);
+        assert_eq!(look(&mut networks, &all, 20).0, ["network-silent"]);
+        assert_eq!(networks.silent_addresses(&cluster), [IpAddr::from([10, 0, 0, 2])]);
         all.insert(way("lan0", &other), heard(21));
-        assert_eq!(look(&all, 21).0, ["network-heard"]);
+        assert_eq!(look(&mut networks, &all, 21).0, ["network-heard"]);
+        assert!(networks.silent_addresses(&cluster).is_empty());
     }
 }

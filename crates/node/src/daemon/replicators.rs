@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -183,6 +183,11 @@ impl Replicator {
     /// Says how fast a resync may go, in bytes per second.
     pub(crate) fn resync_rate(&self, bytes_per_second: Option<u64>) -> io::Result<()> {
         self.way.send(&ToReplicator::ResyncRate { bytes_per_second }, None)
+    }
+
+    /// Says at which addresses the peer is silent, while it is heard at others.
+    pub(crate) fn silent(&self, addresses: Vec<IpAddr>) -> io::Result<()> {
+        self.way.send(&ToReplicator::Silent { addresses }, None)
     }
 
     /// Has it compare both copies.

@@ -237,6 +237,11 @@ impl Replicator {
                         self.greeter.greet(caller, socket, entrance);
                     }
                 }
+                ToReplicator::Silent { addresses } => {
+                    if let Mode::Serving(serving) = &self.mode {
+                        serving.leave(&addresses);
+                    }
+                }
                 ToReplicator::Query => self.introduce(),
                 ToReplicator::Verify { serial, repair } => self.verify(serial, repair),
                 // Taken by the link itself.

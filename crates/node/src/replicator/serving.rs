@@ -2,7 +2,7 @@
 //! a target.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -147,6 +147,13 @@ impl Serving {
     /// The session whose link stands.
     pub(super) fn linked(&self) -> Option<SessionId> {
         self.source.as_ref().filter(|source| source.is_linked()).map(Source::id)
+    }
+
+    /// The peer is silent at these addresses, and is heard at others.
+    pub(super) fn leave(&self, silent: &[IpAddr]) {
+        if let Some(source) = &self.source {
+            source.leave(silent);
+        }
     }
 
     /// Begins to compare both copies; says in a sentence why not.

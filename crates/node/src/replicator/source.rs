@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -64,6 +64,8 @@ pub(super) struct Link {
     pub(super) pings: Pings,
     pub(super) stall_timeout: Duration,
     compression: Compression,
+    /// Where the target can be reached, best first.
+    addresses: Vec<SocketAddr>,
     state: Mutex<State>,
     pub(super) changed: Condvar,
 }
@@ -78,6 +80,8 @@ pub(super) struct State {
     /// Whether the target lacks nothing.
     pub(super) settled: bool,
     pub(super) ended: bool,
+    /// Where the target is silent, while it is heard elsewhere.
+    silent: Vec<IpAddr>,
     /// Who hears the answers when no walk is under way.
     pub(super) listener: Option<Sender<Heard>>,
     verifying: bool,
@@ -145,6 +149,7 @@ impl Source {
             pings: Pings::default(),
             stall_timeout: serve.replication.stall_timeout,
             compression: serve.replication.compression,
+            addresses: callee.addresses.clone(),
             state: Mutex::new(State { settled: !resync, linked: resumed, ..State::default() }),
             changed: Condvar::new(),
         });
@@ -228,6 +233,21 @@ impl Source {
         });
         self.threads.push(thread.map_err(|error| error.to_string())?);
         Ok(())
+    }
+
+    /// The peer is silent at these addresses: if that is where the link goes, and there is another
+    /// way, it is made anew.
+    pub(super) fn leave(&self, silent: &[IpAddr]) {
+        let link = &self.link;
+        let mut state = link.lock();
+        state.silent = silent.to_vec();
+        let Some(stream) = &state.stream else { return };
+        let Ok(at) = stream.socket().peer_addr() else { return };
+        let has_another = link.addresses.iter().any(|address| !silent.contains(&address.ip()));
+        if silent.contains(&at.ip()) && has_another {
+            eprintln!("{} is silent at {}: the link is to go another way", link.target, at.ip());
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 
     /// Ends the session for good.
@@ -334,7 +354,10 @@ impl Link {
             if let Purpose::Replication { joint, .. } = &mut hello.purpose {
                 *joint = self.outbox.joint();
             }
-            let error = match connection::call(callee, &hello) {
+            let mut callee = callee.clone();
+            let silent = self.lock().silent.clone();
+            callee.addresses.sort_by_key(|address| silent.contains(&address.ip()));
+            let error = match connection::call(&callee, &hello) {
                 Ok((stream, theirs)) => {
                     self.outbox.join(theirs).map_err(io::Error::other)?;
                     self.pings.begin_anew();
