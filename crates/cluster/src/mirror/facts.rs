@@ -233,6 +233,7 @@ impl Mirror {
         let counting = self.begin_counting();
         let fsyncs = self.fsyncs();
         self.number = None;
+        self.forgotten = None;
         self.replicator.restored = false;
         self.persist(|record| {
             record.root = root;

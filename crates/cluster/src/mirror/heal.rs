@@ -9,7 +9,7 @@
 use model::Copy;
 use model::config::Keep;
 
-use super::facts::{Standing, is_serving};
+use super::facts::{Standing, data_fault, is_serving};
 use super::{Mirror, State};
 use crate::input::DataState;
 use crate::record::{Record, StoredCopy};
@@ -87,14 +87,21 @@ impl Mirror {
 
     /// The operator keeps the peer's copy.
     pub(super) fn discard(&mut self) {
-        self.wrong = None;
         if self.fault.take().is_some() {
+            self.forgotten = self.wrong.take();
             self.forget_copy();
         } else {
             self.give_copy_up("the operator has chosen");
         }
         self.begin_start();
         self.go(State::Wait);
+    }
+
+    /// What was to be forgotten is known as before, as that could not be written down.
+    pub(super) fn remember(&mut self) {
+        let Some(found) = self.forgotten.take() else { return };
+        self.fault = data_fault(&self.record, &found);
+        self.wrong = self.fault.is_some().then_some(found);
     }
 
     /// The copy is lost, and this node is as one that never held data of the module.

@@ -50,6 +50,7 @@ impl Mirror {
     /// All of the batch counts as undone.
     pub(super) fn persist_failed(&mut self, error: String) {
         let known = self.undo_batch(error.clone());
+        self.remember();
         self.proposal = None;
         // Given anew once it can be noted; what is not durable must not be said.
         self.consent = None;

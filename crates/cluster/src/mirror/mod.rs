@@ -219,6 +219,9 @@ pub(crate) struct Mirror {
     /// What was found that is at fault.
     #[serde(default)]
     wrong: Option<DataState>,
+    /// The same, once the operator has had this node forget what it held.
+    #[serde(default)]
+    forgotten: Option<DataState>,
     empty: bool,
     number: Option<u64>,
     state: State,
@@ -297,6 +300,7 @@ impl Mirror {
             has_witness: boot.cluster.witness.is_some(),
             fault: data_fault(record, &module.data),
             wrong: data_fault(record, &module.data).map(|_| module.data.clone()),
+            forgotten: None,
             empty: module.data == DataState::Empty,
             number: record.number.filter(|_| record.open_in.is_none()),
             state: if record.started { State::Wait } else { State::Stop },

@@ -23,6 +23,7 @@ impl Mirror {
         let (boot, fsyncs) = (self.boot, self.fsyncs());
         self.number = None;
         self.copy_failed = None;
+        self.forgotten = None;
         self.replicator.restored = false;
         self.leave_to_source();
         self.persist(|record| {
