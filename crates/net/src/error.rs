@@ -124,6 +124,7 @@ fn hint(source: &io::Error) -> &'static str {
         Some(libc::EPERM | libc::EACCES) => "; this needs root or the capability CAP_NET_ADMIN",
         Some(libc::EEXIST) => "; it exists already",
         Some(libc::ENODEV) => "; there is no such interface",
+        Some(libc::EADDRNOTAVAIL) => "; the interface has no address to send from",
         Some(libc::ENETDOWN) => "; the interface is down",
         Some(libc::EOPNOTSUPP) => "; this kernel lacks the feature",
         _ => "",

@@ -27,6 +27,11 @@ pub const ANNOUNCE_EVERY: Duration = Duration::from_secs(60);
 /// Questions asked by a probe, evenly spread over its time.
 const PROBES: u32 = 3;
 
+/// How long an interface may take until it has an address to ask from. The kernel first asks whether
+/// somebody else has that one, which takes up to two seconds after the cable is in.
+const READY_MAX: Duration = Duration::from_secs(5);
+const READY_PAUSE: Duration = Duration::from_millis(50);
+
 /// A virtual address that this node holds.
 #[derive(Debug)]
 pub struct Holder {
@@ -207,6 +212,13 @@ fn probe_by_discovery(
     wait: Duration,
 ) -> Result<Option<Mac>, Error> {
     let socket = DiscoverySocket::open(link.index)?;
+    let ready = Instant::now() + READY_MAX;
+    while let Err(error) = socket.ask(own, target) {
+        if error.errno() != Some(libc::EADDRNOTAVAIL) || Instant::now() > ready {
+            return Err(error);
+        }
+        std::thread::sleep(READY_PAUSE);
+    }
     let start = Instant::now();
     for round in 1..=PROBES {
         socket.ask(own, target)?;
