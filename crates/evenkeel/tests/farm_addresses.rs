@@ -1,5 +1,5 @@
-//! A farm with an address of each family that serves TCP and UDP, on real nodes: shares, a drain and
-//! a death look the same on each. UDP knows no connections, so a flow goes with its share.
+//! A farm with an address of each family that serves TCP and UDP, on real nodes: shares, a drain
+//! and a death look the same on each. UDP knows no connections, so a flow goes with its share.
 //!
 //! Moments are printed and never judged: those are the benchmark's matter.
 
@@ -90,7 +90,8 @@ fn begin(delivery: &str) -> Trial {
     let more = format!(
         "[[vip]]\naddress = \"{SIXTH}/64\"\ninterface = \"{NETWORK}\"\n\
          [[balance]]\nport = {UDP}\nprotocol = \"udp\"\n\
-         [[command]]\nname = \"web6\"\nrun = [\"{INSIDE}\", \"web\", \"--listen\", \"[{SIXTH}]:80\"]\n\
+         [[command]]\nname = \"web6\"\n\
+         run = [\"{INSIDE}\", \"web\", \"--listen\", \"[{SIXTH}]:80\"]\n\
          {PATIENT}delivery = \"{delivery}\"\n"
     );
     let trial = Trial::start(&more);

@@ -27,8 +27,8 @@ pub const ANNOUNCE_EVERY: Duration = Duration::from_secs(60);
 /// Questions asked by a probe, evenly spread over its time.
 const PROBES: u32 = 3;
 
-/// How long an interface may take until it has an address to ask from. The kernel first asks whether
-/// somebody else has that one, which takes up to two seconds after the cable is in.
+/// How long an interface may take until it has an address to ask from. The kernel first asks
+/// whether somebody else has that one, which takes up to two seconds after the cable is in.
 const READY_MAX: Duration = Duration::from_secs(5);
 const READY_PAUSE: Duration = Duration::from_millis(50);
 
