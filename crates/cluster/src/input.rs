@@ -71,6 +71,9 @@ pub enum DataState {
     Unusable {
         /// Sentence that names the place.
         why: String,
+        /// The directories are all there, and could be filled anew: a disk of one was replaced.
+        #[serde(default)]
+        fillable: bool,
     },
 }
 

@@ -74,6 +74,51 @@ fn directories_on_different_disks_are_replicated_beside_each_other() {
     assert_eq!(inodes, NODES.map(|node| lost_and_found(&cluster, node)), "lost+found stayed");
 }
 
+#[test]
+fn one_of_two_disks_that_was_replaced_is_filled_anew_on_the_operators_word() {
+    let cluster = Cluster::build(two_directories());
+    write(&cluster, NODES[0], "first", 300_000);
+    cluster.must(NODES[0], &["start", cluster.module()]);
+    cluster.wait_for(NODES[0], "protected", SYNC_PATIENCE);
+    let primary = cluster.primary();
+    let node = other(primary);
+    cluster.lab().power(node).unwrap();
+    cluster.wait_for_role(primary, &["ALONE"]);
+    write(&cluster, primary, "alone", 300_000);
+    cluster.lab().start(node).unwrap();
+    let second = cluster.host(node).path(SECOND).unwrap();
+    empty(&second);
+    cluster.start_daemon(node);
+    cluster.until("it is told", PATIENCE, || {
+        let status = cluster.module_status(node).unwrap_or_default();
+        let mut reasons = status["reasons"].as_array().into_iter().flatten();
+        reasons.any(|reason| reason["code"] == "data-missing")
+    });
+    let why = cluster.must(node, &["why", cluster.module()]);
+    assert!(why.contains("/mnt/second has no marker, but another directory of the module has"));
+    assert!(why.contains(&format!("evenkeel heal {} --keep {primary}", cluster.module())), "{why}");
+    cluster.must(node, &["heal", cluster.module(), "--keep", primary]);
+    cluster.wait_for(cluster.primary(), "protected", SYNC_PATIENCE);
+    assert_eq!(cluster.primary(), primary);
+    cluster.stop_and_compare();
+    let [one, two] = NODES.map(|node| cluster.host(node).disk_path("second").unwrap());
+    let comparison = lab::compare::trees(&one.join("data"), &two.join("data")).unwrap();
+    assert!(comparison.is_identical(), "{:?}", comparison.differences);
+    // The other node can take over on it.
+    cluster.must(primary, &["start", cluster.module()]);
+    cluster.wait_for(cluster.primary(), "protected", SYNC_PATIENCE);
+    cluster.must(cluster.primary(), &["switchover", cluster.module()]);
+    cluster.until("it serves the other way", SYNC_PATIENCE, || cluster.serves(node));
+}
+
+/// As a new disk would be.
+fn empty(directory: &std::path::Path) {
+    fs::remove_dir_all(directory.join("data")).unwrap();
+    for name in ["trusted.evenkeel", "trusted.evenkeel.seal"] {
+        rustix::fs::removexattr(directory, name).unwrap();
+    }
+}
+
 /// Writes a file into each of the directories.
 fn write(cluster: &Cluster, node: &str, name: &str, length: usize) {
     let host = cluster.host(node);

@@ -125,7 +125,9 @@ fn empty(directory: &Path) {
         let removed = if is_folder { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         removed.unwrap();
     }
-    rustix::fs::removexattr(directory, MARKER).unwrap();
+    for name in [MARKER, "trusted.evenkeel.seal"] {
+        rustix::fs::removexattr(directory, name).unwrap();
+    }
 }
 
 fn shows(cluster: &Cluster, node: &str, code: &str) -> bool {

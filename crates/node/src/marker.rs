@@ -62,6 +62,17 @@ pub(crate) fn write(path: &Path, marker: &Marker) -> io::Result<()> {
     std::fs::File::open(path)?.sync_all()
 }
 
+/// Removes the marker of a directory and its seal, durably.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    for name in [ATTRIBUTE, SEAL] {
+        match rustix::fs::removexattr(path, name) {
+            Ok(()) | Err(rustix::io::Errno::NODATA) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    std::fs::File::open(path)?.sync_all()
+}
+
 /// The seal of a root; none when it carries none, or something that is none.
 pub(crate) fn read_seal(directory: impl AsFd) -> rustix::io::Result<Option<u128>> {
     let mut value = [0; size_of::<u128>()];

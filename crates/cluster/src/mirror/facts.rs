@@ -42,7 +42,7 @@ pub(crate) enum Standing {
 pub fn data_fault(record: &Record, data: &DataState) -> Option<String> {
     let had_data = record.root != 0 && record.copy != StoredCopy::None;
     match data {
-        DataState::Unusable { why } => Some(why.clone()),
+        DataState::Unusable { why, .. } => Some(why.clone()),
         DataState::Empty | DataState::Unmarked => had_data.then(|| {
             "the record says that this node holds the module's data, but the replicated \
              directories carry no marker: the disk is not mounted or was replaced"

@@ -82,7 +82,7 @@ impl Mirror {
 
     /// Whether the directories are there, whatever they hold.
     pub(super) fn is_fillable(&self) -> bool {
-        !matches!(self.wrong, Some(DataState::Unusable { .. }))
+        !matches!(self.wrong, Some(DataState::Unusable { fillable: false, .. }))
     }
 
     /// The operator keeps the peer's copy.

@@ -44,6 +44,11 @@ pub(crate) struct Place {
 /// Makes a record durable, and the markers that belong to it.
 pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> io::Result<()> {
     let name = module.config.name.clone();
+    if record.root == 0 && module.record.root != 0 && module.replicator.is_none() {
+        // Before the record: a node that remembers its data and finds no markers says so.
+        module.unmark_plain()?;
+        module.marked = None;
+    }
     let wanted = marks(record).filter(|wanted| module.marked != Some(*wanted));
     let known = module.replicator.is_some()
         || wanted.is_none()

@@ -106,6 +106,11 @@ impl Module {
         Ok(())
     }
 
+    /// Removes the markers of plain directories, durably: what they hold is nobody's data any more.
+    pub(crate) fn unmark_plain(&self) -> io::Result<()> {
+        self.config.replicate.iter().try_for_each(|path| marker::remove(path))
+    }
+
     /// Removes mounts that a dead replicator left, so that paths lead to the plain directories.
     /// If all of them were covered until then, that is noted for the next replicator.
     pub(crate) fn clean_leftovers(&mut self, layout: &Layout) {
@@ -143,7 +148,7 @@ pub(crate) fn data_state(config: &ModuleConfig) -> DataState {
     let mut empty = true;
     for (index, path) in config.replicate.iter().enumerate() {
         match look_at(path) {
-            Err(why) => return DataState::Unusable { why },
+            Err(why) => return DataState::Unusable { why, fillable: false },
             Ok((marker, is_empty)) => {
                 empty &= is_empty;
                 found.push((index, path, marker));
@@ -154,21 +159,22 @@ pub(crate) fn data_state(config: &ModuleConfig) -> DataState {
     let Some(first) = markers.first() else {
         return if empty { DataState::Empty } else { DataState::Unmarked };
     };
+    let unusable = |why, fillable| DataState::Unusable { why, fillable };
     for (index, path, marker) in &found {
         let shown = path.display();
         match marker {
             None => {
                 let why = format!("{shown} has no marker, but another directory of the module has");
-                return DataState::Unusable { why };
+                return unusable(why, true);
+            }
+            Some(marker) if marker.module != config.name => {
+                let why = format!("{shown} holds the data of module {}", marker.module);
+                return unusable(why, false);
             }
             Some(marker) if marker.root != first.root || marker.index != *index => {
                 let why =
                     format!("{shown} belongs to other data than the module's first directory");
-                return DataState::Unusable { why };
-            }
-            Some(marker) if marker.module != config.name => {
-                let why = format!("{shown} holds the data of module {}", marker.module);
-                return DataState::Unusable { why };
+                return unusable(why, marker.index == *index);
             }
             Some(_) => {}
         }
