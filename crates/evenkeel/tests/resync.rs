@@ -163,7 +163,7 @@ impl Changer {
     fn try_change(&mut self) -> io::Result<()> {
         let (file, directory) = (self.any_file(), self.any_directory());
         let new = self.new_name();
-        match self.random.below(20) {
+        match self.random.below(22) {
             0..=2 => self.write(&new),
             3 if self.directories.len() < DIRECTORIES => {
                 fs::create_dir(&new)?;
@@ -201,8 +201,21 @@ impl Changer {
             16 => self.set_list(&directory, "system.posix_acl_default"),
             17 => self.link_unnamed(&directory, &new),
             18 => Ok(rustix::fs::renameat_with(CWD, file, CWD, new, RenameFlags::WHITEOUT)?),
+            19 | 20 => self.swap(file, directory),
             _ => File::open(file)?.sync_all(),
         }
+    }
+
+    /// Exchanges two names, of whatever kinds.
+    fn swap(&mut self, file: PathBuf, directory: PathBuf) -> io::Result<()> {
+        let (one, other) = match self.random.below(3) {
+            0 => (file, self.any_file()),
+            1 => (file, directory),
+            _ => (directory, self.any_directory()),
+        };
+        rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE)?;
+        self.look();
+        Ok(())
     }
 
     fn write(&mut self, path: &Path) -> io::Result<()> {

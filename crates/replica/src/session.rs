@@ -345,20 +345,8 @@ impl Session {
             let other = names.child(parent, name);
             self.stirred.extend(other);
             self.was_released(other, (new_parent, new_name), &mut steps);
-            let all = moved_is_bound
-                && other.is_some_and(|file| self.is_bound(file))
-                && self.is_bound(parent)
-                && self.is_bound(new_parent);
-            if !all && (self.is_bound(parent) || self.is_bound(new_parent)) {
-                let why = "two names were exchanged before the resync had reached both".to_owned();
-                return Err(Lost { why });
-            }
-            if all {
-                steps.push(Step::Operation);
-                // Each may have stood for something else at the target.
-                self.leave_name(parent, name);
-                self.leave_name(new_parent, new_name);
-            }
+            let sides = [(other, parent, name), (moved, new_parent, new_name)];
+            steps.extend(self.exchange_walking(sides, names)?);
             return Ok(steps);
         }
         if moved_is_bound {
@@ -376,6 +364,44 @@ impl Session {
         if self.is_bound(new_parent) {
             // Whatever the target made of it, the walk puts this name right.
             self.leave_name(new_parent, new_name);
+        }
+        Ok(steps)
+    }
+
+    /// Each object with its new place. One that the walk has reached is moved, the other one is
+    /// left to the walk: it may be anything at the target.
+    fn exchange_walking(
+        &mut self,
+        sides: [(Option<FileId>, FileId, &[u8]); 2],
+        names: &dyn Names,
+    ) -> Result<Vec<Step>, Lost> {
+        let mut steps = Vec::new();
+        let reached = sides.map(|(file, ..)| file.filter(|file| self.is_bound(*file)));
+        for ((_, parent, _), file) in sides.iter().zip(reached) {
+            if file.is_some() {
+                steps.extend(self.chain(*parent, names, Self::ensure)?);
+            }
+        }
+        let whole = reached.iter().all(Option::is_some);
+        if whole {
+            steps.push(Step::Operation);
+        } else {
+            let reached = sides.iter().zip(reached).find_map(|(side, file)| Some((side, file?)));
+            steps.extend(reached.map(|((_, parent, name), file)| Step::Ensure {
+                file,
+                parent: *parent,
+                name: name.to_vec(),
+            }));
+        }
+        for (_, parent, name) in sides {
+            if self.is_bound(parent) {
+                // It may have stood for something else at the target.
+                self.leave_name(parent, name);
+                if !whole {
+                    // Only the operation carries modification times.
+                    self.tasks.push_back(Task::Finish(parent));
+                }
+            }
         }
         Ok(steps)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Lost, Names, Session, Step};
+use super::{Names, Session, Step};
 use crate::op::{FileId, Op, Stamp};
 use crate::walk::Task;
 
@@ -132,14 +132,40 @@ fn what_was_seen_moves_with_its_new_directory_made_first() {
 }
 
 #[test]
-fn an_exchange_halfway_starts_the_session_afresh() {
+fn of_an_exchange_halfway_what_was_reached_is_moved_and_the_rest_left_to_the_walk() {
     let tree = Tree::with(&[(ROOT, "new", FILE), (ROOT, "f", NEW)]);
+    let exchange = rename(ROOT, "f", ROOT, super::RENAME_EXCHANGE);
+    let ensure =
+        |file, name: &str| Step::Ensure { file, parent: ROOT, name: name.as_bytes().to_vec() };
+    for (reached, step) in [(FILE, ensure(FILE, "new")), (NEW, ensure(NEW, "f"))] {
+        let mut session = Session::walking();
+        session.bind(reached);
+        assert_eq!(session.live(&exchange, &tree), Ok(vec![step]));
+        let tasks: Vec<Task> = std::iter::from_fn(|| session.next_task()).collect();
+        for name in ["new", "f"] {
+            let entry = Task::Entry { parent: ROOT, name: name.into() };
+            assert!(tasks.contains(&entry), "{tasks:?}");
+        }
+    }
+    let mut session = Session::walking();
+    assert_eq!(session.live(&exchange, &tree), Ok(vec![]), "neither was reached");
+    assert!(session.next_task().is_some());
+}
+
+#[test]
+fn an_exchange_with_a_directory_that_was_not_reached_takes_it_along() {
+    let tree = Tree::with(&[(ROOT, "d", DIRECTORY), (DIRECTORY, "new", FILE), (ROOT, "f", NEW)]);
+    let exchange = rename(ROOT, "f", DIRECTORY, super::RENAME_EXCHANGE);
+    let ensure =
+        |file, parent, name: &str| Step::Ensure { file, parent, name: name.as_bytes().to_vec() };
     let mut session = Session::walking();
     session.bind(FILE);
-    let Lost { why } = session.live(&rename(ROOT, "f", ROOT, 2), &tree).unwrap_err();
-    assert!(why.contains("exchanged"));
-    session.bind(NEW);
-    assert_eq!(session.live(&rename(ROOT, "f", ROOT, 2), &tree).unwrap(), [Step::Operation]);
+    let steps = session.live(&exchange, &tree).unwrap();
+    assert_eq!(steps, [ensure(DIRECTORY, ROOT, "d"), ensure(FILE, DIRECTORY, "new")]);
+    let mut session = Session::walking();
+    [FILE, NEW].into_iter().for_each(|file| session.bind(file));
+    let steps = session.live(&exchange, &tree).unwrap();
+    assert_eq!(steps, [ensure(DIRECTORY, ROOT, "d"), Step::Operation]);
 }
 
 #[test]

@@ -127,6 +127,8 @@ impl World {
             Effect::Explain(event) => {
                 let line = format!("{} {}: {}", self.hosts[i].name, event.code, event.sentence);
                 self.note(&line);
+                self.checks.exempt |= event.code == "forced";
+                self.hosts[i].refilled |= event.code == "refills";
                 self.events.push((i, event));
             }
             Effect::Answer { job, outcome } => {
@@ -165,6 +167,9 @@ impl World {
             self.checks.vouched([one, two], crashed);
         }
         let host = &mut self.hosts[i];
+        if record.root == 0 && record.quarantine != host.record.quarantine {
+            host.marker = None;
+        }
         // What is not the record's is not marked; a replicator holds on to what it has found.
         let known = data_fault(&host.record, &host.data()).is_none();
         if known || host.replicator.running {

@@ -42,6 +42,8 @@ pub struct Host {
     pub announced: BTreeMap<ModuleName, Arc<Report>>,
     /// Its record, durable.
     pub record: Record,
+    /// A disk of it was replaced, or was to be filled anew.
+    pub refilled: bool,
     /// The marker in its directories.
     pub marker: Option<(u128, EpochId)>,
     /// The disk of the data is mounted.
@@ -118,6 +120,7 @@ impl Host {
             watch: Watch::named(Vec::new()),
             announced: BTreeMap::new(),
             record: Record::default(),
+            refilled: false,
             marker: None,
             disk: true,
             filled: index == 0,
@@ -288,6 +291,7 @@ impl World {
         host.replicator.tree = Tree::default();
         host.replicator.saved = None;
         host.marker = None;
+        host.refilled = true;
         host.filled = false;
         if machine {
             host.record = Record::default();

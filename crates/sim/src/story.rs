@@ -261,10 +261,7 @@ fn order(world: &mut World, words: &[&str]) -> Result<bool, String> {
         "stop-all" => Command::StopAll,
         "switchover" => Command::Switchover,
         "discard" => Command::Discard,
-        "force-primary" => {
-            world.checks.exempt = true;
-            Command::ForcePrimary
-        }
+        "force-primary" => Command::ForcePrimary,
         _ => return Ok(false),
     };
     let targets = if *target == "both" { vec![0, 1] } else { vec![node(target)?] };
@@ -350,7 +347,7 @@ fn heal(world: &mut World) {
         world.command(1, Command::Stop);
     }
     let given_up = (0..2).find(|i| split && !serves[*i]);
-    let lost = (0..2).filter(|i| has_lost_data(world, *i));
+    let lost = (0..2).filter(|i| world.hosts[*i].refilled && has_lost_data(world, *i));
     for i in lost.chain(given_up).collect::<Vec<_>>() {
         world.command(i, Command::Discard);
     }

@@ -25,12 +25,16 @@ impl Mirror {
             let text = format!("{name} is not heard: only a copy that is seen can be kept for it");
             return Some((text, format!("bring {name} back")));
         };
+        if !matches!(self.state, State::Stop | State::Wait | State::Ask { .. }) {
+            let next = format!("evenkeel stop {} --node {me}", self.module);
+            return Some((format!("{me} runs the application, or is in a change"), next));
+        }
         if let Some(fault) = &self.fault {
             let left = matches!(
                 self.standing(&peer),
                 Standing::Behind | Standing::Split | Standing::Foreign | Standing::MeNew
             );
-            // Only what serves without this node cannot be older than what this node has lost.
+            // What serves alone is what stays, whatever this node has held: nothing waits for it.
             let serves = is_serving(&peer) && left && peer.copy >= Copy::Crashed;
             let next = format!("evenkeel start {} on {name}", self.module);
             return (!serves).then(|| {
@@ -58,10 +62,6 @@ impl Mirror {
         }
         if peer.copy < Copy::Crashed {
             return Some((format!("the copy of {name} is not whole: {}", peer.copy), why));
-        }
-        if !matches!(self.state, State::Stop | State::Wait | State::Ask { .. }) {
-            let next = format!("evenkeel stop {} --node {me}", self.module);
-            return Some((format!("{me} runs the application, or is in a change"), next));
         }
         None
     }
@@ -111,17 +111,18 @@ impl Mirror {
             "refills",
             format!(
                 "the data of {} are lost, and its directories are filled anew from {}, as the \
-                 operator has chosen: what is in them goes to quarantine",
+                 operator has chosen: what is in them, if anything, goes to quarantine",
                 self.me, self.peer_name
             ),
         );
         self.number = None;
+        let empty = self.empty;
         self.persist(|record| {
             // Of a mixture nothing is worth keeping before a resync, wherever it has gone.
             let mixed = record.copy == StoredCopy::Inconsistent;
             *record = Record {
                 copy: if mixed { StoredCopy::Inconsistent } else { StoredCopy::None },
-                quarantine: record.quarantine.or(Some(name)),
+                quarantine: (!empty).then_some(name),
                 paused: record.paused,
                 maintenance: record.maintenance,
                 started: record.started,

@@ -141,6 +141,10 @@ impl Mirror {
 
     /// The claim, as the peer is told of it.
     pub(super) fn claim(&self) -> Option<Claim> {
+        if self.record.unopened.is_some() {
+            // A crash would lead back to what the peer is to give up.
+            return None;
+        }
         let Brought { id, served, theirs, .. } = self.claim?;
         let report = self.peer.report.as_ref();
         let report = report.filter(|r| r.epoch.as_ref().is_some_and(|epoch| epoch.id == theirs));

@@ -23,7 +23,6 @@ impl Mirror {
         let (boot, fsyncs) = (self.boot, self.fsyncs());
         self.number = None;
         self.copy_failed = None;
-        self.forgotten = None;
         self.replicator.restored = false;
         self.leave_to_source();
         self.persist(|record| {
@@ -136,6 +135,7 @@ impl Mirror {
             record.forced = false;
         });
         self.retry.failures = 0;
+        self.forgotten = None;
         self.replicator.looked_back = Some(true);
         self.talk.stands = None;
         self.in_sync_since_boot = true;

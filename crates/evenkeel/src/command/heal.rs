@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use cluster::found::Found;
+use cluster::input::DataState;
 use model::{Copy, Epoch, ModuleName, NodeName};
 use node::Layout;
 use serde_json::{Value, json};
@@ -84,8 +85,9 @@ fn chosen(
     let mut reply = context.ask(verb);
     if reply.outcome == Exit::Done {
         let folder = Layout::new("/".as_ref()).quarantine_directory(&args.module);
+        let what = if fault(other).is_some() { "was in its way" } else { "it held alone" };
         reply.sentence = format!(
-            "✔ {}; what it held alone is below {} on {}",
+            "✔ {}; what {what}, if anything, is below {} on {}",
             reply.sentence,
             folder.display(),
             other.node
@@ -146,7 +148,11 @@ fn shown(sides: &[Found; 2]) -> Reply {
     } else if let Some((side, _)) = &lost {
         let other = if side.node == *one { two } else { one };
         lines.push(format!("If its disk is only not mounted: mount it, and restart {}", side.node));
-        lines.push(format!("To fill {} anew: evenkeel heal {module} --keep {other}", side.node));
+        let fillable = !matches!(side.module.data, DataState::Unusable { fillable: false, .. });
+        if fillable {
+            lines
+                .push(format!("To fill {} anew: evenkeel heal {module} --keep {other}", side.node));
+        }
     }
     let side = |side: &Found| {
         let epoch = side.module.record.epoch.as_ref();

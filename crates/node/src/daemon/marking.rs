@@ -44,7 +44,8 @@ pub(crate) struct Place {
 /// Makes a record durable, and the markers that belong to it.
 pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> io::Result<()> {
     let name = module.config.name.clone();
-    if record.root == 0 && module.record.root != 0 && module.replicator.is_none() {
+    let given_up = record.quarantine != module.record.quarantine;
+    if record.root == 0 && given_up && module.replicator.is_none() {
         // Before the record: a node that remembers its data and finds no markers says so.
         module.unmark_plain()?;
         module.marked = None;

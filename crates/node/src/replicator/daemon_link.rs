@@ -156,7 +156,16 @@ impl DaemonLink {
         directories: &[Directory],
         packets: &PacketSender,
     ) {
-        while let Ok(Some((message, descriptor))) = packet::receive::<ToReplicator>(connection) {
+        loop {
+            let (message, descriptor) = match packet::receive::<ToReplicator>(connection) {
+                Ok(Some(received)) => received,
+                Err(error) if error.raw_os_error().is_none() => {
+                    // A newer daemon may know more; what it cannot do without it finds out.
+                    eprintln!("a message of the daemon is not understood: {error}");
+                    continue;
+                }
+                Ok(None) | Err(_) => return,
+            };
             if let ToReplicator::Mark { serial, root, epoch } = message {
                 let error = mark(module, directories, root, epoch).err();
                 let error = error.map(|error| error.to_string());

@@ -237,11 +237,11 @@ impl Replicator {
                         self.greeter.greet(caller, socket, entrance);
                     }
                 }
-                ToReplicator::Silent { addresses } => {
-                    if let Mode::Serving(serving) = &self.mode {
-                        serving.leave(&addresses);
-                    }
-                }
+                ToReplicator::Silent { addresses } => match &self.mode {
+                    Mode::Serving(serving) => serving.leave(&addresses),
+                    Mode::Receiving(receiving) => receiving.leave(&addresses),
+                    Mode::Plain | Mode::Held => {}
+                },
                 ToReplicator::Query => self.introduce(),
                 ToReplicator::Verify { serial, repair } => self.verify(serial, repair),
                 // Taken by the link itself.

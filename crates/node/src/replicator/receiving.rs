@@ -7,7 +7,7 @@
 mod syncing;
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -156,6 +156,20 @@ impl Receiving {
             let _ = thread.join();
         }
         self.shared.number.load(Ordering::Acquire)
+    }
+}
+
+impl Receiving {
+    /// The source is silent at these addresses, and is heard at others: a link from there is ended,
+    /// so that it is made anew by another way.
+    pub(super) fn leave(&self, silent: &[IpAddr]) {
+        let state = self.shared.state();
+        let Some(stream) = &state.stream else { return };
+        let from = stream.socket().peer_addr().map(|from| from.ip());
+        if from.is_ok_and(|from| silent.contains(&from)) {
+            eprintln!("{} is silent where the link comes from: it ends", self.shared.source);
+            let _ = stream.shutdown(Shutdown::Both);
+        }
     }
 }
 

@@ -77,9 +77,16 @@ impl Store {
             | Op::Allocate { .. }
             | Op::Sync { .. } => return None,
         };
-        let is_lost =
-            |parent: &FileId| matches!(self.object(*parent), Err(Errno::STALE | Errno::NOENT));
-        parents.into_iter().find(is_lost)
+        parents.into_iter().find(|parent| self.is_lost(*parent))
+    }
+
+    /// Whether an object is not there any more, or only for somebody who still has it open: nothing
+    /// can be made in a directory that was removed.
+    fn is_lost(&self, file: FileId) -> bool {
+        match self.object(file).and_then(backing::stat) {
+            Ok(stat) => stat.nlink == 0,
+            Err(errno) => matches!(errno, Errno::STALE | Errno::NOENT),
+        }
     }
 
     /// An operation in a directory that is lost is left out. The source will go through that
@@ -131,7 +138,7 @@ impl Store {
     /// Makes what stands under a name be an object of the source. An object that was held before
     /// and had to be made anew is told as absent: the source believes that its content is here.
     pub(super) fn ensure(&mut self, ensure: &Ensure<'_>) -> Result<After, Errno> {
-        if matches!(self.object(ensure.parent), Err(Errno::STALE | Errno::NOENT)) {
+        if self.is_lost(ensure.parent) {
             return Ok(self.absent(ensure.parent));
         }
         let believed = ensure.held || self.bound.contains_key(&ensure.file);
