@@ -449,8 +449,6 @@ fn prepare(
     let (data, running) = match adopted {
         Some((replicator, found)) => {
             replicator.resync_rate(module.resync_rate)?;
-            // What the daemon before this one has said of that may be over.
-            replicator.silent(Vec::new())?;
             module.replicator = Some(replicator);
             module.number = found.number;
             marking::begin(layout, &mut module);
