@@ -92,7 +92,8 @@ fn one_of_two_disks_that_was_replaced_is_filled_anew_on_the_operators_word() {
     cluster.until("it is told", PATIENCE, || {
         let status = cluster.module_status(node).unwrap_or_default();
         let mut reasons = status["reasons"].as_array().into_iter().flatten();
-        reasons.any(|reason| reason["code"] == "data-missing")
+        let is_told = reasons.any(|reason| reason["code"] == "data-missing");
+        is_told && status["peer"]["contact"] == "alive"
     });
     let why = cluster.must(node, &["why", cluster.module()]);
     assert!(why.contains("/mnt/second has no marker, but another directory of the module has"));

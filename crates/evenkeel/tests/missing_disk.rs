@@ -95,7 +95,10 @@ fn a_disk_that_was_replaced_is_filled_anew_on_the_operators_word() {
     empty(&directory);
     fs::write(directory.join("lost"), "found").unwrap();
     cluster.start_daemon(node);
-    cluster.until("it is told", PATIENCE, || shows(&cluster, node, "data-missing"));
+    cluster.until("it is told", PATIENCE, || {
+        let heard = cluster.module_status(node).unwrap_or_default()["peer"]["contact"] == "alive";
+        heard && shows(&cluster, node, "data-missing")
+    });
     let sides = cluster.must(primary, &["heal", cluster.module()]);
     assert!(sides.contains(&format!("{node} has not its data")), "{sides}");
     // Nothing can be filled from a node that does not serve, and nothing is changed by asking.
