@@ -15,7 +15,6 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lab::web::Visitors;
 use support::applications::succeed;
 use support::farm::{ADDRESS, FARM, KEPT, PATIENT, Trial, served, until};
 use support::{CLIENT, INSIDE, NETWORK};
@@ -42,7 +41,7 @@ fn shared_alike(delivery: &str) {
     let mut trial = begin(delivery);
     trial.even(&FARM, &FARM);
     FARM.iter().for_each(|node| answer(&trial, node));
-    let visitors = [trial.visitors(), sixth(&trial)];
+    let visitors = [trial.visitors(), trial.staying_at(SIXTH, KEPT)];
     let mark = Instant::now();
     for visitors in &visitors {
         assert_eq!(served(visitors, mark, 200).len(), FARM.len(), "all serve");
@@ -101,17 +100,6 @@ fn begin(delivery: &str) -> Trial {
         succeed(&trial.host(host), &words);
     }
     trial
-}
-
-/// Visitors of the address of the other family.
-fn sixth(trial: &Trial) -> Visitors {
-    let address: SocketAddr = format!("[{SIXTH}]:80").parse().unwrap();
-    let namespace = trial.host(CLIENT).netns().unwrap();
-    let visitors = Visitors::start(address, KEPT, Some(namespace)).unwrap();
-    until("all visitors of the other family that stay are served", || {
-        visitors.kept().values().sum::<usize>() == KEPT
-    });
-    visitors
 }
 
 fn at(address: &str) -> SocketAddr {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cluster::Input;
 use cluster::report::Heartbeat;
-use cluster::witness::{Request, Witness};
+use cluster::witness::Request;
 use model::{ModuleName, Time};
 
 use crate::replicator::Message;
@@ -179,11 +179,10 @@ impl World {
         let cut = &self.network;
         let away = cut.witness_cut.contains(&i) || cut.isolated.contains(&i);
         let reached = self.network.witness_up && !away;
-        let acts = |witness: &mut Witness| {
+        let answer = reached.then(|| {
             let key = (cluster, shop());
-            witness.handle(&key, &from, request.clone()).1
-        };
-        let answer = reached.then(|| acts(&mut self.witness));
+            self.witness.handle(&key, &from, request.clone()).1
+        });
         let answer = answer.filter(|_| !self.network.witness_unheard.contains(&i));
         let delay = if answer.is_some() { DELAY } else { NO_ANSWER };
         if self.alive(i, life) {

@@ -408,7 +408,7 @@ fn has_whole_copy(world: &World, i: usize) -> bool {
     }
 }
 
-/// Its directories are empty, and its record knows better.
+/// Its directories are not those that its record speaks of.
 fn has_lost_data(world: &World, i: usize) -> bool {
     let host = &world.hosts[i];
     host.disk && data_fault(&host.record, &host.data()).is_some()

@@ -45,8 +45,8 @@ pub enum ToReplicator {
         /// Whether what differs is to be mended.
         repair: bool,
     },
-    /// The peer is not heard at these addresses, and is at others: a link there is made anew by
-    /// another one, if there is any.
+    /// The peer is not heard at these addresses, and can be reached at others: a link there is made
+    /// anew by one of those.
     Silent {
         /// All of them; those of before count no more.
         addresses: Vec<IpAddr>,

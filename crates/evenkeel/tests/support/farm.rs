@@ -200,7 +200,12 @@ impl Trial {
 
     /// Visitors of which so many keep their connection.
     pub fn staying(&self, kept: usize) -> Visitors {
-        let address: SocketAddr = format!("{ADDRESS}:80").parse().unwrap();
+        self.staying_at(ADDRESS, kept)
+    }
+
+    /// The same at another address of the farm.
+    pub fn staying_at(&self, address: &str, kept: usize) -> Visitors {
+        let address = SocketAddr::new(address.parse().unwrap(), 80);
         let namespace = self.host(CLIENT).netns().unwrap();
         let visitors = Visitors::start(address, kept, Some(namespace)).unwrap();
         until("all visitors that stay are served", || {

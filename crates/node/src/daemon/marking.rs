@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
 use cluster::data_fault;
+use cluster::input::DataState;
 use cluster::record::Record;
 use model::config::ModuleConfig;
 use model::{EpochId, ModuleName};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::daemon::module::{Module, data_state, look_at, marked};
 use crate::durable;
 use crate::layout::Layout;
+use crate::marker;
 
 /// Identity and epoch of the data, as markers hold them.
 type Marks = (u128, EpochId);
@@ -44,10 +46,8 @@ pub(crate) struct Place {
 /// Makes a record durable, and the markers that belong to it.
 pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> io::Result<()> {
     let name = module.config.name.clone();
-    let given_up = record.quarantine != module.record.quarantine;
-    if record.root == 0 && given_up && module.replicator.is_none() {
-        // Before the record: a node that remembers its data and finds no markers says so.
-        module.unmark_plain()?;
+    if forgets(record, module) {
+        forget(&module.config, record)?;
         module.marked = None;
     }
     let wanted = marks(record).filter(|wanted| module.marked != Some(*wanted));
@@ -76,6 +76,24 @@ pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> 
         Err(error) => eprintln!("! {name} marker: {error}"),
     }
     Ok(())
+}
+
+/// Whether the record that is to be written knows nothing any more of what the node has held.
+fn forgets(record: &Record, module: &Module) -> bool {
+    let before = &module.record;
+    let new = before.root != 0 || before.quarantine != record.quarantine;
+    record.root == 0 && new && module.replicator.is_none()
+}
+
+/// Removes the markers before the record is written: a node that remembers its data and finds no
+/// markers says so, while one that has forgotten them could not tell whose the markers are.
+fn forget(config: &ModuleConfig, record: &Record) -> io::Result<()> {
+    if record.quarantine.is_none() && data_state(config) != DataState::Empty {
+        // Nothing would be kept of what was put there since the daemon began.
+        let why = "the directories were empty as the daemon began, and are not now; restart it";
+        return Err(io::Error::other(why));
+    }
+    config.replicate.iter().try_for_each(|path| marker::remove(path))
 }
 
 /// A daemon begins: what do the markers say, once what the one before it could not finish is done?

@@ -4,10 +4,15 @@
 
 use std::fs;
 
+use model::config::{Source, parse_cluster, parse_module};
+
 use super::*;
-use crate::marker::{self, Marker};
+use crate::marker::Marker;
 
 const ROOT: u128 = 7;
+const CLUSTER: &str = "cluster = 'c'\n\
+    [[node]]\nname = 'node1'\naddresses = { lan0 = '10.0.0.1' }\n\
+    [[node]]\nname = 'node2'\naddresses = { lan0 = '10.0.0.2' }\n";
 
 #[test]
 fn a_marking_that_was_cut_short_is_finished_where_it_was_begun() {
@@ -35,5 +40,28 @@ fn a_marking_that_was_cut_short_is_finished_where_it_was_begun() {
     marker.module = ModuleName::new("other").unwrap();
     marker::write(&path, &marker).unwrap();
     assert!(!due(&first) && !due(&next));
+    fs::remove_dir_all(&path).unwrap();
+}
+
+#[test]
+fn what_is_forgotten_loses_its_markers_unless_something_would_be_lost_with_them() {
+    let path = std::env::temp_dir().join(format!("evenkeel-forgetting-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    let text = format!("module = 'shop'\nkind = 'mirror'\nreplicate = ['{}']\n", path.display());
+    let cluster = parse_cluster(&Source { file: "cluster.toml", text: CLUSTER }).unwrap();
+    let config = parse_module(&Source { file: "shop.toml", text: &text }, &cluster).unwrap();
+    let module = ModuleName::new("shop").unwrap();
+    let marker = Marker { module, root: ROOT, index: 0, epoch: EpochId(1) };
+    marker::write(&path, &marker).unwrap();
+    let found_empty = Record::default();
+    assert!(forget(&config, &found_empty).is_err(), "it is another disk by now");
+    assert_eq!(marker::read(&path).unwrap(), Some(marker));
+    let found_full = Record { quarantine: Some(Duration::from_secs(1)), ..Record::default() };
+    forget(&config, &found_full).unwrap();
+    assert_eq!(marker::read(&path).unwrap(), None);
+    forget(&config, &found_empty).unwrap();
+    fs::write(path.join("put there since"), "").unwrap();
+    assert!(forget(&config, &found_empty).is_err(), "nothing would keep it");
     fs::remove_dir_all(&path).unwrap();
 }

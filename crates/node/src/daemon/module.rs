@@ -106,11 +106,6 @@ impl Module {
         Ok(())
     }
 
-    /// Removes the markers of plain directories, durably: what they hold is nobody's data any more.
-    pub(crate) fn unmark_plain(&self) -> io::Result<()> {
-        self.config.replicate.iter().try_for_each(|path| marker::remove(path))
-    }
-
     /// Removes mounts that a dead replicator left, so that paths lead to the plain directories.
     /// If all of them were covered until then, that is noted for the next replicator.
     pub(crate) fn clean_leftovers(&mut self, layout: &Layout) {

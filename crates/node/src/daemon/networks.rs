@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use cluster::effect::Event;
-use model::config::ClusterConfig;
+use model::config::{ClusterConfig, ReplicationUse};
 use model::{NetworkName, NodeName, Reason, Severity, Time};
 use serde_json::{Value, json};
 
@@ -65,10 +65,18 @@ impl Networks {
         begun.chain(ended).collect()
     }
 
-    /// The addresses of nodes on networks on which they were silent at the last look.
+    /// The addresses of nodes on networks on which they were silent at the last look, where another
+    /// one can carry replication to them.
     pub(super) fn silent_addresses(&self, cluster: &ClusterConfig) -> Vec<IpAddr> {
+        let carries = |node: &NodeName| {
+            let mut networks = cluster.networks.iter();
+            networks.any(|network| {
+                let way = (network.name.clone(), node.clone());
+                network.replication != ReplicationUse::Never && !self.silent.contains_key(&way)
+            })
+        };
         let address = |(network, node): &Way| cluster.node(node)?.addresses.get(network).copied();
-        self.silent.keys().filter_map(address).collect()
+        self.silent.keys().filter(|(_, node)| carries(node)).filter_map(address).collect()
     }
 
     /// The reasons for amber, as of the last look.
@@ -180,6 +188,9 @@ mod tests {
         all.insert(way("lan1", &other), heard(20));
         assert_eq!(look(&mut networks, &all, 20).0, ["network-silent"]);
         assert_eq!(networks.silent_addresses(&cluster), [IpAddr::from([10, 0, 0, 2])]);
+        let mut beats_only = cluster.clone();
+        beats_only.networks[1].replication = ReplicationUse::Never;
+        assert!(networks.silent_addresses(&beats_only).is_empty(), "there is no other way");
         all.insert(way("lan0", &other), heard(21));
         assert_eq!(look(&mut networks, &all, 21).0, ["network-heard"]);
         assert!(networks.silent_addresses(&cluster).is_empty());

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::net::{IpAddr, Shutdown};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -64,8 +64,6 @@ pub(super) struct Link {
     pub(super) pings: Pings,
     pub(super) stall_timeout: Duration,
     compression: Compression,
-    /// Where the target can be reached, best first.
-    addresses: Vec<SocketAddr>,
     state: Mutex<State>,
     pub(super) changed: Condvar,
 }
@@ -149,7 +147,6 @@ impl Source {
             pings: Pings::default(),
             stall_timeout: serve.replication.stall_timeout,
             compression: serve.replication.compression,
-            addresses: callee.addresses.clone(),
             state: Mutex::new(State { settled: !resync, linked: resumed, ..State::default() }),
             changed: Condvar::new(),
         });
@@ -235,16 +232,15 @@ impl Source {
         Ok(())
     }
 
-    /// The peer is silent at these addresses: if that is where the link goes, and there is another
-    /// way, it is made anew.
+    /// The peer is silent at these addresses, and is heard at others: if that is where the link
+    /// goes, it is made anew by another way.
     pub(super) fn leave(&self, silent: &[IpAddr]) {
         let link = &self.link;
         let mut state = link.lock();
         state.silent = silent.to_vec();
         let Some(stream) = &state.stream else { return };
         let Ok(at) = stream.socket().peer_addr() else { return };
-        let has_another = link.addresses.iter().any(|address| !silent.contains(&address.ip()));
-        if silent.contains(&at.ip()) && has_another {
+        if silent.contains(&at.ip()) {
             eprintln!("{} is silent at {}: the link is to go another way", link.target, at.ip());
             let _ = stream.shutdown(Shutdown::Both);
         }
