@@ -88,6 +88,10 @@ pub struct Report {
     /// What the sender brings forward where its copy and the receiver's went apart, and the
     /// configuration says whose is kept.
     pub claim: Option<Claim>,
+    /// The epoch that the sender opened alone is not on its disk yet: a crash would lead it back to
+    /// the one before.
+    #[serde(default)]
+    pub unopened: bool,
 }
 
 /// How long a node has served since two copies went apart, as one of both sees it.

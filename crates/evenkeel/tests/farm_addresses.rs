@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::applications::succeed;
-use support::farm::{ADDRESS, FARM, KEPT, PATIENT, Trial, served, until};
+use support::farm::{ADDRESS, FARM, KEPT, MODULE, PATIENT, Trial, served, until};
 use support::{CLIENT, INSIDE, NETWORK};
 
 /// The address of the other family.
@@ -93,12 +93,13 @@ fn begin(delivery: &str) -> Trial {
          run = [\"{INSIDE}\", \"web\", \"--listen\", \"[{SIXTH}]:80\"]\n\
          {PATIENT}delivery = \"{delivery}\"\n"
     );
-    let trial = Trial::start(&more);
+    let trial = Trial::idle("", &more, None);
     for (number, host) in (1..).zip(FARM.into_iter().chain([CLIENT])) {
         let own = format!("fd77::{number}/64");
         let words = ["ip", "-6", "address", "add", &own, "dev", NETWORK, "nodad"];
         succeed(&trial.host(host), &words);
     }
+    trial.must(FARM[0], &["start", MODULE]);
     trial
 }
 

@@ -13,6 +13,8 @@ use self::support::applications::{ledger, succeed};
 use self::support::{Cluster, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
 
 const REFUSED: i32 = 4;
+/// Uses up the disk on which quarantine lies.
+const FILLER: &str = "/mnt/state/filler";
 /// So long before a cut it is not certain what has reached the other node: the timeout, and three
 /// seconds.
 const UNSURE: Duration = Duration::from_secs(12);
@@ -186,6 +188,49 @@ fn a_split_brain_is_healed_and_nothing_is_thrown_away() {
     for (name, content) in [("both", "first\n"), ("cut-off", "sha"), ("new", "new\n")] {
         assert_eq!(text(&cluster.replica(secondary), name), content);
     }
+}
+
+#[test]
+fn what_has_no_room_in_quarantine_is_not_overwritten() {
+    let cluster = without_witness();
+    let primary = cluster.primary();
+    let secondary = other(primary);
+    let write =
+        "cd /srv/ledger; dd if=/dev/urandom of=large bs=1M count=24 status=none; sync large";
+    shell(&cluster, primary, write);
+    cluster.lab().cut(primary, secondary).unwrap();
+    for node in NODES {
+        cluster.wait_for_role(node, &["ALONE"]);
+        cluster.until("it serves", PATIENCE, || cluster.serves(node));
+        shell(&cluster, node, write);
+    }
+    let held = fs::read(cluster.replica(secondary).join("large")).unwrap();
+    cluster.lab().heal().unwrap();
+    for node in NODES {
+        cluster.until("the split is told", PATIENCE, || shows(&cluster, node, "split-brain"));
+    }
+    cluster.lab().fill(secondary, FILLER).unwrap();
+    cluster.must(primary, &["stop", "ledger", "--node", secondary]);
+    std::thread::scope(|scope| {
+        // It waits until all is well, which takes room.
+        scope.spawn(|| cluster.must(primary, &["heal", "ledger", "--keep", primary]));
+        for node in NODES {
+            cluster.until(&format!("{node} tells why it does not go on"), PATIENCE, || {
+                let why = cluster.command(node, &["why", "ledger"]).stdout;
+                let why = String::from_utf8_lossy(&why).into_owned();
+                why.contains("quarantine") && why.contains("No space left")
+            });
+        }
+        assert!(cluster.serves(primary));
+        let present = fs::read(cluster.replica(secondary).join("large")).unwrap();
+        assert!(present == held, "it was overwritten and not kept");
+        cluster.lab().unfill(secondary, FILLER).unwrap();
+    });
+    paired(&cluster);
+    let kept = fs::read(quarantine(&cluster, secondary).join("large")).unwrap();
+    assert!(kept == held, "it was not kept whole");
+    assert_eq!(cluster.primary(), primary);
+    cluster.stop_and_compare();
 }
 
 #[test]

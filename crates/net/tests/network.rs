@@ -305,6 +305,31 @@ fn the_interface_is_found_by_subnet_or_by_name() {
 }
 
 #[test]
+fn a_farm_needs_an_address_of_its_own_beside_the_virtual_one() {
+    let network = Network::build();
+    network.on("a", || {
+        let foreign = |address: &str, prefix| {
+            let vip = Vip { address: ip_of(address), prefix, interface: Some("eth0".into()) };
+            net::farm::address(&vip).map(|found| found.own.address)
+        };
+        assert_eq!(foreign("10.9.0.50", 24).unwrap(), ip_of("10.9.0.1"));
+        for (address, prefix, routed) in [("192.168.7.50", 24, 32), ("fd77::50", 64, 128)] {
+            let text = foreign(address, prefix).unwrap_err().to_string();
+            assert!(text.contains("lacks an address of its own in the same subnet"), "{text}");
+            // Clients that come through a router get their answers by it.
+            foreign(address, routed).unwrap();
+        }
+        let mut netlink = Netlink::open().unwrap();
+        netlink.add_address("eth0", ip_of("192.168.7.1"), 24, None).unwrap();
+        assert_eq!(foreign("192.168.7.50", 24).unwrap(), ip_of("192.168.7.1"));
+    });
+}
+
+fn ip_of(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
 fn links_are_listed_changed_and_deleted() {
     let network = Network::build();
     enter(network.hub.as_fd(), || {

@@ -167,7 +167,8 @@ fn of_rarities(dice: &mut Dice, commands: &mut Vec<String>) {
         0..=3 => format!("stall node{n}"),
         4..=6 => format!("double {}", dice.roll(100)),
         7..=12 => format!("witness unheard node{n}"),
-        13 | 14 => format!("power node{n}; replace-disk node{n}; boot node{n}"),
+        13 => format!("power node{n}; replace-disk node{n}; boot node{n}"),
+        14 => format!("power node{n}; replace-disk node{n}; fill node{n}; boot node{n}"),
         15 => format!("force-primary node{n}"),
         _ => return,
     };

@@ -77,7 +77,7 @@ pub(crate) fn starts_none(world: &mut World, i: usize, serial: u64, told: &Assig
     }
     let wrong = match host.data() {
         DataState::Empty | DataState::Unmarked => host.record.epoch.is_some(),
-        DataState::Marked { root, .. } => host.record.root != 0 && root != host.record.root,
+        DataState::Marked { root, .. } => root != host.record.root,
         DataState::Unusable { .. } => true,
     };
     if wrong {

@@ -8,7 +8,7 @@ use cluster::report::Heartbeat;
 use crate::frame::{WireError, take_versioned};
 
 const MAGIC: [u8; 4] = *b"EVKH";
-const VERSION: u16 = 3;
+const VERSION: u16 = 4;
 
 const SEALED_MAGIC: [u8; 4] = *b"EVKS";
 const SEALED_VERSION: u16 = 1;

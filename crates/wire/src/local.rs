@@ -105,6 +105,13 @@ pub enum FromReplicator {
     Progress(Progress),
     /// How a verification is getting on, or how it ended.
     Verified(Verification),
+    /// A caller that the daemon had handed on did not show that it is who it says.
+    TurnedAway {
+        /// Who it says it is.
+        from: NodeName,
+        /// What was wrong.
+        why: String,
+    },
 }
 
 /// What a keeper keeps for the next replicator; each comes with a descriptor.

@@ -233,7 +233,6 @@ impl Mirror {
         let counting = self.begin_counting();
         let fsyncs = self.fsyncs();
         self.number = None;
-        self.forgotten = None;
         self.replicator.restored = false;
         self.persist(|record| {
             record.root = root;

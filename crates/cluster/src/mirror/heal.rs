@@ -6,13 +6,29 @@
 //! more than a mixture, so that no rule lets it lead. A node whose disk was replaced is filled anew
 //! on the same word.
 
+use std::time::Duration;
+
 use model::Copy;
 use model::config::Keep;
+use serde::{Deserialize, Serialize};
 
 use super::facts::{Standing, data_fault, is_serving};
 use super::{Mirror, State};
 use crate::input::DataState;
 use crate::record::{Record, StoredCopy};
+
+/// What the operator can do about what passes by itself.
+const AGAIN: &str = "the same again in a moment";
+
+/// What this node has forgotten on the operator's word.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Forgotten {
+    /// What was found that is at fault.
+    found: DataState,
+    /// Of the record before the word.
+    root: u128,
+    quarantine: Option<Duration>,
+}
 
 impl Mirror {
     pub(super) fn refuse_discard(&mut self) -> Option<(String, String)> {
@@ -35,7 +51,7 @@ impl Mirror {
                 Standing::Behind | Standing::Split | Standing::Foreign | Standing::MeNew
             );
             // What serves alone is what stays, whatever this node has held: nothing waits for it.
-            let serves = is_serving(&peer) && left && peer.copy >= Copy::Crashed;
+            let serves = is_serving(&peer) && !peer.unopened && left && peer.copy >= Copy::Crashed;
             let next = format!("evenkeel start {} on {name}", self.module);
             return (!serves).then(|| {
                 let text = format!(
@@ -63,12 +79,17 @@ impl Mirror {
         if peer.copy < Copy::Crashed {
             return Some((format!("the copy of {name} is not whole: {}", peer.copy), why));
         }
-        None
+        // A crash would lead it back to the epoch that both know.
+        let soon = is_serving(&peer) && peer.unopened;
+        soon.then(|| (format!("{name} has only begun to run the application"), AGAIN.to_owned()))
     }
 
     pub(super) fn heal_steps(&self) -> Vec<String> {
         let module = &self.module;
-        if self.config.failover.keep == Keep::LongestServing {
+        // Of a node that waits and has not gone on alone for long enough nothing is compared.
+        let compared = self.record.unopened.is_none()
+            && !self.peer.report.as_ref().is_some_and(|report| report.unopened);
+        if self.config.failover.keep == Keep::LongestServing && compared {
             return vec![
                 format!("wait, with {module} started on both nodes: one copy is kept by itself"),
                 format!("see what each node holds: evenkeel heal {module}"),
@@ -85,10 +106,20 @@ impl Mirror {
         !matches!(self.wrong, Some(DataState::Unusable { fillable: false, .. }))
     }
 
+    /// Whether the directories hold something that could become the module's data.
+    pub(super) fn is_adoptable(&self) -> bool {
+        self.is_fillable() && self.wrong != Some(DataState::Empty)
+    }
+
     /// The operator keeps the peer's copy.
     pub(super) fn discard(&mut self) {
-        if self.fault.take().is_some() {
-            self.forgotten = self.wrong.take();
+        if self.fault.is_some() {
+            let sentence = format!(
+                "the data of {} are lost, and its directories are filled anew from {}, as the \
+                 operator has chosen: what is in them, if anything, goes to quarantine",
+                self.me, self.peer_name
+            );
+            self.warn("refills", sentence);
             self.forget_copy();
         } else {
             self.give_copy_up("the operator has chosen");
@@ -97,24 +128,25 @@ impl Mirror {
         self.go(State::Wait);
     }
 
-    /// What was to be forgotten is known as before, as that could not be written down.
+    /// What was to be forgotten is known as before, if that could not be written down.
     pub(super) fn remember(&mut self) {
-        let Some(found) = self.forgotten.take() else { return };
+        let Record { root, quarantine, .. } = self.record;
+        let known = self.forgotten.take();
+        let Some(Forgotten { found, .. }) =
+            known.filter(|known| (known.root, known.quarantine) == (root, quarantine))
+        else {
+            return;
+        };
         self.fault = data_fault(&self.record, &found);
         self.wrong = self.fault.is_some().then_some(found);
     }
 
     /// The copy is lost, and this node is as one that never held data of the module.
-    fn forget_copy(&mut self) {
+    pub(super) fn forget_copy(&mut self) {
+        self.fault = None;
+        let Record { root, quarantine, .. } = self.record;
+        self.forgotten = self.wrong.take().map(|found| Forgotten { found, root, quarantine });
         let name = self.wall(self.now);
-        self.warn(
-            "refills",
-            format!(
-                "the data of {} are lost, and its directories are filled anew from {}, as the \
-                 operator has chosen: what is in them, if anything, goes to quarantine",
-                self.me, self.peer_name
-            ),
-        );
         self.number = None;
         let empty = self.empty;
         self.persist(|record| {

@@ -124,6 +124,8 @@ impl Mirror {
             && self.keeps_longest()
             && self.record.started
             && self.record.pending.is_none()
+            // A crash would lead back to what the peer is to give up.
+            && self.record.unopened.is_none()
             && self.persist_error.is_none()
             && self.copy() >= Copy::Crashed
             && self.start_failure().is_none()
@@ -134,6 +136,7 @@ impl Mirror {
             && !(is_acting(&peer) && peer.phase == Phase::NotReady)
             && !(peer.leaving || peer.hindered || peer.maintained)
             && peer.pending.is_none()
+            && !peer.unopened
             && peer.copy >= Copy::Crashed
             && self.standing(&peer) == Standing::Split;
         there.then_some(peer)
@@ -141,10 +144,6 @@ impl Mirror {
 
     /// The claim, as the peer is told of it.
     pub(super) fn claim(&self) -> Option<Claim> {
-        if self.record.unopened.is_some() {
-            // A crash would lead back to what the peer is to give up.
-            return None;
-        }
         let Brought { id, served, theirs, .. } = self.claim?;
         let report = self.peer.report.as_ref();
         let report = report.filter(|r| r.epoch.as_ref().is_some_and(|epoch| epoch.id == theirs));

@@ -221,7 +221,7 @@ pub(crate) struct Mirror {
     wrong: Option<DataState>,
     /// The same, once the operator has had this node forget what it held.
     #[serde(default)]
-    forgotten: Option<DataState>,
+    forgotten: Option<heal::Forgotten>,
     empty: bool,
     number: Option<u64>,
     state: State,

@@ -94,7 +94,7 @@ impl Mirror {
             ));
         }
         if let (State::Stop, Some(why)) = (&self.state, &self.fault) {
-            return Some((why.clone(), "mount the right disk, then restart the daemon".to_owned()));
+            return Some((why.clone(), self.next_steps("data-missing").join("; ")));
         }
         None
     }
@@ -119,7 +119,7 @@ impl Mirror {
 
     fn refuse_force(&mut self) -> Option<(String, String)> {
         let why = format!("evenkeel why {}", self.module);
-        if let Some(fault) = &self.fault {
+        if let Some(fault) = self.fault.as_ref().filter(|_| !self.is_adoptable()) {
             return Some((fault.clone(), why));
         }
         if self.is_undecided() {
@@ -128,14 +128,14 @@ impl Mirror {
         if self.is_acting_state() {
             return Some((format!("{} is primary already", self.me), why));
         }
-        if self.record.copy == StoredCopy::Inconsistent {
+        if self.record.copy == StoredCopy::Inconsistent && self.fault.is_none() {
             let text = format!("a resync of {} did not finish: its data are a mixture", self.me);
             return Some((text, why));
         }
         let peer = self.heard();
         if let Some(peer) = &peer
             && is_acting(peer)
-            && self.standing(peer) != Standing::Split
+            && (self.fault.is_some() || self.standing(peer) != Standing::Split)
         {
             return Some((format!("{} runs the application", self.peer_name), why));
         }
@@ -156,6 +156,9 @@ impl Mirror {
         let sentence = format!("{} becomes primary on the operator's word: {given_up}", self.me);
         self.warn("forced", sentence);
         self.given_up = Some(given_up);
+        if self.fault.is_some() {
+            self.forget_copy();
+        }
         // Before anything follows from it: no effect may stand between two records of one decision.
         self.persist(|record| record.forced = true);
         if self.is_undecided() {
@@ -177,6 +180,12 @@ impl Mirror {
     /// What nobody has any more once this node leads with the copy that it has.
     fn given_up(&self) -> String {
         let (me, peer) = (&self.me, &self.peer_name);
+        if self.fault.is_some() {
+            return format!(
+                "what the directories of {me} hold now is the module's data from here on; what \
+                 they held before is given up, and what {peer} may hold of it"
+            );
+        }
         let Some(epoch) = &self.record.epoch else {
             return format!("what {peer} may hold of the module's data is given up");
         };

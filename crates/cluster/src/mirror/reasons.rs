@@ -153,6 +153,10 @@ impl Mirror {
         let waits = self.state == State::Wait && contact == ContactState::Alive;
         if waits && self.block.is_none() {
             let text = format!("this node waits until {peer} brings it up to date");
+            let text = match &self.replicator.lost {
+                Some((_, why)) => format!("{text}; the last attempt ended: {why}"),
+                None => text,
+            };
             found.push(("waits", Severity::Warning, text));
         }
         if role == Role::Second && phase != Phase::Ready {
@@ -213,9 +217,10 @@ impl Mirror {
 
     pub(crate) fn next_steps(&self, code: &str) -> Vec<String> {
         let (module, peer) = (&self.module, &self.peer_name);
+        let force = format!("evenkeel force-primary {module} --node {}", self.me);
         match code {
             "first-start-choice" | "no-current-copy" => vec![format!(
-                "evenkeel force-primary {module} on the node whose data are to be kept"
+                "evenkeel force-primary {module} --node NODE, the one whose data are to be kept"
             )],
             "owners-differ" => vec![
                 "give users and groups the same numbers on both nodes (usermod -u, groupmod -g)"
@@ -226,18 +231,10 @@ impl Mirror {
                 "on the node that has the right files: evenkeel plan".to_owned(),
                 "evenkeel apply".to_owned(),
             ],
-            "data-missing" => {
-                let filled =
-                    format!("only if it was replaced: evenkeel heal {module} --keep {peer}");
-                ["mount the data disk".to_owned()]
-                    .into_iter()
-                    .chain([format!("then restart the daemon and: evenkeel start {module}")])
-                    .chain(self.is_fillable().then_some(filled))
-                    .collect()
-            }
+            "data-missing" => self.missing_steps(),
             "not-up-to-date" | "peer-blocked" | "outvoted" => vec![
                 format!("evenkeel start {module} on {peer}"),
-                format!("if {peer} is lost for ever: evenkeel force-primary {module}"),
+                format!("if {peer} is lost for ever: {force}"),
             ],
             "isolated"
             | "undecided"
@@ -247,11 +244,11 @@ impl Mirror {
             | "not-enrolled"
             | "no-witness" => vec![
                 format!("bring {peer} back"),
-                format!("only if {peer} is certainly dead: evenkeel force-primary {module}"),
+                format!("only if {peer} is certainly dead: {force}"),
             ],
             "no-consent" => vec![
                 format!("evenkeel why {module} on {peer}: it may not be able to write that down"),
-                format!("only if {peer} must stay behind: evenkeel force-primary {module}"),
+                format!("only if {peer} must stay behind: {force}"),
             ],
             "peer-hindered" => vec![format!("evenkeel why {module} on {peer}")],
             "copy-failed" => vec![
@@ -270,6 +267,24 @@ impl Mirror {
                     .concat()
             }
         }
+    }
+
+    fn missing_steps(&self) -> Vec<String> {
+        let (module, me, peer) = (&self.module, &self.me, &self.peer_name);
+        let mut steps = vec![
+            "mount the data disk".to_owned(),
+            format!("then restart the daemon and: evenkeel start {module}"),
+        ];
+        if self.is_fillable() {
+            steps.push(format!("only if it was replaced: evenkeel heal {module} --keep {peer}"));
+        }
+        if self.is_adoptable() {
+            steps.push(format!(
+                "only if no node has the data any more, and a backup of them was put there before \
+                 the daemon began: evenkeel force-primary {module} --node {me}"
+            ));
+        }
+        steps
     }
 
     fn application_steps(&self, code: &str) -> Vec<String> {

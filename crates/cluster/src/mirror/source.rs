@@ -153,7 +153,7 @@ impl Mirror {
     }
 
     /// Why a session is over, as far as the replicator has said.
-    fn why_over(&self, session: SessionId) -> Option<String> {
+    pub(super) fn why_over(&self, session: SessionId) -> Option<String> {
         let (failed, lost) = (&self.replicator.target_failed, &self.replicator.lost);
         let said = failed.iter().chain(lost).find(|(id, _)| *id == session);
         said.map(|(_, why)| why.clone())

@@ -67,7 +67,8 @@ impl Mirror {
         let lost = self.replicator.lost.as_ref().is_some_and(|(lost, _)| *lost == session);
         if trouble || lost {
             self.back_off();
-            self.info("session-ended", format!("the session from {} ended", self.peer_name));
+            let why = self.why_over(session).map(|why| format!(": {why}")).unwrap_or_default();
+            self.info("session-ended", format!("the session from {} ended{why}", self.peer_name));
             self.settle();
             return true;
         }
@@ -136,6 +137,7 @@ impl Mirror {
         });
         self.retry.failures = 0;
         self.forgotten = None;
+        self.replicator.lost = None;
         self.replicator.looked_back = Some(true);
         self.talk.stands = None;
         self.in_sync_since_boot = true;

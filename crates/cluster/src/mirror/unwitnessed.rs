@@ -190,19 +190,20 @@ impl Mirror {
 
     /// What to do about the network, and about the command.
     pub(super) fn unwitnessed_steps(&self, code: &str) -> Vec<String> {
-        let (module, peer) = (&self.module, &self.peer_name);
+        let (me, peer) = (&self.me, &self.peer_name);
+        let force = format!("evenkeel force-primary {} --node {me}", self.module);
         match code {
             "version-differs" => vec![
-                format!("install one version of Evenkeel on {} and {peer}", self.me),
-                format!("only if {peer} certainly does not serve: evenkeel force-primary {module}"),
+                format!("install one version of Evenkeel on {me} and {peer}"),
+                format!("only if {peer} certainly does not serve: {force}"),
             ],
             "landmark-silent" => vec![
-                format!("see to the network of {}, or to what it pings", self.me),
+                format!("see to the network of {me}, or to what it pings"),
                 "or name others: [isolation] in cluster.toml".to_owned(),
             ],
             "hold-off-failed" => vec![
                 "mend the command, or what it needs: it is tried again by itself".to_owned(),
-                format!("or switch {peer} off, and then: evenkeel force-primary {module}"),
+                format!("or switch {peer} off, and then: {force}"),
             ],
             _ => Vec::new(),
         }

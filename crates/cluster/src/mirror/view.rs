@@ -83,6 +83,7 @@ impl Mirror {
             hindered: self.is_hindered(),
             maintained: self.is_maintained(),
             claim: self.claim(),
+            unopened: self.record.unopened.is_some(),
         }
     }
 

@@ -53,6 +53,13 @@ impl Trial {
 
     /// The same with more keys of `[[balance]]`, and with keys for the nodes.
     pub fn begin(balance: &str, more: &str, keys: Option<&Authority>) -> Trial {
+        let trial = Trial::idle(balance, more, keys);
+        trial.must(FARM[0], &["start", MODULE]);
+        trial
+    }
+
+    /// The same, and the farm is not started yet.
+    pub fn idle(balance: &str, more: &str, keys: Option<&Authority>) -> Trial {
         let only = only_lab();
         let mut hosts: Vec<HostSpec> = FARM.into_iter().map(HostSpec::node).collect();
         hosts.push(HostSpec::client(CLIENT));
@@ -87,7 +94,6 @@ impl Trial {
             }
             trial.start_daemon(node);
         }
-        trial.must(FARM[0], &["start", MODULE]);
         trial
     }
 

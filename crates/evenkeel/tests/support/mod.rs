@@ -417,18 +417,23 @@ impl Cluster {
                 return told.to_owned();
             }
             println!("not found in sync:\n{told}");
-            self.stop_and_compare();
+            self.stop();
         }
         panic!("not found in sync in {STARTS} starts");
     }
 
-    /// Stops the module everywhere and compares both replicas, which have to be identical.
-    pub fn stop_and_compare(&self) {
+    /// Stops the module everywhere.
+    fn stop(&self) {
         self.must(NODES[0], &["stop", self.module()]);
         for node in NODES {
             self.wait_for(node, "stopped", PATIENCE);
             assert!(!self.holds_address(node), "{node} holds the address after the stop");
         }
+    }
+
+    /// Stops the module everywhere and compares both replicas, which have to be identical.
+    pub fn stop_and_compare(&self) {
+        self.stop();
         let [one, other] = NODES.map(|node| self.replica(node));
         let comparison = lab::compare::trees(&one, &other).unwrap();
         let differences: Vec<String> =

@@ -200,25 +200,33 @@ pub trait Engine: Send {
     fn remove(&mut self) -> Result<(), Error>;
 }
 
+/// What each node needs beside the virtual address.
+const OWN_ADDRESS: &str = "an address of its own in the same subnet, from which clients there get \
+     their answers; give it one, or if all clients come through a router write the virtual \
+     address with /32 or /128";
+
 /// Finds the device for a virtual address and this node's place on it.
 ///
 /// # Errors
-/// When there is no device for it, or one without a hardware address or an address of its own.
+/// When there is no device for it, or one without a hardware address or an address of its own in
+/// the subnet that is written with the virtual one: nobody there would get an answer.
 pub fn address(vip: &Vip) -> Result<Address, Error> {
     let link = vip::find_interface(vip)?;
     let unsuitable =
         |lack| Error::Unsuitable { address: vip.address, interface: link.name.clone(), lack };
     let mac = link.mac.filter(|mac| *mac != [0; 6]);
     let mac = mac.ok_or_else(|| unsuitable("a hardware address, as Ethernet has it"))?;
-    let own = Netlink::open()?.addresses()?.into_iter().filter(|other| {
+    let mut own = Netlink::open()?.addresses()?.into_iter().filter(|other| {
         other.index == link.index
             && other.ip != vip.address
             && other.ip.is_ipv4() == vip.address.is_ipv4()
             // A virtual address of another module has a short lifetime and comes and goes.
             && other.lifetime.is_none_or(|left| left > vip::LIFETIME)
     });
-    let address = own.min_by_key(|other| !vip::same_subnet(other.ip, vip.address, vip.prefix));
-    let address = address.ok_or_else(|| unsuitable("an address of its own of that version"))?.ip;
+    // One that is written alone, as /32 or /128, is reached through a router, and only so.
+    let alone = vip.prefix == if vip.address.is_ipv4() { 32 } else { 128 };
+    let address = own.find(|other| alone || vip::same_subnet(other.ip, vip.address, vip.prefix));
+    let address = address.ok_or_else(|| unsuitable(OWN_ADDRESS))?.ip;
     let device = link.name.clone();
     Ok(Address { ip: vip.address, device, own: Place { mac, address } })
 }

@@ -269,7 +269,7 @@ fn check_data(layout: &Layout, module: &Module) -> Result<(), String> {
         .unwrap_or_default();
     match (data_state(&module.config), &record.epoch) {
         (DataState::Unusable { why, .. }, _) => Err(why),
-        (DataState::Marked { root, .. }, _) if record.root != 0 && root != record.root => {
+        (DataState::Marked { root, .. }, _) if root != record.root => {
             Err("the directories hold other data than the record says: mount the right disk".into())
         }
         (DataState::Empty | DataState::Unmarked, Some(_)) => {

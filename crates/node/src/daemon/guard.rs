@@ -101,6 +101,8 @@ pub(crate) struct TurnedAway {
     pub(crate) unanswered: u64,
     /// Seen before, or older than others: usual where there are several networks.
     pub(crate) repeated: u64,
+    /// The peer's, but of another version: nothing is known from them but that it is alive.
+    pub(crate) other_version: u64,
 }
 
 /// What a datagram is worth.
@@ -256,7 +258,7 @@ impl Guard {
             Ok(heartbeat) if fits && heartbeat.from == *from => {
                 Passage::Passed(Box::new(Guarded { session: 0, answers: 0, heartbeat }))
             }
-            Err(WireError::Version { theirs, .. }) if fits => Passage::Unread(theirs),
+            Err(WireError::Version { theirs, .. }) if fits => state.of_version(theirs),
             Ok(_) | Err(_) => {
                 state.turned_away.unauthentic += 1;
                 self.complain(&state.turned_away, from);
@@ -363,7 +365,7 @@ impl State {
         count: Option<u64>,
         version: u16,
     ) -> Passage {
-        let Some(count) = count else { return Passage::Unread(version) };
+        let Some(count) = count else { return self.of_version(version) };
         let known = &mut self.sessions.entry(from.clone()).or_default().unread;
         match known.iter_mut().find(|(known, _)| *known == session) {
             Some((_, newest)) if count <= *newest => {
@@ -378,6 +380,11 @@ impl State {
                 }
             }
         }
+        self.of_version(version)
+    }
+
+    fn of_version(&mut self, version: u16) -> Passage {
+        self.turned_away.other_version += 1;
         Passage::Unread(version)
     }
 

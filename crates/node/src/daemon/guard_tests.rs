@@ -145,8 +145,13 @@ fn nobody_without_the_key_is_heard_and_all_of_it_is_counted() {
     }
     other.stranger(&"10.0.0.9");
     pair.heard(0, &other, &ours);
-    let expected =
-        TurnedAway { strangers: 1, plain: 1, unauthentic: 5, unanswered: 1, repeated: 0 };
+    let expected = TurnedAway {
+        strangers: 1,
+        plain: 1,
+        unauthentic: 5,
+        unanswered: 1,
+        ..TurnedAway::default()
+    };
     assert_eq!(other.turned_away(), expected);
 }
 
@@ -261,6 +266,7 @@ fn a_peer_of_another_version_is_known_to_be_alive_once_it_answers() {
     assert_eq!(datagrams.len(), 1);
     let answer = of_another_version(&pair, 0, 2, (77, guard.session));
     assert!(matches!(guard.judge(NOW, from, &answer), Passage::Unread(_)));
+    assert_eq!(guard.turned_away().other_version, 1);
     // What was said to an earlier daemon proves nothing, nor does what is not sealed.
     let next = pair.guard(1);
     assert!(!matches!(next.judge(NOW, from, &answer), Passage::Unread(_)));

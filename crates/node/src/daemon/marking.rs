@@ -47,7 +47,7 @@ pub(crate) struct Place {
 pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> io::Result<()> {
     let name = module.config.name.clone();
     if forgets(record, module) {
-        forget(&module.config, record)?;
+        forget(&module.config, &module.record, record)?;
         module.marked = None;
     }
     let wanted = marks(record).filter(|wanted| module.marked != Some(*wanted));
@@ -87,8 +87,17 @@ fn forgets(record: &Record, module: &Module) -> bool {
 
 /// Removes the markers before the record is written: a node that remembers its data and finds no
 /// markers says so, while one that has forgotten them could not tell whose the markers are.
-fn forget(config: &ModuleConfig, record: &Record) -> io::Result<()> {
-    if record.quarantine.is_none() && data_state(config) != DataState::Empty {
+fn forget(config: &ModuleConfig, before: &Record, record: &Record) -> io::Result<()> {
+    let found = data_state(config);
+    if let DataState::Unusable { why, fillable: false } = found {
+        return Err(io::Error::other(why));
+    }
+    if before.root != 0 && data_fault(before, &found).is_none() {
+        let why = "the directories hold the module's data, which the daemon has not seen as it \
+                   began; restart it";
+        return Err(io::Error::other(why));
+    }
+    if record.quarantine.is_none() && found != DataState::Empty {
         // Nothing would be kept of what was put there since the daemon began.
         let why = "the directories were empty as the daemon began, and are not now; restart it";
         return Err(io::Error::other(why));

@@ -4,6 +4,7 @@
 
 use std::fs;
 
+use cluster::record::StoredCopy;
 use model::config::{Source, parse_cluster, parse_module};
 
 use super::*;
@@ -51,17 +52,32 @@ fn what_is_forgotten_loses_its_markers_unless_something_would_be_lost_with_them(
     let text = format!("module = 'shop'\nkind = 'mirror'\nreplicate = ['{}']\n", path.display());
     let cluster = parse_cluster(&Source { file: "cluster.toml", text: CLUSTER }).unwrap();
     let config = parse_module(&Source { file: "shop.toml", text: &text }, &cluster).unwrap();
-    let module = ModuleName::new("shop").unwrap();
-    let marker = Marker { module, root: ROOT, index: 0, epoch: EpochId(1) };
+    let marker = marker_of(0);
     marker::write(&path, &marker).unwrap();
+    let of = |root| Record { root, copy: StoredCopy::Current, ..Record::default() };
+    let before = of(ROOT + 1);
     let found_empty = Record::default();
-    assert!(forget(&config, &found_empty).is_err(), "it is another disk by now");
-    assert_eq!(marker::read(&path).unwrap(), Some(marker));
     let found_full = Record { quarantine: Some(Duration::from_secs(1)), ..Record::default() };
-    forget(&config, &found_full).unwrap();
+    assert!(forget(&config, &before, &found_empty).is_err(), "it is another disk by now");
+    let mounted = Record { copy: StoredCopy::Inconsistent, ..of(ROOT) };
+    assert!(forget(&config, &mounted, &found_full).is_err(), "the module's disk is there");
+    assert_eq!(marker::read(&path).unwrap().as_ref(), Some(&marker));
+    for wrong in [Marker { module: ModuleName::new("wiki").unwrap(), ..marker_of(0) }, marker_of(1)]
+    {
+        marker::write(&path, &wrong).unwrap();
+        assert!(forget(&config, &before, &found_full).is_err(), "not this directory's");
+        assert_eq!(marker::read(&path).unwrap().as_ref(), Some(&wrong));
+        marker::write(&path, &marker_of(0)).unwrap();
+    }
+    forget(&config, &before, &found_full).unwrap();
     assert_eq!(marker::read(&path).unwrap(), None);
-    forget(&config, &found_empty).unwrap();
+    forget(&config, &before, &found_empty).unwrap();
     fs::write(path.join("put there since"), "").unwrap();
-    assert!(forget(&config, &found_empty).is_err(), "nothing would keep it");
+    assert!(forget(&config, &before, &found_empty).is_err(), "nothing would keep it");
     fs::remove_dir_all(&path).unwrap();
+}
+
+fn marker_of(index: usize) -> Marker {
+    let module = ModuleName::new("shop").unwrap();
+    Marker { module, root: ROOT, index, epoch: EpochId(1) }
 }

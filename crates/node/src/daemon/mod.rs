@@ -292,7 +292,9 @@ impl Daemon {
     /// Hands a peer's connection on to the replicator, which knows the sessions.
     fn connection(&self, name: &ModuleName, caller: Caller, stream: TcpStream) {
         // If the replicator cannot take it, the peer sees its connection closed and tries again.
+        let from = caller.from.clone();
         if let Err(refusal) = self.pass_on(name, caller, &stream) {
+            self.door.turn_away(&format_args!("an address of {from}"), &refusal);
             // A caller that does not listen has gone.
             let _ = connection::welcome(&Stream::plain(stream), &Welcome::Refused(refusal));
         }
@@ -343,6 +345,9 @@ impl Daemon {
                 }
             }
             FromReplicator::Verified(report) => self.verified(&module, &report),
+            FromReplicator::TurnedAway { from, why } => {
+                self.door.turn_away(&format_args!("an address of {from}"), &why);
+            }
             // Taken by the thread that hears the replicator.
             FromReplicator::Marked { .. } | FromReplicator::State { .. } => {}
         }

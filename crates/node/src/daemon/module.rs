@@ -155,21 +155,31 @@ pub(crate) fn data_state(config: &ModuleConfig) -> DataState {
         return if empty { DataState::Empty } else { DataState::Unmarked };
     };
     let unusable = |why, fillable| DataState::Unusable { why, fillable };
+    // First what must stay as it is, whatever else there may be.
     for (index, path, marker) in &found {
+        let shown = path.display();
+        match marker {
+            Some(marker) if marker.module != config.name => {
+                let why = format!("{shown} holds the data of module {}", marker.module);
+                return unusable(why, false);
+            }
+            Some(marker) if marker.index != *index => {
+                let why = format!("{shown} holds another one of the module's directories");
+                return unusable(why, false);
+            }
+            Some(_) | None => {}
+        }
+    }
+    for (_, path, marker) in &found {
         let shown = path.display();
         match marker {
             None => {
                 let why = format!("{shown} has no marker, but another directory of the module has");
                 return unusable(why, true);
             }
-            Some(marker) if marker.module != config.name => {
-                let why = format!("{shown} holds the data of module {}", marker.module);
-                return unusable(why, false);
-            }
-            Some(marker) if marker.root != first.root || marker.index != *index => {
-                let why =
-                    format!("{shown} belongs to other data than the module's first directory");
-                return unusable(why, marker.index == *index);
+            Some(marker) if marker.root != first.root => {
+                let why = format!("{shown} belongs to other data than another directory does");
+                return unusable(why, true);
             }
             Some(_) => {}
         }

@@ -298,7 +298,13 @@ impl Listening {
 
     /// Hears one process to its end; false when nobody wants to know any more.
     fn hear(&mut self, socket: &OwnedFd) -> bool {
-        while let Ok(Some((message, _))) = packet::receive::<FromReplicator>(&socket) {
+        loop {
+            let message = match packet::receive::<FromReplicator>(&socket) {
+                Ok(Some((message, _))) => message,
+                // One of a newer version may tell more; what matters it tells as well.
+                Err(error) if error.raw_os_error().is_none() => continue,
+                Ok(None) | Err(_) => return true,
+            };
             match message {
                 FromReplicator::Marked { serial, error } => {
                     let _ = self.marked.send((serial, error));
@@ -316,7 +322,6 @@ impl Listening {
                 }
             }
         }
-        true
     }
 
     /// One that took over may lack the newest assignment.

@@ -105,7 +105,9 @@ impl DaemonLink {
             | FromReplicator::State { .. } => true,
             // The end of one must not be missed.
             FromReplicator::Verified(report) => !report.running,
-            FromReplicator::DataLink { .. } | FromReplicator::Progress(_) => false,
+            FromReplicator::DataLink { .. }
+            | FromReplicator::Progress(_)
+            | FromReplicator::TurnedAway { .. } => false,
         };
         let mut queue = self.queue();
         if lasting || queue.len() < QUEUE_MAX {
@@ -124,7 +126,7 @@ impl DaemonLink {
     }
 
     /// The oldest message; it stays in the queue until it has been sent.
-    fn next(&self) -> FromReplicator {
+    pub(super) fn next(&self) -> FromReplicator {
         let mut queue = self.queue();
         loop {
             if let Some(message) = queue.front() {

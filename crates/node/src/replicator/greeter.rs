@@ -1,18 +1,19 @@
 //! Finds out whether callers are who they say, beside everything else that a replicator does.
 //!
 //! Until that is known, a caller changes nothing. How many are heard at a time is limited: one more
-//! takes the place of the one that has not proven itself for longest.
+//! takes the place of the one that has not proven itself for longest. Who is turned away is told to
+//! the daemon, which counts them all.
 
 use std::collections::BTreeMap;
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use wire::hello::{Hello, Purpose, Welcome};
-use wire::local::Caller;
+use wire::local::{Caller, FromReplicator};
 
-use crate::complaint::Complaints;
 use crate::connection;
 use crate::keys::Keys;
+use crate::replicator::daemon_link::DaemonLink;
 use crate::replicator::receiving::Entrance;
 
 /// Callers that are heard at a time.
@@ -22,7 +23,7 @@ const CALLERS_MAX: usize = 8;
 pub(super) struct Greeter {
     keys: Keys,
     callers: Arc<Mutex<Callers>>,
-    turned_away: Arc<Complaints>,
+    daemon: Arc<DaemonLink>,
 }
 
 /// Those that have not proven themselves yet, in the order in which they came.
@@ -33,8 +34,8 @@ struct Callers {
 }
 
 impl Greeter {
-    pub(super) fn new(keys: Keys) -> Greeter {
-        Greeter { keys, callers: Arc::default(), turned_away: Arc::default() }
+    pub(super) fn new(keys: Keys, daemon: &Arc<DaemonLink>) -> Greeter {
+        Greeter { keys, callers: Arc::default(), daemon: Arc::clone(daemon) }
     }
 
     /// Lets a caller in, or says why not, on a thread of its own.
@@ -42,12 +43,11 @@ impl Greeter {
         let Ok(handle) = socket.try_clone() else { return };
         let number = self.came(handle);
         let (keys, callers) = (self.keys.clone(), Arc::clone(&self.callers));
-        let turned_away = Arc::clone(&self.turned_away);
+        let daemon = Arc::clone(&self.daemon);
         let greeting = std::thread::Builder::new().name("greet".to_owned()).spawn(move || {
             let from = caller.from.clone();
             if let Err(error) = hear(&keys, (number, caller), socket, entrance) {
-                let what = format!("a caller that says it is {from} was turned away: {error}");
-                turned_away.tell(&what);
+                daemon.tell(FromReplicator::TurnedAway { from, why: error.to_string() });
             }
             lock(&callers).heard.remove(&number);
         });

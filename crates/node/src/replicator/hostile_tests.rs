@@ -17,10 +17,11 @@ use replica::op::{Attr, FileId, Op, Stamp};
 use wire::FRAME_BYTES_MAX;
 use wire::frame::{PREFIX_BYTES, put_frame};
 use wire::hello::{Joint, Protection, Welcome, take_welcome};
-use wire::local::Caller;
+use wire::local::{Caller, FromReplicator};
 use wire::replication::{Attributes, Backward, Ensure, Forward, put_forward, take_backward};
 
 use super::Receiving;
+use crate::authority::Authority;
 use crate::connection;
 use crate::keys::Keys;
 use crate::replicator::Directory;
@@ -75,7 +76,7 @@ impl Site {
         let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let from = NodeName::new("node1").unwrap();
         let caller = Caller { from, session, joint, protection: Protection::None };
-        let greeter = Greeter::new(Keys::new(&self.folder.join("keys")));
+        let greeter = Greeter::new(Keys::new(&self.folder.join("keys")), &DaemonLink::unheard());
         let entrance = Some(self.receiving.entrance());
         greeter.greet(caller, listener.accept().unwrap().0, entrance);
         let mut frame = Vec::new();
@@ -362,6 +363,27 @@ fn another_session_and_another_source_are_refused() {
     assert_eq!(welcome, Welcome::Accepted(Joint { received, ..begun }));
     assert_eq!(take_frame(&mut second), answer, "what it has not confirmed comes once more");
     assert!(!site.folder.join("replica/evil").exists());
+}
+
+#[test]
+fn who_does_not_prove_who_it_is_is_told_to_the_daemon() {
+    let site = Site::new("unproven");
+    let (keys, own) = (site.folder.join("keys"), NodeName::new("node2").unwrap());
+    Authority::new("demo").unwrap().furnish(&own, &keys).unwrap();
+    let daemon = DaemonLink::unheard();
+    let greeter = Greeter::new(Keys::new(&keys), &daemon);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let from = NodeName::new("node1").unwrap();
+    let protection = Protection::Encrypted;
+    let caller =
+        Caller { from: from.clone(), session: SESSION, joint: Joint::default(), protection };
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    greeter.greet(caller, listener.accept().unwrap().0, Some(site.receiving.entrance()));
+    let told = daemon.next();
+    let FromReplicator::TurnedAway { from: named, why } = &told else { panic!("{told:?}") };
+    assert_eq!(named, &from);
+    assert!(!why.is_empty());
 }
 
 /// The next frame that is no ping, without its prefix.

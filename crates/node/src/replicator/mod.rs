@@ -126,7 +126,7 @@ pub fn run(options: ReplicatorOptions) -> io::Result<()> {
     let daemon = DaemonLink::start(&options.module, &directories, state, sender)?;
     watch_keeper(&keeper, &daemon)?;
     let look_back = LookBack::new(past, &directories, &log, &daemon);
-    let greeter = Greeter::new(Keys::new(&options.keys));
+    let greeter = Greeter::new(Keys::new(&options.keys), &daemon);
     let mut replicator = Replicator {
         options,
         greeter,

@@ -227,7 +227,6 @@ impl Shared {
         if let Err(error) = &result {
             eprintln!("the session from {} ended: {error}", self.source);
         }
-        self.finish();
         result
     }
 
