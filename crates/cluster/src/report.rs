@@ -103,6 +103,9 @@ pub struct Claim {
     pub against: u128,
     /// How long the application has run on the sender.
     pub served: Duration,
+    /// The sender's epoch is not on its disk yet: its copy is kept for no other.
+    #[serde(default)]
+    pub unopened: bool,
 }
 
 /// A replication session as one of its ends sees it.

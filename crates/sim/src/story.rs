@@ -339,10 +339,11 @@ fn switch_on(world: &mut World) {
 }
 
 /// The operator has a disk filled that was replaced by an empty one, and gives up the copy against
-/// which the other one was forced.
+/// which the other one was forced, or one of two that have not gone on alone on their disks.
 fn heal(world: &mut World) {
     let serves = [0, 1].map(|i| world.hosts[i].shown == (Role::Alone, Phase::Ready));
-    let split = world.checks.exempt && (0..2).any(|i| is_split(world, i));
+    let unopened = world.hosts.iter().all(|host| host.record.unopened.is_some());
+    let split = (world.checks.exempt || unopened) && (0..2).any(|i| is_split(world, i));
     if split && serves == [true, true] {
         world.command(1, Command::Stop);
     }

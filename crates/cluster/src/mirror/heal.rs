@@ -86,9 +86,9 @@ impl Mirror {
 
     pub(super) fn heal_steps(&self) -> Vec<String> {
         let module = &self.module;
-        // Of a node that waits and has not gone on alone for long enough nothing is compared.
+        // Where neither has gone on alone on its disk nothing is compared.
         let compared = self.record.unopened.is_none()
-            && !self.peer.report.as_ref().is_some_and(|report| report.unopened);
+            || !self.peer.report.as_ref().is_some_and(|report| report.unopened);
         if self.config.failover.keep == Keep::LongestServing && compared {
             return vec![
                 format!("wait, with {module} started on both nodes: one copy is kept by itself"),

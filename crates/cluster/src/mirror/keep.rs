@@ -4,7 +4,9 @@
 //! Each counts that on its own clock. Once both are there, each brings a claim forward, which never
 //! changes, and says against which claim of the other it stands. Only of two claims that stand
 //! against each other the shorter one gives its copy up: both nodes then compare the same two
-//! numbers, and no later claim can turn that round, as a copy that was given up makes none.
+//! numbers, and no later claim can turn that round, as a copy that was given up makes none. A copy
+//! whose epoch is not on its disk yet is not kept for one whose epoch is: a crash would lead it back.
+//! Where that is so of both, the choice is left to the operator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +28,8 @@ const WRITTEN_DOWN: Duration = Duration::from_secs(60);
 pub(super) struct Brought {
     id: u128,
     served: Duration,
+    #[serde(default)]
+    unopened: bool,
     /// The epochs that went apart.
     own: EpochId,
     theirs: EpochId,
@@ -76,24 +80,32 @@ impl Mirror {
         };
         let epochs = self.epoch_id().zip(peer.epoch.as_ref().map(|epoch| epoch.id));
         let Some((own, theirs)) = epochs else { return false };
-        let known = self.claim.filter(|claim| (claim.own, claim.theirs) == (own, theirs));
+        let unopened = self.record.unopened.is_some();
+        let known = self
+            .claim
+            .filter(|claim| (claim.own, claim.theirs, claim.unopened) == (own, theirs, unopened));
         let Some(mine) = known else {
             let (id, served) = (self.rng.id(), self.served());
-            self.claim = Some(Brought { id, served, own, theirs });
+            self.claim = Some(Brought { id, served, unopened, own, theirs });
             return true;
         };
         let Some(other) = peer.claim.filter(|claim| claim.against == mine.id) else {
             return false;
         };
-        if (mine.served, self.first) > (other.served, !self.first) {
+        let (ours, theirs) = (!mine.unopened, !other.unopened);
+        if (ours, mine.served, self.first) > (theirs, other.served, !self.first) {
             return false;
         }
-        let because = format!(
-            "since they went apart {} has run the application for {}, which is longer than {}",
-            self.peer_name,
-            seconds(other.served),
-            seconds(mine.served)
-        );
+        let because = if mine.unopened {
+            format!("{} had only begun to go on alone, unlike {}", self.me, self.peer_name)
+        } else {
+            format!(
+                "since they went apart {} has run the application for {}, which is longer than {}",
+                self.peer_name,
+                seconds(other.served),
+                seconds(mine.served)
+            )
+        };
         match self.state {
             State::Wait => {
                 self.give_copy_up(&because);
@@ -124,8 +136,6 @@ impl Mirror {
             && self.keeps_longest()
             && self.record.started
             && self.record.pending.is_none()
-            // A crash would lead back to what the peer is to give up.
-            && self.record.unopened.is_none()
             && self.persist_error.is_none()
             && self.copy() >= Copy::Crashed
             && self.start_failure().is_none()
@@ -136,7 +146,8 @@ impl Mirror {
             && !(is_acting(&peer) && peer.phase == Phase::NotReady)
             && !(peer.leaving || peer.hindered || peer.maintained)
             && peer.pending.is_none()
-            && !peer.unopened
+            // A crash would lead either back to what the other one is to give up.
+            && !(peer.unopened && self.record.unopened.is_some())
             && peer.copy >= Copy::Crashed
             && self.standing(&peer) == Standing::Split;
         there.then_some(peer)
@@ -144,11 +155,11 @@ impl Mirror {
 
     /// The claim, as the peer is told of it.
     pub(super) fn claim(&self) -> Option<Claim> {
-        let Brought { id, served, theirs, .. } = self.claim?;
+        let Brought { id, served, unopened, theirs, .. } = self.claim?;
         let report = self.peer.report.as_ref();
         let report = report.filter(|r| r.epoch.as_ref().is_some_and(|epoch| epoch.id == theirs));
         let against = report.and_then(|report| report.claim).map_or(0, |claim| claim.id);
-        Some(Claim { id, against, served })
+        Some(Claim { id, against, served, unopened })
     }
 }
 
