@@ -9,7 +9,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::UNIX_EPOCH;
 
 use serde_json::json;
@@ -18,7 +17,6 @@ use serde_json::value::RawValue;
 use self::support::applications::ledger;
 use self::support::{Cluster, NODES, PATIENCE, ROOT, SYNC_PATIENCE, other};
 
-const REFUSED: i32 = 4;
 const DISK: &str = "data";
 const MARKER: &str = "trusted.evenkeel";
 const RECORD: &str = "modules/ledger/record.json";
@@ -120,53 +118,6 @@ fn a_disk_that_was_replaced_is_filled_anew_on_the_operators_word() {
     let folder = cluster.host(node).path(folder).unwrap();
     let kept = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
     assert_eq!(fs::read_to_string(kept.join("files/srv/ledger/lost")).unwrap(), "found");
-}
-
-#[test]
-fn when_both_disks_are_lost_a_backup_becomes_the_data_on_the_operators_word() {
-    let cluster = Cluster::protected(ledger(""));
-    let workload = cluster.workload(1);
-    cluster.progress(&workload);
-    let node = cluster.primary();
-    let force = |node: &'static str| ["force-primary", cluster.module(), "--node", node];
-    drop(workload.stop());
-    cluster.stop_and_compare();
-    let backup = cluster.host(node).path("/tmp/backup").unwrap();
-    copy(&directory(&cluster, node), &backup);
-    for node in NODES {
-        end_daemon(&cluster, node);
-        empty(&directory(&cluster, node));
-        cluster.start_daemon(node);
-    }
-    for node in NODES {
-        let refused = cluster.command(node, &force(node));
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert_eq!(refused.status.code(), Some(REFUSED), "{said}");
-        assert!(said.contains("the disk is not mounted or was replaced"), "{said}");
-    }
-    end_daemon(&cluster, node);
-    copy(&backup, &directory(&cluster, node));
-    cluster.start_daemon(node);
-    let refused = cluster.command(node, &["start", cluster.module(), "--node", node]);
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(said.contains(&force(node).join(" ")), "what can be done is told: {said}");
-    cluster.must(node, &force(node));
-    cluster.wait_for_role(node, &["ALONE"]);
-    let workload = cluster.workload(1);
-    cluster.progress(&workload);
-    cluster.must(node, &["heal", cluster.module(), "--keep", node]);
-    cluster.wait_for(node, "protected", SYNC_PATIENCE);
-    cluster.progress(&workload);
-    cluster.nothing_lost(&workload.stop());
-    cluster.stop_and_compare();
-}
-
-/// As a backup of files does: without what is Evenkeel's own.
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    let mut cp = Command::new("cp");
-    cp.args(["-r", "--preserve=mode,ownership"]).arg(from.join(".")).arg(to);
-    assert!(cp.status().unwrap().success());
 }
 
 /// As a new disk would be.

@@ -106,11 +106,6 @@ impl Mirror {
         !matches!(self.wrong, Some(DataState::Unusable { fillable: false, .. }))
     }
 
-    /// Whether the directories hold something that could become the module's data.
-    pub(super) fn is_adoptable(&self) -> bool {
-        self.is_fillable() && self.wrong != Some(DataState::Empty)
-    }
-
     /// The operator keeps the peer's copy.
     pub(super) fn discard(&mut self) {
         if self.fault.is_some() {
@@ -120,6 +115,8 @@ impl Mirror {
                 self.me, self.peer_name
             );
             self.warn("refills", sentence);
+            // The word comes last: a record before it that fails leaves all as it was.
+            self.begin_start();
             self.forget_copy();
         } else {
             self.give_copy_up("the operator has chosen");
@@ -142,7 +139,7 @@ impl Mirror {
     }
 
     /// The copy is lost, and this node is as one that never held data of the module.
-    pub(super) fn forget_copy(&mut self) {
+    fn forget_copy(&mut self) {
         self.fault = None;
         let Record { root, quarantine, .. } = self.record;
         self.forgotten = self.wrong.take().map(|found| Forgotten { found, root, quarantine });

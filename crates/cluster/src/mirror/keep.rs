@@ -5,7 +5,7 @@
 //! changes, and says against which claim of the other it stands. Only of two claims that stand
 //! against each other the shorter one gives its copy up: both nodes then compare the same two
 //! numbers, and no later claim can turn that round, as a copy that was given up makes none. A copy
-//! whose epoch is not on its disk yet is not kept for one whose epoch is: a crash would lead it back.
+//! whose epoch is not on its disk yet gives way to one whose epoch is: a crash would lead it back.
 //! Where that is so of both, the choice is left to the operator.
 
 use std::sync::Arc;

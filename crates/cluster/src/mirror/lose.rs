@@ -60,6 +60,12 @@ impl Mirror {
             return;
         }
         self.retry.at = self.now + RETRY_FIRST;
+        if self.fault.is_some() && self.state == State::Wait {
+            // Over directories that are not the record's no replicator is started.
+            let sentence = format!("the record cannot be written: {error}");
+            self.block("record-failed", sentence);
+            return;
+        }
         self.lose("record-failed", &format!("the record cannot be written: {error}"));
     }
 

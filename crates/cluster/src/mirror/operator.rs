@@ -119,7 +119,7 @@ impl Mirror {
 
     fn refuse_force(&mut self) -> Option<(String, String)> {
         let why = format!("evenkeel why {}", self.module);
-        if let Some(fault) = self.fault.as_ref().filter(|_| !self.is_adoptable()) {
+        if let Some(fault) = &self.fault {
             return Some((fault.clone(), why));
         }
         if self.is_undecided() {
@@ -128,14 +128,14 @@ impl Mirror {
         if self.is_acting_state() {
             return Some((format!("{} is primary already", self.me), why));
         }
-        if self.record.copy == StoredCopy::Inconsistent && self.fault.is_none() {
+        if self.record.copy == StoredCopy::Inconsistent {
             let text = format!("a resync of {} did not finish: its data are a mixture", self.me);
             return Some((text, why));
         }
         let peer = self.heard();
         if let Some(peer) = &peer
             && is_acting(peer)
-            && (self.fault.is_some() || self.standing(peer) != Standing::Split)
+            && self.standing(peer) != Standing::Split
         {
             return Some((format!("{} runs the application", self.peer_name), why));
         }
@@ -156,9 +156,6 @@ impl Mirror {
         let sentence = format!("{} becomes primary on the operator's word: {given_up}", self.me);
         self.warn("forced", sentence);
         self.given_up = Some(given_up);
-        if self.fault.is_some() {
-            self.forget_copy();
-        }
         // Before anything follows from it: no effect may stand between two records of one decision.
         self.persist(|record| record.forced = true);
         if self.is_undecided() {
@@ -180,12 +177,6 @@ impl Mirror {
     /// What nobody has any more once this node leads with the copy that it has.
     fn given_up(&self) -> String {
         let (me, peer) = (&self.me, &self.peer_name);
-        if self.fault.is_some() {
-            return format!(
-                "what the directories of {me} hold now is the module's data from here on; what \
-                 they held before is given up, and what {peer} may hold of it"
-            );
-        }
         let Some(epoch) = &self.record.epoch else {
             return format!("what {peer} may hold of the module's data is given up");
         };

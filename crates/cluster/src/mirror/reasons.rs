@@ -153,7 +153,8 @@ impl Mirror {
         let waits = self.state == State::Wait && contact == ContactState::Alive;
         if waits && self.block.is_none() {
             let text = format!("this node waits until {peer} brings it up to date");
-            let text = match &self.replicator.lost {
+            let text = match self.replicator.lost.as_ref().filter(|(id, _)| self.burnt == Some(*id))
+            {
                 Some((_, why)) => format!("{text}; the last attempt ended: {why}"),
                 None => text,
             };
@@ -270,19 +271,13 @@ impl Mirror {
     }
 
     fn missing_steps(&self) -> Vec<String> {
-        let (module, me, peer) = (&self.module, &self.me, &self.peer_name);
+        let (module, peer) = (&self.module, &self.peer_name);
         let mut steps = vec![
             "mount the data disk".to_owned(),
             format!("then restart the daemon and: evenkeel start {module}"),
         ];
         if self.is_fillable() {
             steps.push(format!("only if it was replaced: evenkeel heal {module} --keep {peer}"));
-        }
-        if self.is_adoptable() {
-            steps.push(format!(
-                "only if no node has the data any more, and a backup of them was put there before \
-                 the daemon began: evenkeel force-primary {module} --node {me}"
-            ));
         }
         steps
     }

@@ -46,7 +46,11 @@ pub(crate) struct Place {
 /// Makes a record durable, and the markers that belong to it.
 pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> io::Result<()> {
     let name = module.config.name.clone();
-    if forgets(record, module) {
+    if forgets(record, &module.record) {
+        if module.replicator.is_some() {
+            // It was started over directories that have been found good since.
+            return Err(io::Error::other("a replicator holds the directories: restart the daemon"));
+        }
         forget(&module.config, &module.record, record)?;
         module.marked = None;
     }
@@ -79,10 +83,8 @@ pub(super) fn persist(layout: &Layout, module: &mut Module, record: &Record) -> 
 }
 
 /// Whether the record that is to be written knows nothing any more of what the node has held.
-fn forgets(record: &Record, module: &Module) -> bool {
-    let before = &module.record;
-    let new = before.root != 0 || before.quarantine != record.quarantine;
-    record.root == 0 && new && module.replicator.is_none()
+fn forgets(record: &Record, before: &Record) -> bool {
+    record.root == 0 && (before.root != 0 || before.quarantine != record.quarantine)
 }
 
 /// Removes the markers before the record is written: a node that remembers its data and finds no
